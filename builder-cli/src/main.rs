@@ -1,1 +1,3 @@
+//! `rbuild`: builds container images from Dockerfiles.
+
 fn main() {}

@@ -193,6 +193,7 @@ where
 }
 
 /// Sets are written as objects with empty objects for values.
+#[expect(clippy::zero_sized_map_values, reason = "that is the form on the wire")]
 mod set_as_object {
     use super::{BTreeMap, BTreeSet};
 
@@ -204,7 +205,7 @@ mod set_as_object {
     }
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
-        let map: BTreeMap<String, serde::de::IgnoredAny> = super::null_is_default(deserializer)?;
+        let map: BTreeMap<String, Empty> = super::null_is_default(deserializer)?;
         Ok(map.into_keys().collect())
     }
 }

@@ -140,8 +140,8 @@ fn parse_document<T: serde::de::DeserializeOwned>(
         return Err(ParseManifestError::TooLarge { what, size: bytes.len(), limit: MAX_BYTES });
     }
     let json = |source| ParseManifestError::Json { what, source };
-    let value: BTreeMap<String, serde::de::IgnoredAny> = strict_json::from_slice(bytes).map_err(json)?;
-    if value.contains_key(foreign) {
+    let value: serde_json::Value = strict_json::from_slice(bytes).map_err(json)?;
+    if value.get(foreign).is_some() {
         return Err(ParseManifestError::Ambiguous { what, reason: format!("it has the member `{foreign}`") });
     }
     serde_json::from_slice(bytes).map_err(json)

@@ -43,9 +43,8 @@ impl Platform {
             ("aarch64" | "arm64", None | Some("8" | "v8" | "v8.0")) => ("arm64".to_owned(), None),
             ("aarch64" | "arm64", Some("9" | "v9" | "v9.0")) => ("arm64".to_owned(), Some("v9".to_owned())),
             ("aarch64", _) => ("arm64".to_owned(), variant),
-            ("armhf", _) => ("arm".to_owned(), Some("v7".to_owned())),
             ("armel", _) => ("arm".to_owned(), Some("v6".to_owned())),
-            ("arm", None | Some("7")) => ("arm".to_owned(), Some("v7".to_owned())),
+            ("armhf", _) | ("arm", None | Some("7")) => ("arm".to_owned(), Some("v7".to_owned())),
             ("arm", Some(digit @ ("5" | "6" | "8"))) => ("arm".to_owned(), Some(format!("v{digit}"))),
             _ => (architecture, variant),
         };
