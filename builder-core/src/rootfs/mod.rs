@@ -5,4 +5,5 @@
 
 mod path;
 
+pub(crate) use path::compare_paths;
 pub use path::{ParseRootPathError, RootPath};

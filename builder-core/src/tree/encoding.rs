@@ -1,0 +1,473 @@
+//! [`Tree`]: the encoding of a layer's entries, and [`TreeBuilder`] that writes it.
+//!
+//! The format, version 1, all numbers little-endian:
+//!
+//! ```text
+//! "rbtree1\n"  semantic digest (32)  count (4)
+//! entry × count, sorted by path:
+//!     path length (2)  path  kind (1)  mode (4)  uid (4)  gid (4)  mtime seconds (8)  mtime nanoseconds (4)
+//!     file: size (8)  content digest (32)  link (4)        directory: opaque (1)
+//!     symlink: target length (2)  target                   device: major (4)  minor (4)
+//!     xattr count (2), each: name length (2)  name  value length (4)  value
+//! offset of each entry (4 × count)
+//! ```
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{ContentDigest, Entry, Node, SemanticDigest, Time, TreeId, Xattr};
+use crate::rootfs::{RootPath, compare_paths};
+
+const MAGIC: &[u8; 8] = b"rbtree1\n";
+const HEADER: usize = 8 + 32 + 4;
+
+/// What one layer changes: its entries, sorted by path. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tree {
+    bytes: Arc<[u8]>,
+    count: usize,
+    /// Where the offset table starts.
+    table: usize,
+}
+
+/// Stored bytes that are not a tree.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// The digest of the bytes is not the one that they are stored under.
+    #[error("tree {expected} is damaged: its content has digest {actual}")]
+    DigestMismatch {
+        /// The name.
+        expected: TreeId,
+        /// The digest found.
+        actual: TreeId,
+    },
+    /// The bytes break the format.
+    #[error("tree is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl Tree {
+    /// The tree of a layer that changes nothing.
+    pub fn empty() -> Self {
+        TreeBuilder::new().finish()
+    }
+
+    /// Reads a stored tree and checks it against its name.
+    ///
+    /// # Errors
+    /// [`TreeError::DigestMismatch`] for damaged bytes.
+    pub fn open(bytes: Vec<u8>, id: &TreeId) -> Result<Self, TreeError> {
+        let actual = TreeId::new(*blake3::hash(&bytes).as_bytes());
+        if actual != *id {
+            return Err(TreeError::DigestMismatch { expected: *id, actual });
+        }
+        Self::from_bytes(bytes)
+    }
+
+    /// Reads bytes that this program wrote and whose digest was checked.
+    fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
+        let short = TreeError::Malformed("it is too short");
+        if bytes.get(..8) != Some(MAGIC) {
+            return Err(TreeError::Malformed("it has no known version"));
+        }
+        let count: [u8; 4] = bytes.get(40..HEADER).and_then(|four| four.try_into().ok()).ok_or(short.clone())?;
+        let count = u32::from_le_bytes(count) as usize;
+        let table = bytes.len().checked_sub(count * 4).filter(|table| *table >= HEADER).ok_or(short)?;
+        Ok(Self { bytes: bytes.into(), count, table })
+    }
+
+    /// Reads bytes from outside: every entry is decoded, the order and the semantic digest are checked.
+    ///
+    /// # Errors
+    /// [`TreeError::Malformed`] for anything that [`TreeBuilder`] would not have written.
+    pub fn parse_untrusted(bytes: Vec<u8>) -> Result<Self, TreeError> {
+        let tree = Self::from_bytes(bytes)?;
+        let mut builder = TreeBuilder::new();
+        for index in 0..tree.count {
+            let start = tree.offset(index);
+            if start < HEADER || start >= tree.table {
+                return Err(TreeError::Malformed("an entry lies outside"));
+            }
+            let mut reader = Reader { bytes: &tree.bytes[start..tree.table] };
+            builder.push(reader.entry().ok_or(TreeError::Malformed("an entry is cut off"))?);
+        }
+        if builder.finish().bytes != tree.bytes {
+            return Err(TreeError::Malformed("it is not in its normal form"));
+        }
+        Ok(tree)
+    }
+
+    /// The encoding.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Digest of the encoding, times included.
+    pub fn id(&self) -> TreeId {
+        TreeId::new(*blake3::hash(&self.bytes).as_bytes())
+    }
+
+    /// Digest of everything but times.
+    pub fn semantic(&self) -> SemanticDigest {
+        let digest: [u8; 32] = self.bytes[8..40].try_into().expect("the header was checked");
+        SemanticDigest::new(digest)
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether the layer changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All entries in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
+        (0..self.count).map(|index| self.entry(index))
+    }
+
+    /// The entry of exactly this path.
+    pub fn get(&self, path: &RootPath) -> Option<Entry> {
+        let index = self.lower_bound(path.as_bytes());
+        (index < self.count && self.path(index) == path.as_bytes()).then(|| self.entry(index))
+    }
+
+    /// The entries of `directory` and below it, in order.
+    pub fn below(&self, directory: &RootPath) -> impl ExactSizeIterator<Item = Entry> + '_ {
+        self.range(directory).map(|index| self.entry(index))
+    }
+
+    /// Sum of the sizes of all regular files in bytes, each link group counted once.
+    pub fn content_size(&self) -> u64 {
+        let mut linked = std::collections::HashSet::new();
+        self.iter()
+            .filter_map(|entry| match entry.node {
+                Node::File { size, link, .. } if link == 0 || linked.insert(link) => Some(size),
+                _ => None,
+            })
+            .sum()
+    }
+
+    fn range(&self, directory: &RootPath) -> Range<usize> {
+        if directory.is_root() {
+            return 0..self.count;
+        }
+        let start = self.lower_bound(directory.as_bytes());
+        // `\0` cannot be in a path, and as a rank it follows `/`: it is the end of everything below.
+        let end = self.lower_bound(&[directory.as_bytes(), b"\0"].concat());
+        start..end
+    }
+
+    /// Index of the first entry whose path is not before `path`.
+    fn lower_bound(&self, path: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            if compare_paths(self.path(middle), path).is_lt() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn offset(&self, index: usize) -> usize {
+        let at = self.table + index * 4;
+        u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes")) as usize
+    }
+
+    fn path(&self, index: usize) -> &[u8] {
+        let start = self.offset(index);
+        let length = usize::from(u16::from_le_bytes([self.bytes[start], self.bytes[start + 1]]));
+        &self.bytes[start + 2..start + 2 + length]
+    }
+
+    fn entry(&self, index: usize) -> Entry {
+        let mut reader = Reader { bytes: &self.bytes[self.offset(index)..self.table] };
+        reader.entry().expect("the digest of the tree was checked")
+    }
+}
+
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Option<usize> {
+        self.array().map(|bytes| usize::from(u16::from_le_bytes(bytes)))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        let length = self.u16()?;
+        let path = RootPath::from_clean(self.take(length)?)?;
+        let kind = self.u8()?;
+        let (mode, uid, gid) = (self.u32()?, self.u32()?, self.u32()?);
+        let mtime = Time { seconds: i64::from_le_bytes(self.array()?), nanoseconds: self.u32()? };
+        let node = match kind {
+            b'd' => Node::Directory { opaque: self.u8()? != 0 },
+            b'f' => Node::File {
+                size: u64::from_le_bytes(self.array()?),
+                content: ContentDigest::new(self.array()?),
+                link: self.u32()?,
+            },
+            b'l' => {
+                let length = self.u16()?;
+                Node::Symlink { target: self.take(length)?.to_vec() }
+            }
+            b'c' => Node::CharDevice { major: self.u32()?, minor: self.u32()? },
+            b'b' => Node::BlockDevice { major: self.u32()?, minor: self.u32()? },
+            b'p' => Node::Fifo,
+            b'w' => Node::Whiteout,
+            _ => return None,
+        };
+        let mut xattrs = Vec::new();
+        for _ in 0..self.u16()? {
+            let length = self.u16()?;
+            let name = self.take(length)?.to_vec();
+            let length = self.u32()? as usize;
+            xattrs.push(Xattr { name, value: self.take(length)?.to_vec() });
+        }
+        Some(Entry { path, node, mode, uid, gid, mtime, xattrs })
+    }
+}
+
+/// Collects entries in any order and writes the tree. A path that comes twice keeps its last entry.
+#[derive(Debug, Clone, Default)]
+pub struct TreeBuilder {
+    entries: Vec<Entry>,
+}
+
+impl TreeBuilder {
+    /// Starts with no entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an entry. Files with the same nonzero `link` number become hard links of each other.
+    pub fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Sorts and encodes.
+    pub fn finish(mut self) -> Tree {
+        self.normalise();
+        let mut semantic = blake3::Hasher::new();
+        let mut bytes = Vec::with_capacity(HEADER + self.entries.len() * 128);
+        let mut offsets = Vec::with_capacity(self.entries.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.resize(40, 0);
+        bytes.extend_from_slice(&u32::try_from(self.entries.len()).expect("fewer than 2^32 paths").to_le_bytes());
+        for entry in &self.entries {
+            let start = bytes.len();
+            offsets.push(u32::try_from(start).expect("a tree is smaller than 4 GiB"));
+            let times = encode(entry, &mut bytes);
+            semantic.update(&bytes[start..times.start]).update(&bytes[times.end..]);
+        }
+        let table = bytes.len();
+        for offset in &offsets {
+            bytes.extend_from_slice(&offset.to_le_bytes());
+        }
+        bytes[8..40].copy_from_slice(semantic.finalize().as_bytes());
+        Tree { bytes: bytes.into(), count: offsets.len(), table }
+    }
+
+    fn normalise(&mut self) {
+        // Stable, so of equal paths the last one pushed comes last.
+        self.entries.sort_by(|a, b| a.path.cmp(&b.path));
+        self.entries.dedup_by(|later, earlier| {
+            let same = later.path == earlier.path;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        let mut members: HashMap<u32, u32> = HashMap::new();
+        for entry in &self.entries {
+            if let Node::File { link, .. } = entry.node {
+                *members.entry(link).or_default() += 1;
+            }
+        }
+        let mut numbers: HashMap<u32, u32> = HashMap::new();
+        for entry in &mut self.entries {
+            entry.xattrs.sort();
+            match &mut entry.node {
+                Node::File { link, .. } if *link != 0 => {
+                    let next = u32::try_from(numbers.len()).expect("fewer than 2^32 paths") + 1;
+                    *link = if members[link] > 1 { *numbers.entry(*link).or_insert(next) } else { 0 };
+                }
+                Node::Symlink { .. } => entry.mode = 0o777,
+                Node::Whiteout => *entry = Entry::whiteout(std::mem::take(&mut entry.path)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Appends the encoding of an entry; returns where its times are.
+fn encode(entry: &Entry, bytes: &mut Vec<u8>) -> Range<usize> {
+    let short = |length: usize| u16::try_from(length).expect("bounded by PATH_MAX and the xattr limits").to_le_bytes();
+    bytes.extend_from_slice(&short(entry.path.as_bytes().len()));
+    bytes.extend_from_slice(entry.path.as_bytes());
+    bytes.push(match entry.node {
+        Node::Directory { .. } => b'd',
+        Node::File { .. } => b'f',
+        Node::Symlink { .. } => b'l',
+        Node::CharDevice { .. } => b'c',
+        Node::BlockDevice { .. } => b'b',
+        Node::Fifo => b'p',
+        Node::Whiteout => b'w',
+    });
+    for number in [entry.mode, entry.uid, entry.gid] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    let times = bytes.len()..bytes.len() + 12;
+    bytes.extend_from_slice(&entry.mtime.seconds.to_le_bytes());
+    bytes.extend_from_slice(&entry.mtime.nanoseconds.to_le_bytes());
+    match &entry.node {
+        Node::Directory { opaque } => bytes.push(u8::from(*opaque)),
+        Node::File { size, content, link } => {
+            bytes.extend_from_slice(&size.to_le_bytes());
+            bytes.extend_from_slice(content.as_bytes());
+            bytes.extend_from_slice(&link.to_le_bytes());
+        }
+        Node::Symlink { target } => {
+            bytes.extend_from_slice(&short(target.len()));
+            bytes.extend_from_slice(target);
+        }
+        Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
+            bytes.extend_from_slice(&major.to_le_bytes());
+            bytes.extend_from_slice(&minor.to_le_bytes());
+        }
+        Node::Fifo | Node::Whiteout => {}
+    }
+    bytes.extend_from_slice(&short(entry.xattrs.len()));
+    for xattr in &entry.xattrs {
+        bytes.extend_from_slice(&short(xattr.name.len()));
+        bytes.extend_from_slice(&xattr.name);
+        let length = u32::try_from(xattr.value.len()).expect("values are at most 64 KiB (xattr(7))");
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&xattr.value);
+    }
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RootPath {
+        RootPath::clean(text).expect("clean")
+    }
+
+    fn file(name: &str, content: &[u8], link: u32, mtime: i64) -> Entry {
+        let node = Node::File { size: content.len() as u64, content: ContentDigest::of(content), link };
+        let mtime = Time::from_seconds(mtime);
+        let xattrs =
+            vec![Xattr { name: b"user.b".to_vec(), value: vec![1] }, Xattr { name: b"user.a".to_vec(), value: vec![] }];
+        Entry { path: path(name), node, mode: 0o644, uid: 1, gid: 2, mtime, xattrs }
+    }
+
+    fn tree(entries: impl IntoIterator<Item = Entry>) -> Tree {
+        let mut builder = TreeBuilder::new();
+        entries.into_iter().for_each(|entry| builder.push(entry));
+        builder.finish()
+    }
+
+    fn sample() -> Vec<Entry> {
+        let other =
+            |name: &str, node| Entry { node, ..Entry::directory(path(name), 0o755, 0, 0, Time::from_seconds(-5)) };
+        vec![
+            other("/", Node::Directory { opaque: false }),
+            file("/b-file", b"x", 7, 1),
+            other("/b", Node::Directory { opaque: true }),
+            file("/b/two", b"x", 7, 1),
+            other("/c", Node::CharDevice { major: 1, minor: 3 }),
+            other("/d", Node::BlockDevice { major: 8, minor: 0 }),
+            other("/e", Node::Fifo),
+            other("/l", Node::Symlink { target: b"../x\xff".to_vec() }),
+            Entry::whiteout(path("/gone")),
+        ]
+    }
+
+    #[test]
+    fn a_tree_keeps_everything_in_walk_order() {
+        let tree = tree(sample());
+        let paths: Vec<_> = tree.iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, ["/", "/b", "/b/two", "/b-file", "/c", "/d", "/e", "/gone", "/l"]);
+        assert_eq!(tree.get(&path("/d")).expect("there").node, Node::BlockDevice { major: 8, minor: 0 });
+        assert_eq!(tree.get(&path("/l")).expect("there").node, Node::Symlink { target: b"../x\xff".to_vec() });
+        assert_eq!(tree.get(&path("/x")), None);
+        assert_eq!(tree.below(&path("/b")).map(|entry| entry.path.to_string()).collect::<Vec<_>>(), ["/b", "/b/two"]);
+        assert_eq!(tree.content_size(), 1, "hard links count once");
+        let again = Tree::parse_untrusted(tree.as_bytes().to_vec()).expect("own bytes");
+        assert_eq!(again, tree);
+        assert_eq!(Tree::open(tree.as_bytes().to_vec(), &tree.id()).expect("own bytes"), tree);
+    }
+
+    #[test]
+    fn order_of_pushing_and_link_numbers_do_not_matter_and_times_only_for_the_id() {
+        let a = tree(sample());
+        let mut entries = sample();
+        entries.reverse();
+        for entry in &mut entries {
+            if let Node::File { link, .. } = &mut entry.node {
+                *link = 99;
+            }
+        }
+        assert_eq!(tree(entries.clone()).id(), a.id());
+        entries[0].mtime = Time::from_seconds(77);
+        entries[3].mtime = Time::from_seconds(77);
+        let later = tree(entries.clone());
+        assert_ne!(later.id(), a.id());
+        assert_eq!(later.semantic(), a.semantic());
+        entries[3].mode = 0o600;
+        assert_ne!(tree(entries).semantic(), a.semantic());
+    }
+
+    #[test]
+    fn the_last_entry_of_a_path_wins_and_a_lone_link_is_a_plain_file() {
+        let one = tree([file("/f", b"old", 0, 1), file("/f", b"new", 4, 1)]);
+        assert_eq!(one.len(), 1);
+        let entry = one.get(&path("/f")).expect("there");
+        assert_eq!(entry.node, Node::File { size: 3, content: ContentDigest::of(b"new"), link: 0 });
+    }
+
+    #[test]
+    fn damaged_bytes_are_noticed() {
+        let tree = tree(sample());
+        let mut bytes = tree.as_bytes().to_vec();
+        bytes[60] ^= 1;
+        assert!(matches!(Tree::open(bytes.clone(), &tree.id()), Err(TreeError::DigestMismatch { .. })));
+        for cut in 0..tree.as_bytes().len() {
+            assert!(Tree::parse_untrusted(tree.as_bytes()[..cut].to_vec()).is_err(), "cut at {cut}");
+        }
+    }
+}

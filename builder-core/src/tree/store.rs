@@ -1,0 +1,158 @@
+//! [`TreeStore`]: trees on disk, one file each, named by [`TreeId`].
+//!
+//! Trees are small and outlive the snapshots that they describe: a step can hit although its files were pruned.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::{Tree, TreeError, TreeId};
+
+/// The directory of trees, `STATE/trees/ab/cdef…`.
+#[derive(Debug)]
+pub struct TreeStore {
+    directory: PathBuf,
+    loaded: Mutex<HashMap<TreeId, Tree>>,
+}
+
+/// A tree could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeStoreError {
+    /// It is damaged on disk.
+    #[error(transparent)]
+    Damaged(#[from] TreeError),
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl TreeStore {
+    /// Names the store of a state directory; nothing is touched yet.
+    pub fn new(state: &Path) -> Self {
+        Self { directory: state.join("trees"), loaded: Mutex::default() }
+    }
+
+    /// Reads a tree; `None` if the store has not got it, or has it damaged (it is removed then).
+    ///
+    /// # Errors
+    /// [`TreeStoreError::Read`] if the file system fails.
+    pub fn get(&self, id: &TreeId) -> Result<Option<Tree>, TreeStoreError> {
+        if let Some(tree) = self.loaded().get(id) {
+            return Ok(Some(tree.clone()));
+        }
+        let path = self.path(id);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(TreeStoreError::Read { path, source }),
+        };
+        let Ok(tree) = Tree::open(bytes, id) else {
+            // A tree can always be made again; a damaged one is as good as none. If it cannot be removed it is
+            // found damaged again.
+            let _ = fs::remove_file(&path);
+            return Ok(None);
+        };
+        self.loaded().insert(*id, tree.clone());
+        Ok(Some(tree))
+    }
+
+    /// Stores a tree under its id.
+    ///
+    /// # Errors
+    /// [`TreeStoreError::Write`] if the file system fails.
+    pub fn put(&self, tree: &Tree) -> Result<TreeId, TreeStoreError> {
+        let id = tree.id();
+        if self.loaded().insert(id, tree.clone()).is_some() {
+            return Ok(id);
+        }
+        let path = self.path(&id);
+        if !path.exists() {
+            let error = |source| TreeStoreError::Write { path: path.clone(), source };
+            let directory = path.parent().expect("it has the shard directory above it");
+            fs::create_dir_all(directory).map_err(error)?;
+            let file = tempfile::NamedTempFile::new_in(directory).map_err(error)?;
+            fs::write(file.path(), tree.as_bytes()).map_err(error)?;
+            file.persist(&path).map_err(|failed| error(failed.error))?;
+        }
+        Ok(id)
+    }
+
+    /// Every tree that is stored.
+    ///
+    /// # Errors
+    /// [`TreeStoreError::Read`] if a directory cannot be listed.
+    pub fn list(&self) -> Result<Vec<TreeId>, TreeStoreError> {
+        let error = |source| TreeStoreError::Read { path: self.directory.clone(), source };
+        let shards = match fs::read_dir(&self.directory) {
+            Ok(shards) => shards,
+            Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(failed) => return Err(error(failed)),
+        };
+        let mut ids = Vec::new();
+        for shard in shards {
+            let shard = shard.map_err(error)?;
+            let prefix = shard.file_name();
+            for file in fs::read_dir(shard.path()).map_err(error)? {
+                let name = file.map_err(error)?.file_name();
+                let (Some(prefix), Some(rest)) = (prefix.to_str(), name.to_str()) else { continue };
+                ids.extend(format!("{prefix}{rest}").parse::<TreeId>());
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Forgets a tree; nothing happens if it is not there.
+    ///
+    /// # Errors
+    /// [`TreeStoreError::Write`] if the file cannot be removed.
+    pub fn remove(&self, id: &TreeId) -> Result<(), TreeStoreError> {
+        self.loaded().remove(id);
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(TreeStoreError::Write { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<TreeId, Tree>> {
+        self.loaded.lock().expect("no holder of the lock panics")
+    }
+
+    fn path(&self, id: &TreeId) -> PathBuf {
+        let name = id.to_string();
+        self.directory.join(&name[..2]).join(&name[2..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_come_back_and_damaged_ones_do_not() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let id = TreeStore::new(state.path()).put(&Tree::empty()).expect("stored");
+        let store = TreeStore::new(state.path());
+        assert_eq!(store.get(&id).expect("readable"), Some(Tree::empty()));
+        assert_eq!(store.list().expect("listed"), [id]);
+        fs::write(store.path(&id), b"rbtree1\nbroken").expect("written");
+        let fresh = TreeStore::new(state.path());
+        assert_eq!(fresh.get(&id).expect("readable"), None);
+        assert_eq!(fresh.list().expect("listed"), []);
+    }
+}
