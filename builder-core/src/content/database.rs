@@ -1,0 +1,245 @@
+//! [`Database`]: the one SQLite file of a store.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::ContentError;
+
+/// Schema of the database file, in its `user_version`. Raise it with a migration in [`create`].
+const SCHEMA: u32 = 1;
+
+/// How long a statement waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Pages in the write-ahead log before they are moved into the file. The log is read when a process opens the
+/// database, so it is kept short; moving is the only moment at which SQLite syncs.
+const CHECKPOINT_PAGES: u32 = 128;
+
+/// Images, tags, and facts about layers and blobs.
+///
+/// Nothing happens until the first question; then the file is opened, and made if it is missing. A damaged file is
+/// set aside and a new one started: [`Database::warning`] says so. Everything in it can be fetched or built again.
+pub struct Database {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Connection>,
+    warning: Option<String>,
+}
+
+impl Database {
+    /// The database of the store in `state`; touches nothing yet.
+    pub(super) fn new(state: &Path) -> Self {
+        Self { path: state.join("db.sqlite"), state: Mutex::default() }
+    }
+
+    /// Takes the one line to show when a damaged database was replaced.
+    pub fn warning(&self) -> Option<String> {
+        self.lock().warning.take()
+    }
+
+    /// Runs `work` with the connection. It may be run a second time, on a new file, if the old one is damaged.
+    ///
+    /// # Errors
+    /// [`ContentError::Database`], and [`ContentError::NewerFormat`] if the schema is of a newer program.
+    pub(crate) fn with<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, ContentError> {
+        let mut state = self.lock();
+        match self.attempt(&mut state, &work) {
+            Err(ContentError::Database { source, .. }) if is_damage(&source) => {
+                state.connection = None;
+                let aside = self.set_aside()?;
+                state.warning = aside.map(|aside| {
+                    format!(
+                        "the database of the store was damaged ({source}); it was set aside as {} and a new one started",
+                        aside.display()
+                    )
+                });
+                self.attempt(&mut state, &work)
+            }
+            other => other,
+        }
+    }
+
+    /// Runs `work` in one transaction that is taken for writing from its start.
+    ///
+    /// # Errors
+    /// Those of [`Database::with`].
+    pub(crate) fn write<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, ContentError> {
+        self.with(|connection| {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            let result = work(connection).and_then(|value| connection.execute_batch("COMMIT").map(|()| value));
+            if result.is_err() && !connection.is_autocommit() {
+                let _ = connection.execute_batch("ROLLBACK");
+            }
+            result
+        })
+    }
+
+    fn attempt<T>(
+        &self,
+        state: &mut State,
+        work: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ContentError> {
+        if state.connection.is_none() {
+            state.connection = Some(self.open()?);
+        }
+        let connection = state.connection.as_ref().expect("opened just above");
+        work(connection).map_err(|source| self.error(source))
+    }
+
+    fn open(&self) -> Result<Connection, ContentError> {
+        let connection = self.connect().map_err(|source| self.error(source))?;
+        if self.schema(&connection)? == SCHEMA {
+            return Ok(connection);
+        }
+        // One process at a time makes or migrates: changing to write-ahead logging does not wait for others.
+        let _lock = self.file_lock()?;
+        if self.schema(&connection)? < SCHEMA {
+            create(&connection).map_err(|source| self.error(source))?;
+        }
+        Ok(connection)
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = Connection::open_with_flags(self.canonical(), flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // Closing would sync the file; the log is as durable.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(connection)
+    }
+
+    /// The path with the links above the store resolved: SQLite's refusal of links is about the whole path.
+    fn canonical(&self) -> PathBuf {
+        match (self.path.parent().and_then(|parent| parent.canonicalize().ok()), self.path.file_name()) {
+            (Some(parent), Some(name)) => parent.join(name),
+            _ => self.path.clone(),
+        }
+    }
+
+    fn schema(&self, connection: &Connection) -> Result<u32, ContentError> {
+        let found = connection
+            .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
+            .map_err(|source| self.error(source))?;
+        if found > SCHEMA {
+            return Err(ContentError::NewerFormat { path: self.path.clone(), found, known: SCHEMA });
+        }
+        Ok(found)
+    }
+
+    /// Moves a damaged file and its log away; `None` if another process has done it.
+    fn set_aside(&self) -> Result<Option<PathBuf>, ContentError> {
+        let _lock = self.file_lock()?;
+        // What one process found damaged may have been replaced by another one while this one waited.
+        if self.connect().is_ok_and(|connection| is_sound(&connection)) {
+            return Ok(None);
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let aside = self.path.with_extension(format!("damaged-{now}"));
+        for suffix in ["-wal", "-shm"] {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            remove_if_there(Path::new(&name))?;
+        }
+        std::fs::rename(&self.path, &aside)
+            .map_err(|source| ContentError::Write { path: self.path.clone(), source })?;
+        Ok(Some(aside))
+    }
+
+    fn file_lock(&self) -> Result<File, ContentError> {
+        let path = self.path.with_file_name("db.lock");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = || {
+            let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+            Ok::<_, rustix::io::Errno>(File::from(file))
+        };
+        lock().map_err(|errno| ContentError::Write { path: path.clone(), source: errno.into() })
+    }
+
+    fn error(&self, source: rusqlite::Error) -> ContentError {
+        ContentError::Database { path: self.path.clone(), source }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({})", self.path.display())
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), ContentError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ContentError::Write { path: path.to_owned(), source }),
+    }
+}
+
+/// Says whether an error means that the file's bytes are wrong, and not that the question was or the disk is.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(
+            error,
+            rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+        )
+}
+
+fn is_sound(connection: &Connection) -> bool {
+    connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)).is_ok_and(|said| said == "ok")
+        && super::images::all_readable(connection)
+        && super::facts::all_readable(connection)
+}
+
+fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+        CREATE TABLE IF NOT EXISTS images(
+            id TEXT PRIMARY KEY, created INTEGER NOT NULL, size INTEGER NOT NULL, platform TEXT NOT NULL,
+            layers TEXT NOT NULL, manifest TEXT) STRICT, WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS tags(
+            reference TEXT PRIMARY KEY, image TEXT NOT NULL) STRICT, WITHOUT ROWID;
+        CREATE INDEX IF NOT EXISTS tags_by_image ON tags(image);
+        CREATE TABLE IF NOT EXISTS repo_digests(
+            repository TEXT NOT NULL, digest TEXT NOT NULL, image TEXT NOT NULL,
+            PRIMARY KEY(repository, digest, image)) STRICT, WITHOUT ROWID;
+        CREATE INDEX IF NOT EXISTS repo_digests_by_image ON repo_digests(image);
+        CREATE TABLE IF NOT EXISTS resolved_tags(
+            reference TEXT NOT NULL, platform TEXT NOT NULL, descriptor TEXT NOT NULL, at INTEGER NOT NULL,
+            PRIMARY KEY(reference, platform)) STRICT, WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS layer_trees(
+            diff_id TEXT PRIMARY KEY, tree BLOB NOT NULL) STRICT, WITHOUT ROWID;
+        CREATE INDEX IF NOT EXISTS layer_trees_by_tree ON layer_trees(tree);
+        CREATE TABLE IF NOT EXISTS layer_blobs(
+            diff_id TEXT NOT NULL, compression TEXT NOT NULL, format TEXT NOT NULL, descriptor TEXT NOT NULL,
+            PRIMARY KEY(diff_id, compression, format)) STRICT, WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS blob_sources(
+            digest TEXT NOT NULL, repository TEXT NOT NULL,
+            PRIMARY KEY(digest, repository)) STRICT, WITHOUT ROWID;
+        PRAGMA user_version = {SCHEMA};
+        COMMIT;"
+    ))
+}

@@ -1,0 +1,76 @@
+//! [`Lease`] and [`ExclusiveLease`]: who may use and who may empty the store.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::store::write_error;
+use super::{ContentError, ContentStore};
+use crate::cancel::CancelToken;
+
+/// How long a waiter sleeps before it asks again: `flock(2)` itself cannot be cancelled.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// While it lives no garbage collection removes anything. The kernel ends it with the process.
+#[derive(Debug)]
+pub struct Lease {
+    _lock: OwnedFd,
+}
+
+/// While it lives nobody holds a [`Lease`]: the moment in which garbage collection may remove things.
+#[derive(Debug)]
+pub struct ExclusiveLease {
+    _lock: OwnedFd,
+}
+
+impl ContentStore {
+    /// Takes a lease, waiting while a garbage collection removes files.
+    ///
+    /// # Errors
+    /// [`ContentError::Cancelled`], or [`ContentError::Write`] if the lock file cannot be opened.
+    pub fn lease(&self, cancel: &CancelToken) -> Result<Lease, ContentError> {
+        self.wait(FlockOperation::NonBlockingLockShared, cancel).map(|lock| Lease { _lock: lock })
+    }
+
+    /// Takes the store for garbage collection if nobody uses it.
+    ///
+    /// A lease held by the caller counts as use, so it has to be dropped before.
+    ///
+    /// # Errors
+    /// [`ContentError::Write`] if the lock file cannot be opened.
+    pub fn try_exclusive(&self) -> Result<Option<ExclusiveLease>, ContentError> {
+        let lock = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+        Ok(lock.map(|lock| ExclusiveLease { _lock: lock }))
+    }
+
+    /// Takes the store for garbage collection, waiting for running builds.
+    ///
+    /// # Errors
+    /// [`ContentError::Cancelled`], or [`ContentError::Write`] if the lock file cannot be opened.
+    pub fn exclusive(&self, cancel: &CancelToken) -> Result<ExclusiveLease, ContentError> {
+        self.wait(FlockOperation::NonBlockingLockExclusive, cancel).map(|lock| ExclusiveLease { _lock: lock })
+    }
+
+    fn wait(&self, operation: FlockOperation, cancel: &CancelToken) -> Result<OwnedFd, ContentError> {
+        loop {
+            cancel.check()?;
+            if let Some(lock) = self.lock(operation)? {
+                return Ok(lock);
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
+    }
+
+    fn lock(&self, operation: FlockOperation) -> Result<Option<OwnedFd>, ContentError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let error = |errno| write_error(self.inner.state_path("lock"), errno);
+        let file = rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(errno) => Err(error(errno)),
+        }
+    }
+}
