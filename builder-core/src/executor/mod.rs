@@ -1,1 +1,34 @@
-//! To be written.
+//! Runs one process in an isolated root file system.
+//!
+//! The caller says everything in a [`Process`]: the root as a detached mount, arguments, environment, user, mounts, limits.
+//! Nothing is looked up later. An [`Executor`] runs it, hands on what it writes, and says how it ended.
+
+mod error;
+mod limits;
+mod process;
+mod terminal;
+
+pub use error::{ExecFailure, ExecuteError};
+pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
+pub use process::{
+    Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Stream, Terminal,
+};
+
+use crate::cancel::CancelToken;
+
+/// Runs processes. The sandbox is one; tests of the solver have another.
+pub trait Executor: Send + Sync {
+    /// Runs `process` until it ends, with everything that it started.
+    ///
+    /// `output` gets what it writes, in pieces of at most 64 KiB as they come, when its streams are
+    /// [`Stdio::Captured`]. Once `cancel` is cancelled the process gets SIGTERM, and SIGKILL two seconds later.
+    ///
+    /// # Errors
+    /// When the process could not be started, or was cancelled. A process that ran and failed is not an error here.
+    fn run(
+        &self,
+        process: Process,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &CancelToken,
+    ) -> Result<Exit, ExecuteError>;
+}

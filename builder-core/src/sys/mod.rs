@@ -1,1 +1,13 @@
-//! To be written.
+//! Kernel calls that have no safe wrapper, and the only `unsafe` of the workspace.
+//!
+//! - [`mount`]: detached mounts: made, configured and filled before anything can see them, attached (if ever) by a
+//!   process that has its own mount namespace. Nothing here adds a line to the caller's own `mountinfo`.
+
+pub mod mount;
+
+use std::io;
+
+/// Turns the `-1` of a libc wrapper into the error that it left in `errno`.
+fn result(returned: libc::c_long) -> io::Result<libc::c_long> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}
