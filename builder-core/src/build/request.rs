@@ -1,0 +1,96 @@
+//! [`BuildRequest`]: what one build is asked to do. Plain data; nothing is touched to make one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::diagnostic::Source;
+use crate::executor::Limits;
+use crate::graph;
+use crate::oci::{Descriptor, ImageId, Reference};
+
+/// One build.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The Dockerfile, read by the caller; its name is shown in errors.
+    pub dockerfile: Source,
+    /// The build context.
+    pub context: ContextSource,
+    /// Directories of `--build-context`, by name. Names of images are in [`graph::Options::contexts`].
+    pub named_contexts: BTreeMap<String, PathBuf>,
+    /// Everything that decides what the graph looks like.
+    pub options: graph::Options,
+    /// When registries are asked although the store knows the image.
+    pub pull: PullPolicy,
+    /// Values of `--secret`, by id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Limits of each RUN; they never decide whether it runs.
+    pub limits: Limits,
+    /// Names of the result.
+    pub tags: Vec<Reference>,
+    /// Where the result goes; empty keeps it in the build cache only.
+    pub outputs: Vec<crate::export::Output>,
+    /// Most steps at the same time; the number of processors if unset.
+    pub jobs: Option<usize>,
+    /// Text of the host's `resolv.conf`, for steps; the library does not look for it.
+    pub resolv_conf: Option<Vec<u8>>,
+}
+
+/// Where the build context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A directory, read in place.
+    Directory {
+        /// Its absolute path.
+        path: PathBuf,
+        /// The ignore files to try, in order; the first that exists counts.
+        ignore_files: Vec<PathBuf>,
+    },
+    /// No files at all: a Dockerfile on standard input.
+    Empty,
+}
+
+/// `--pull`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Use what the store knows, else ask.
+    #[default]
+    Missing,
+    /// Always ask what a tag means now.
+    Always,
+    /// Never ask.
+    Never,
+}
+
+/// Where a secret's value is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file, read when a step needs it.
+    File(PathBuf),
+    /// The value itself.
+    Value(Vec<u8>),
+}
+
+impl std::fmt::Debug for SecretSource {
+    /// Never shows the value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Value(_) => f.write_str("Value(..)"),
+        }
+    }
+}
+
+/// What a build made.
+#[derive(Debug, Clone, Default)]
+pub struct BuildResult {
+    /// Id of the image (digest of its config), where an output needed an image.
+    pub image_id: Option<ImageId>,
+    /// The manifest, where an output made one.
+    pub manifest: Option<Descriptor>,
+    /// All names that were given.
+    pub names: Vec<Reference>,
+    /// Steps of the graph that were looked at.
+    pub steps: usize,
+    /// Steps whose result was known.
+    pub cached: usize,
+}

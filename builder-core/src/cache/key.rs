@@ -1,0 +1,235 @@
+//! [`CacheKey`]: what makes two steps the same step. Pure.
+//!
+//! | input | in the key? | why |
+//! |---|---|---|
+//! | format version of keys | yes | a change of meaning must not hit old records |
+//! | argv, script, WORKDIR, USER, platform | yes | the command sees them |
+//! | ENV and declared ARGs that the step sees | yes, by name and value | the command sees them |
+//! | proxies that were not declared | no | they say how to reach something, not what it is |
+//! | content of the root filesystem | yes, as the digests of its layers without times | the command sees it |
+//! | files of bind mounts | yes: path, kind, mode, owner, xattrs, content of exactly what is mounted | the command sees them |
+//! | identity of cache mounts (id, target, seed, mode, owner) | yes | it says where the command looks |
+//! | content of cache mounts | no | they only make the step faster, by contract |
+//! | tmpfs mounts | target and size | the command sees them |
+//! | secrets and ssh agents | id, target, variable, mode, owner; never the value | a value must not be guessable from a key |
+//! | `--network`, `--security` | yes | they change what the command can do |
+//! | host name, names of `--add-host` | yes | the command sees them |
+//! | addresses of `--add-host` | no | they differ between machines that build the same thing |
+//! | `--ulimit`, `--shm-size`, memory and processor limits | no | they say how, not what |
+//! | copied files: path, kind, mode, owner, link target, xattrs, content, hard links | yes | they are the result |
+//! | times of copied files | no | checkouts differ in nothing else |
+//! | destination of a copy: kind, mode, owner of each parent | yes | they decide where and how the files land |
+//! | the rest of the destination | no | a new base image does not re-run a copy |
+//! | paths of the host, user, umask, time, `--jobs` | no | they are not inputs |
+
+use std::fmt;
+
+use crate::graph::{CacheMount, MountOp, MountTarget, RunOp, SecretMount};
+use crate::oci::Platform;
+use crate::tree::{SemanticDigest, StateDigest};
+
+/// Changes whenever the meaning of a field changes; old records then simply do not match.
+const VERSION: &str = "1";
+
+/// Identity of a step by what it does and what it sees.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey([u8; 32]);
+
+impl CacheKey {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({self})")
+    }
+}
+
+/// One input of a step: what it is, and its value or its digest.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Field {
+    /// `env PATH`, `root`, `mount /src`.
+    pub name: String,
+    /// The value as text.
+    pub value: String,
+}
+
+/// Everything that a key is made of, in order.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Preimage {
+    /// `run`, `copy`, `add`, `workdir`.
+    pub op: String,
+    /// The inputs.
+    pub fields: Vec<Field>,
+}
+
+impl Preimage {
+    /// Starts with no input.
+    pub fn new(op: &str) -> Self {
+        Self { op: op.to_owned(), fields: Vec::new() }
+    }
+
+    /// Adds an input.
+    pub fn add(&mut self, name: impl Into<String>, value: impl fmt::Display) {
+        self.fields.push(Field { name: name.into(), value: value.to_string() });
+    }
+
+    /// The key: a digest in which every part has its length before it, so that no two preimages look the same.
+    pub fn key(&self) -> CacheKey {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        part(VERSION);
+        part(&self.op);
+        for field in &self.fields {
+            part(&field.name);
+            part(&field.value);
+        }
+        CacheKey(*hasher.finalize().as_bytes())
+    }
+}
+
+/// The preimage of a RUN.
+///
+/// `mounted` has, for each mount of the op that shows files of a context or a stage, the digest of exactly what it
+/// shows; `None` for the others.
+pub fn run(op: &RunOp, platform: &Platform, root: &StateDigest, mounted: &[Option<SemanticDigest>]) -> Preimage {
+    let mut preimage = Preimage::new("run");
+    let add = &mut |name: &str, value: &dyn fmt::Display| preimage.add(name, value);
+    add("platform", platform);
+    for (index, argument) in op.args.iter().enumerate() {
+        add(&format!("argument {index}"), argument);
+    }
+    if let Some(script) = &op.script {
+        add("script", &format_args!("{}\n{}", script.name, script.body));
+    }
+    for (name, value) in &op.env {
+        add(&format!("env {name}"), value);
+    }
+    add("workdir", &op.workdir);
+    add("user", &op.user);
+    add("network", &format_args!("{:?}", op.network));
+    add("security", &format_args!("{:?}", op.security));
+    add("hostname", &op.hostname);
+    for (name, _) in &op.add_hosts {
+        add("host", name);
+    }
+    for (mount, digest) in op.mounts.iter().zip(mounted) {
+        add(&format!("mount {}", mount.target), &describe(mount, *digest));
+    }
+    add("root", root);
+    preimage
+}
+
+fn describe(mount: &MountOp, digest: Option<SemanticDigest>) -> String {
+    let content = digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string());
+    match &mount.kind {
+        MountTarget::Bind { writable, .. } => format!("bind writable={writable} content={content}"),
+        MountTarget::Cache(CacheMount { id, read_only, mode, uid, gid, .. }) => {
+            format!("cache id={id} read-only={read_only} mode={mode:o} owner={uid}:{gid} seed={content}")
+        }
+        MountTarget::Tmpfs { size } => format!("tmpfs size={size:?}"),
+        MountTarget::Secret(SecretMount { id, required, env, file, mode, uid, gid }) => {
+            format!("secret id={id} required={required} env={env:?} file={file} mode={mode:o} owner={uid}:{gid}")
+        }
+        MountTarget::Ssh(ssh) => {
+            format!("ssh id={} required={} mode={:o} owner={}:{}", ssh.id, ssh.required, ssh.mode, ssh.uid, ssh.gid)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::{Network, Security};
+    use crate::graph::{ContextId, Files, Script};
+    use crate::rootfs::RootPath;
+    use crate::tree::{Stack, Tree};
+
+    fn op() -> RunOp {
+        RunOp {
+            args: vec!["/bin/sh".into(), "-c".into(), "make".into()],
+            env: vec![("PATH".into(), "/bin".into()), ("A".into(), "1".into())],
+            unkeyed_env: vec![("HTTP_PROXY".into(), "http://p".into())],
+            workdir: RootPath::root(),
+            user: String::new(),
+            mounts: vec![MountOp {
+                target: RootPath::clean("/src").expect("clean"),
+                kind: MountTarget::Bind {
+                    from: Files::Context(ContextId::Main),
+                    source: RootPath::root(),
+                    writable: false,
+                },
+            }],
+            network: Network::Default,
+            security: Security::Sandbox,
+            hostname: "buildkitsandbox".into(),
+            add_hosts: vec![("db".into(), "10.0.0.1".into())],
+            script: None,
+        }
+    }
+
+    fn key_of(op: &RunOp, content: u8, root: &Stack) -> CacheKey {
+        run(op, &"linux/amd64".parse().expect("valid"), &root.state(), &[Some(SemanticDigest::new([content; 32]))])
+            .key()
+    }
+
+    #[test]
+    fn what_the_command_sees_is_in_the_key() {
+        let base = key_of(&op(), 0, &Stack::default());
+        type Change = fn(&mut RunOp);
+        let changes: [(&str, Change); 12] = [
+            ("argument", |op| op.args[2] = "make all".into()),
+            ("split of arguments", |op| op.args = vec!["/bin/sh".into(), "-cmake".into()]),
+            ("env value", |op| op.env[1].1 = "2".into()),
+            ("env name", |op| op.env[1].0 = "B".into()),
+            ("workdir", |op| op.workdir = RootPath::clean("/w").expect("clean")),
+            ("user", |op| op.user = "1".into()),
+            ("network", |op| op.network = Network::None),
+            ("security", |op| op.security = Security::Insecure),
+            ("hostname", |op| op.hostname = "h".into()),
+            ("name of a host", |op| op.add_hosts[0].0 = "cache".into()),
+            ("mount target", |op| op.mounts[0].target = RootPath::clean("/x").expect("clean")),
+            ("script", |op| op.script = Some(Script { name: "EOF".into(), body: "#!/bin/sh\n".into() })),
+        ];
+        for (what, change) in changes {
+            let mut changed = op();
+            change(&mut changed);
+            assert_ne!(key_of(&changed, 0, &Stack::default()), base, "{what}");
+        }
+        assert_ne!(key_of(&op(), 1, &Stack::default()), base, "content of the mount");
+    }
+
+    #[test]
+    fn what_only_says_how_is_not() {
+        let base = key_of(&op(), 0, &Stack::default());
+        let mut changed = op();
+        changed.unkeyed_env.clear();
+        changed.add_hosts[0].1 = "10.0.0.2".into();
+        assert_eq!(key_of(&changed, 0, &Stack::new(vec![Tree::empty()])), base);
+    }
+
+    #[test]
+    fn preimages_that_look_alike_have_different_keys() {
+        let preimage = |fields: &[(&str, &str)]| {
+            let mut preimage = Preimage::new("run");
+            for (name, value) in fields {
+                preimage.add(*name, value);
+            }
+            preimage.key()
+        };
+        assert_ne!(preimage(&[("a", "bc")]), preimage(&[("ab", "c")]));
+        assert_ne!(preimage(&[("a", "b"), ("c", "d")]), preimage(&[("a", "bcd")]));
+    }
+}

@@ -1,0 +1,288 @@
+//! [`CacheStore`]: records on disk, one small file each.
+//!
+//! ```text
+//! STATE/cache/records/ab/cdef…   digest of the rest (64 hex digits) newline, then the record as JSON
+//! STATE/cache/results/ab/cdef…   the same for the record that first gave this result on this root
+//! STATE/cache/locks/abcdef…      held while a step with this key runs
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{CacheKey, Preimage};
+use crate::cancel::{CancelToken, Cancelled};
+use crate::tree::{SemanticDigest, StateDigest, TreeId};
+
+/// What a step gave when it ran.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Record {
+    /// What the key was made of.
+    pub preimage: Preimage,
+    /// The layer.
+    pub tree: TreeId,
+    /// The layer without times.
+    pub semantic: SemanticDigest,
+    /// When the layer was made, in seconds since 1970.
+    pub created: i64,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// The directory of records.
+#[derive(Debug)]
+pub struct CacheStore {
+    directory: PathBuf,
+}
+
+/// A record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The file system fails.
+    #[error("cannot access {}", path.display())]
+    Access {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The build was cancelled while it waited for another one.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Held while a step runs, so that no two processes run it at the same time. The kernel lets go of it when the process
+/// ends, however it ends.
+#[derive(Debug)]
+pub struct KeyLock {
+    _file: File,
+}
+
+impl CacheStore {
+    /// Names the store of a state directory; nothing is touched yet.
+    pub fn new(state: &Path) -> Self {
+        Self { directory: state.join("cache") }
+    }
+
+    /// Looks a key up. A damaged record is removed and counts as none.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn get(&self, key: &CacheKey) -> Result<Option<Record>, CacheError> {
+        let path = self.shard("records", &key.to_string());
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let record = unseal(&bytes).filter(|record| record.preimage.key() == *key);
+        if record.is_none() {
+            // The record can be made again; it is removed so that the next build does not trip over it.
+            let _ = fs::remove_file(&path);
+        }
+        Ok(record)
+    }
+
+    /// Stores what a key led to. An older record of the key is replaced.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn put(&self, record: &Record) -> Result<CacheKey, CacheError> {
+        let key = record.preimage.key();
+        write(&self.shard("records", &key.to_string()), &seal(record))?;
+        Ok(key)
+    }
+
+    /// The record that first gave this result on this root filesystem.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn first_result(&self, root: &StateDigest, result: &SemanticDigest) -> Result<Option<Record>, CacheError> {
+        let Some(bytes) = read(&self.result_path(root, result))? else { return Ok(None) };
+        Ok(unseal(&bytes).filter(|record| record.semantic == *result))
+    }
+
+    /// Remembers that `record` gave its result on this root filesystem, unless one is known already.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn put_first_result(&self, root: &StateDigest, record: &Record) -> Result<(), CacheError> {
+        let path = self.result_path(root, &record.semantic);
+        if self.first_result(root, &record.semantic)?.is_some() {
+            return Ok(());
+        }
+        write(&path, &seal(record))
+    }
+
+    /// Waits until no other process runs the step with this key, then keeps others from running it.
+    ///
+    /// # Errors
+    /// [`CacheError::Cancelled`] if the token is cancelled while waiting; [`CacheError::Access`].
+    pub fn lock(&self, key: &CacheKey, cancel: &CancelToken) -> Result<KeyLock, CacheError> {
+        let path = self.directory.join("locks").join(key.to_string());
+        let error = |source| CacheError::Access { path: path.clone(), source };
+        loop {
+            fs::create_dir_all(self.directory.join("locks")).map_err(error)?;
+            let file = File::options().create(true).append(true).open(&path).map_err(error)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // The holder before us removed the file: a lock on it keeps nobody out.
+                Ok(()) if !is_at(&file, &path) => {}
+                Ok(()) => return Ok(KeyLock { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
+                    cancel.check()?;
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Err(errno) => return Err(error(errno.into())),
+            }
+        }
+    }
+
+    /// Lets go of a lock and removes its file.
+    pub fn unlock(&self, key: &CacheKey, lock: KeyLock) {
+        // Removed while it is held: whoever waits on the old file finds it gone and opens a new one.
+        let _ = fs::remove_file(self.directory.join("locks").join(key.to_string()));
+        drop(lock);
+    }
+
+    /// Every record that is stored; damaged ones are left out.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if a directory cannot be listed.
+    pub fn list(&self) -> Result<Vec<(PathBuf, Record)>, CacheError> {
+        let mut records = Vec::new();
+        for area in ["records", "results"] {
+            for path in files_below(&self.directory.join(area))? {
+                let Some(bytes) = read(&path)? else { continue };
+                records.extend(unseal(&bytes).map(|record| (path, record)));
+            }
+        }
+        Ok(records)
+    }
+
+    /// The directory, for measuring.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn result_path(&self, root: &StateDigest, result: &SemanticDigest) -> PathBuf {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(root.as_bytes()).update(result.as_bytes());
+        self.shard("results", &hasher.finalize().to_hex())
+    }
+
+    fn shard(&self, area: &str, name: &str) -> PathBuf {
+        self.directory.join(area).join(&name[..2]).join(&name[2..])
+    }
+}
+
+/// Writes a record with a checksum before it.
+fn seal(record: &Record) -> Vec<u8> {
+    let body = serde_json::to_vec(record).expect("plain data serialises");
+    [blake3::hash(&body).to_hex().as_bytes(), b"\n", &body].concat()
+}
+
+/// Reads what [`seal`] wrote; `None` for damaged bytes.
+fn unseal(bytes: &[u8]) -> Option<Record> {
+    let (head, body) = bytes.split_at_checked(65)?;
+    let intact = head[..64] == *blake3::hash(body).to_hex().as_bytes() && head[64] == b'\n';
+    if intact { serde_json::from_slice(body).ok() } else { None }
+}
+
+fn files_below(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let error = |source| CacheError::Access { path: directory.to_owned(), source };
+    let mut files = Vec::new();
+    let shards = match fs::read_dir(directory) {
+        Ok(shards) => shards,
+        Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(failed) => return Err(error(failed)),
+    };
+    for shard in shards {
+        for file in fs::read_dir(shard.map_err(error)?.path()).map_err(error)? {
+            files.push(file.map_err(error)?.path());
+        }
+    }
+    Ok(files)
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(CacheError::Access { path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    let error = |source| CacheError::Access { path: path.to_owned(), source };
+    let directory = path.parent().expect("it has the shard directory above it");
+    fs::create_dir_all(directory).map_err(error)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(error)?;
+    file.write_all(bytes).map_err(error)?;
+    file.persist(path).map_err(|failed| error(failed.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Stack, Tree};
+
+    fn record() -> Record {
+        let mut preimage = Preimage::new("run");
+        preimage.add("argument 0", "make");
+        let tree = Tree::empty();
+        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: 2 }
+    }
+
+    #[test]
+    fn a_record_comes_back_and_a_damaged_one_does_not() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let store = CacheStore::new(state.path());
+        let key = record().preimage.key();
+        assert_eq!(store.get(&key).expect("readable"), None);
+        assert_eq!(store.put(&record()).expect("stored"), key);
+        assert_eq!(store.get(&key).expect("readable"), Some(record()));
+        assert_eq!(store.list().expect("listed").len(), 1);
+        let path = store.shard("records", &key.to_string());
+        let good = fs::read(&path).expect("there");
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x20;
+            fs::write(&path, bad).expect("written");
+            assert_eq!(store.get(&key).expect("readable"), None, "byte {at}");
+            assert!(!path.exists());
+        }
+        fs::write(&path, b"").expect("written");
+        assert_eq!(store.get(&key).expect("readable"), None);
+    }
+
+    #[test]
+    fn the_first_result_stays() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let store = CacheStore::new(state.path());
+        let root = Stack::default().state();
+        let later = Record { created: 99, ..record() };
+        store.put_first_result(&root, &record()).expect("stored");
+        store.put_first_result(&root, &later).expect("stored");
+        assert_eq!(store.first_result(&root, &later.semantic).expect("readable"), Some(record()));
+    }
+
+    #[test]
+    fn a_step_is_locked_until_its_holder_lets_go() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let store = CacheStore::new(state.path());
+        let key = record().preimage.key();
+        let lock = store.lock(&key, &CancelToken::new()).expect("free");
+        let cancelled = CancelToken::new();
+        cancelled.cancel();
+        assert!(matches!(store.lock(&key, &cancelled), Err(CacheError::Cancelled(_))));
+        store.unlock(&key, lock);
+        store.lock(&key, &cancelled).expect("free again");
+    }
+}
