@@ -114,13 +114,16 @@ pub fn run(op: &RunOp, platform: &Platform, root: &StateDigest, mounted: &[Optio
     if let Some(script) = &op.script {
         add("script", &format_args!("{}\n{}", script.name, script.body));
     }
-    for (name, value) in &op.env {
-        add(&format!("env {name}"), value);
+    for (name, value) in op.env.to_vec() {
+        add(&format!("env {name}"), &value);
     }
     add("workdir", &op.workdir);
     add("user", &op.user);
     add("network", &format_args!("{:?}", op.network));
     add("security", &format_args!("{:?}", op.security));
+    for device in &op.devices {
+        add("device", &format_args!("{} required={}", device.name, device.required));
+    }
     add("hostname", &op.hostname);
     for (name, _) in &op.add_hosts {
         add("host", name);
@@ -160,7 +163,7 @@ mod tests {
     fn op() -> RunOp {
         RunOp {
             args: vec!["/bin/sh".into(), "-c".into(), "make".into()],
-            env: vec![("PATH".into(), "/bin".into()), ("A".into(), "1".into())],
+            env: [("PATH", "/bin"), ("A", "1")].into_iter().collect(),
             unkeyed_env: vec![("HTTP_PROXY".into(), "http://p".into())],
             workdir: RootPath::root(),
             user: String::new(),
@@ -174,6 +177,7 @@ mod tests {
             }],
             network: Network::Default,
             security: Security::Sandbox,
+            devices: Vec::new(),
             hostname: "buildkitsandbox".into(),
             add_hosts: vec![("db".into(), "10.0.0.1".into())],
             script: None,
@@ -192,8 +196,8 @@ mod tests {
         let changes: [(&str, Change); 12] = [
             ("argument", |op| op.args[2] = "make all".into()),
             ("split of arguments", |op| op.args = vec!["/bin/sh".into(), "-cmake".into()]),
-            ("env value", |op| op.env[1].1 = "2".into()),
-            ("env name", |op| op.env[1].0 = "B".into()),
+            ("env value", |op| op.env = op.env.with("A", "2")),
+            ("env name", |op| op.env = [("PATH", "/bin"), ("B", "1")].into_iter().collect()),
             ("workdir", |op| op.workdir = RootPath::clean("/w").expect("clean")),
             ("user", |op| op.user = "1".into()),
             ("network", |op| op.network = Network::None),

@@ -9,18 +9,26 @@
 //!
 //! Pure: no file, no network, no process. A tag ends in `Images`; after `lower` the graph never changes.
 
+mod env;
+mod error;
+mod lower;
 mod op;
+mod options;
+mod plan;
 
+pub use env::Env;
+pub use error::{GraphError, GraphErrorKind, GraphErrors};
+pub use lower::lower;
 pub use op::{
-    AddSource, CacheMount, ContextId, CopyOp, Files, ImageOp, MountOp, MountTarget, Op, RunOp, Script, SecretMount,
-    SshMount, WorkdirOp,
+    AddSource, CacheMount, ContextId, CopyOp, DeviceOp, Files, ImageOp, MountOp, MountTarget, Op, RunOp, Script,
+    SecretMount, SshMount, WorkdirOp,
 };
-
-use std::collections::BTreeMap;
+pub use options::{ImageRequest, Images, KnownImage, NamedContext, NoCache, Options};
+pub use plan::{ImageUse, Plan, PlannedStage, plan};
 
 use crate::diagnostic::Location;
 use crate::dockerfile::LintWarning;
-use crate::oci::{HistoryEntry, ImageConfig, Platform, Reference};
+use crate::oci::{HistoryEntry, ImageConfig};
 
 /// Number of a vertex in its graph; inputs of a vertex have smaller numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -36,6 +44,11 @@ pub struct Graph {
     pub target: Target,
     /// What is doubtful, already filtered by `# check=`; each with the text it points into.
     pub warnings: Vec<(LintWarning, Location)>,
+    /// Build arguments that no `ARG` of the file names; sorted.
+    pub unused_build_args: Vec<String>,
+    /// The time that everything new gets, in seconds since 1970, from the build argument `SOURCE_DATE_EPOCH`, the
+    /// option, or the default of a global `ARG`.
+    pub source_date_epoch: Option<i64>,
 }
 
 /// One step: makes a root filesystem from another by adding at most one layer.
@@ -79,72 +92,3 @@ pub struct Step {
     /// The vertex, if the instruction has one.
     pub vertex: Option<VertexId>,
 }
-
-/// What the user asked for, as far as the graph depends on it.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// `--target`: name or number of a stage; the last one if unset.
-    pub target: Option<String>,
-    /// Platform of the image.
-    pub platform: Platform,
-    /// Platform that steps run on (`BUILDPLATFORM`).
-    pub build_platform: Platform,
-    /// `--build-arg`, proxies of the caller's environment included as they were given.
-    pub build_args: BTreeMap<String, String>,
-    /// `--label`, applied last.
-    pub labels: BTreeMap<String, String>,
-    /// Names of `--build-context`, each with what it stands for.
-    pub contexts: BTreeMap<String, NamedContext>,
-    /// `--no-cache` and `--no-cache-filter`.
-    pub no_cache: NoCache,
-    /// `--network`: what `RUN --network=default` means.
-    pub network: crate::dockerfile::Network,
-    /// `--add-host`, in order; names are part of a step's key, addresses are not.
-    pub add_hosts: Vec<(String, String)>,
-    /// `--hostname` or `BUILDKIT_SANDBOX_HOSTNAME`.
-    pub hostname: Option<String>,
-    /// `SOURCE_DATE_EPOCH` in seconds since 1970.
-    pub source_date_epoch: Option<i64>,
-}
-
-/// What a named context stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamedContext {
-    /// A directory that the caller opened.
-    Directory,
-    /// `docker-image://`
-    Image(Reference),
-}
-
-/// Which stages ignore known results.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum NoCache {
-    /// None.
-    #[default]
-    Never,
-    /// Every stage.
-    Always,
-    /// Stages with these names (lower case).
-    Stages(Vec<String>),
-}
-
-/// An image that the graph needs to know before it can be made.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ImageRequest {
-    /// Its name.
-    pub reference: Reference,
-    /// The platform that is wanted.
-    pub platform: Platform,
-}
-
-/// What is known of an image: where its tag ended, and its config.
-#[derive(Debug, Clone)]
-pub struct KnownImage {
-    /// The config, with layers and history.
-    pub config: ImageConfig,
-    /// What identifies it: a manifest digest or, for an image of the local store, its id.
-    pub digest: crate::oci::Digest,
-}
-
-/// The images that are known so far.
-pub type Images = BTreeMap<ImageRequest, KnownImage>;

@@ -1,6 +1,6 @@
 //! What vertices do. Everything in an op is already expanded.
 
-use super::VertexId;
+use super::{Env, VertexId};
 use crate::dockerfile::{Network, Security, Sharing};
 use crate::oci::{Digest, Platform, Reference};
 use crate::rootfs::RootPath;
@@ -35,8 +35,8 @@ pub struct RunOp {
     /// The whole argv, shell included.
     pub args: Vec<String>,
     /// ENV, visible ARGs and a default PATH, in order; `HOME` is added when the user is known.
-    pub env: Vec<(String, String)>,
-    /// Variables that the command sees but that never decide whether it runs: the proxies.
+    pub env: Env,
+    /// Variables that the command sees but that never decide whether it runs: the proxies. None of them is in `env`.
     pub unkeyed_env: Vec<(String, String)>,
     /// Where it runs; made if missing.
     pub workdir: RootPath,
@@ -48,12 +48,23 @@ pub struct RunOp {
     pub network: Network,
     /// `--security`
     pub security: Security,
+    /// `--device`, in written order.
+    pub devices: Vec<DeviceOp>,
     /// Host name inside.
     pub hostname: String,
     /// Extra lines of `/etc/hosts`: name, address.
     pub add_hosts: Vec<(String, String)>,
     /// A here-document that is executed itself, mounted at `/dev/pipes/NAME`.
     pub script: Option<Script>,
+}
+
+/// A device of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceOp {
+    /// CDI name or class.
+    pub name: String,
+    /// A missing one fails the step.
+    pub required: bool,
 }
 
 /// An executable here-document.

@@ -1,0 +1,229 @@
+//! What is wrong with a Dockerfile once its words are put together: [`GraphErrors`].
+
+use std::fmt;
+
+use crate::diagnostic::{Diagnostic, Location};
+use crate::dockerfile::{ExpandError, MountError, ParseError};
+use crate::oci::{ParsePlatformError, ParseReferenceError, Reference};
+use crate::rootfs::ParseRootPathError;
+
+/// One error and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphError {
+    /// What is wrong.
+    pub kind: GraphErrorKind,
+    /// Where; `None` if it is not in a text (`--target`).
+    pub location: Option<Location>,
+    /// For an ONBUILD trigger, the `FROM` that brought it.
+    pub origin: Option<Location>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl GraphError {
+    pub(super) fn new(kind: impl Into<GraphErrorKind>) -> Self {
+        Self { kind: kind.into(), location: None, origin: None, hint: None }
+    }
+
+    pub(super) fn at(mut self, location: Location) -> Self {
+        self.location.get_or_insert(location);
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl std::error::Error for GraphError {}
+
+impl Diagnostic for GraphError {
+    fn location(&self) -> Option<Location> {
+        self.location.clone()
+    }
+
+    fn origin(&self) -> Option<Location> {
+        self.origin.clone()
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+/// What can be wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GraphErrorKind {
+    /// `--target` names nothing.
+    #[error("target stage `{0}` could not be found")]
+    UnknownTarget(String),
+    /// `FROM $X` with nothing in X.
+    #[error("base name `{0}` is blank after expansion")]
+    BlankBase(String),
+    /// The name of a base, or of `--from`, is neither a stage nor an image.
+    #[error("`{name}` is not a stage, and {source}")]
+    Reference {
+        /// As written.
+        name: String,
+        /// Why it is not an image.
+        source: ParseReferenceError,
+    },
+    /// `FROM --platform=$X` with nothing in X.
+    #[error("platform `{0}` is empty after expansion")]
+    BlankPlatform(String),
+    /// Not a platform.
+    #[error(transparent)]
+    Platform(#[from] ParsePlatformError),
+    /// A stage needs itself.
+    #[error("circular dependency between stages: {0}")]
+    Cycle(String),
+    /// A stage is used before its definition.
+    #[error("cannot use stage `{wanted}` in stage `{user}`, because it is defined later")]
+    ForwardReference {
+        /// The later stage.
+        wanted: String,
+        /// The earlier stage.
+        user: String,
+    },
+    /// `--from=7` of five stages.
+    #[error("stage index {index} does not exist: there are {count} stages")]
+    StageIndex {
+        /// As written.
+        index: usize,
+        /// Number of stages.
+        count: usize,
+    },
+    /// The caller lowers without having resolved an image.
+    #[error("image `{0}` is not resolved")]
+    UnresolvedImage(Reference),
+    /// A trigger of a base image is malformed.
+    #[error("invalid ONBUILD trigger: {0}")]
+    Trigger(ParseError),
+    /// A word can't be expanded.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// A `RUN --mount` value is not a mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// A mount has no place of its own.
+    #[error("mount target `{0}` is the root directory")]
+    MountRoot(String),
+    /// A mount type needs a target.
+    #[error("mount needs a target")]
+    MountTarget,
+    /// A path that no kernel takes.
+    #[error(transparent)]
+    Path(#[from] ParseRootPathError),
+    /// An empty value where one is needed.
+    #[error("{instruction} is empty after expansion")]
+    Empty {
+        /// Name of the instruction or flag.
+        instruction: &'static str,
+    },
+    /// `ENV =x`.
+    #[error("{instruction} names can not be blank")]
+    BlankName {
+        /// Name of the instruction.
+        instruction: &'static str,
+    },
+    /// An `EXPOSE` word is not a port.
+    #[error("invalid port `{port}`: {reason}")]
+    Port {
+        /// As written.
+        port: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Not a signal.
+    #[error("invalid signal `{0}`")]
+    Signal(String),
+    /// Not a mode.
+    #[error("invalid `--chmod` value `{0}`: expected octal digits up to 7777 or a symbolic mode such as `u=rwX,go=rX`")]
+    Chmod(String),
+    /// `COPY` reads files only.
+    #[error("`COPY` can not fetch `{0}`")]
+    RemoteCopy(String),
+    /// `ADD --checksum` with more or less than one source.
+    #[error("`--checksum` needs exactly one source")]
+    ChecksumSources,
+    /// `ADD --checksum` of a local file.
+    #[error("`--checksum` needs an `http://`, `https://` or git source, not `{0}`")]
+    ChecksumLocal(String),
+    /// Not a time.
+    #[error("invalid `SOURCE_DATE_EPOCH` value `{0}`: expected seconds since 1970")]
+    SourceDateEpoch(String),
+    /// The history of the image is out of proportion.
+    #[error("the history of the image is longer than {limit} bytes")]
+    HistoryTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// `# check=error=true` and there are warnings.
+    #[error("lint violation found for rules: {0}")]
+    Lint(String),
+    /// A feature that needs another system.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+}
+
+/// All errors of a graph, in the order of their places; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphErrors(Vec<GraphError>);
+
+impl GraphErrors {
+    /// `Ok` if there is no error.
+    pub(super) fn check(mut errors: Vec<GraphError>) -> Result<(), Self> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        // An error of a trigger stands where its `FROM` does.
+        errors.sort_by_key(|error| error.origin.as_ref().or(error.location.as_ref()).map(|location| location.span));
+        errors.dedup();
+        Err(Self(errors))
+    }
+
+    /// The first one.
+    pub fn first(&self) -> &GraphError {
+        &self.0[0]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, GraphError> {
+        self.0.iter()
+    }
+}
+
+impl From<GraphError> for GraphErrors {
+    fn from(error: GraphError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl<'a> IntoIterator for &'a GraphErrors {
+    type Item = &'a GraphError;
+    type IntoIter = std::slice::Iter<'a, GraphError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for GraphErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first().fmt(f)?;
+        match self.0.len() {
+            1 => Ok(()),
+            2 => write!(f, " (and 1 more error)"),
+            n => write!(f, " (and {} more errors)", n - 1),
+        }
+    }
+}
+
+impl std::error::Error for GraphErrors {}

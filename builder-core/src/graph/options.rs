@@ -1,0 +1,141 @@
+//! What a graph depends on besides the Dockerfile: [`Options`] and [`Images`].
+
+use std::collections::BTreeMap;
+
+use crate::dockerfile::Network;
+use crate::oci::{Digest, ImageConfig, Platform, Reference};
+
+/// What the user asked for, as far as the graph depends on it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--target`: name or number of a stage; the last one if unset.
+    pub target: Option<String>,
+    /// Every stage is needed, not only those behind the target (`--check`).
+    pub all_stages: bool,
+    /// Platform of the image.
+    pub platform: Platform,
+    /// The platform was asked for: the image says so, whatever its base says.
+    pub explicit_platform: bool,
+    /// Several platforms are built: names of vertices begin with theirs.
+    pub name_platform: bool,
+    /// Platform that steps run on (`BUILDPLATFORM`).
+    pub build_platform: Platform,
+    /// `--build-arg`, proxies of the caller's environment included as they were given.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`, applied last.
+    pub labels: BTreeMap<String, String>,
+    /// Names of `--build-context`, each with what it stands for.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// `--no-cache` and `--no-cache-filter`.
+    pub no_cache: NoCache,
+    /// `--network`: what `RUN --network=default` means.
+    pub network: Network,
+    /// `--add-host`, in order; names are part of a step's key, addresses are not.
+    pub add_hosts: Vec<(String, String)>,
+    /// `--hostname`; the build argument `BUILDKIT_SANDBOX_HOSTNAME` if unset.
+    pub hostname: Option<String>,
+    /// `SOURCE_DATE_EPOCH` in seconds since 1970; the build argument of that name wins.
+    pub source_date_epoch: Option<i64>,
+}
+
+impl Options {
+    /// The defaults for an image of `platform` that is built on this machine: nothing set, the network of the build.
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            target: None,
+            all_stages: false,
+            build_platform: Platform::host(),
+            platform,
+            explicit_platform: false,
+            name_platform: false,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            no_cache: NoCache::Never,
+            network: Network::Default,
+            add_hosts: Vec::new(),
+            hostname: None,
+            source_date_epoch: None,
+        }
+    }
+
+    /// Finds a named context by a name from a Dockerfile; names are compared as BuildKit does: without case, and
+    /// `docker.io/library/app:latest` is `app`.
+    pub(super) fn context(&self, name: &str) -> Option<(&str, &NamedContext)> {
+        if self.contexts.is_empty() || name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
+            return None;
+        }
+        let wanted = context_name(name);
+        self.contexts
+            .get_key_value(name)
+            .or_else(|| self.contexts.iter().find(|(given, _)| context_name(given) == wanted))
+            .map(|(name, context)| (name.as_str(), context))
+    }
+}
+
+fn context_name(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let familiar = lower.parse::<Reference>().map_or(lower, |reference| reference.familiar());
+    familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned()
+}
+
+/// What a named context stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory that the caller opened.
+    Directory,
+    /// `docker-image://`
+    Image(Reference),
+}
+
+/// Which stages ignore known results.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// None.
+    #[default]
+    Never,
+    /// Every stage.
+    Always,
+    /// Stages with these names or numbers.
+    Stages(Vec<String>),
+}
+
+/// An image that the graph needs to know before it can be made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageRequest {
+    /// Its name.
+    pub reference: Reference,
+    /// The platform that is wanted.
+    pub platform: Platform,
+}
+
+/// What is known of an image: where its tag ended, and its config.
+#[derive(Debug, Clone)]
+pub struct KnownImage {
+    /// The config, with layers and history.
+    pub config: ImageConfig,
+    /// What identifies it: a manifest digest or, for an image of the local store, its id.
+    pub digest: Digest,
+}
+
+/// The images that are known so far.
+pub type Images = BTreeMap<ImageRequest, KnownImage>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_found_under_every_spelling() {
+        let mut options = Options::new(Platform::host());
+        for name in ["Alpine", "src", "golang:1.22"] {
+            options.contexts.insert(name.to_owned(), NamedContext::Directory);
+        }
+        for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "SRC", "docker.io/library/golang:1.22"] {
+            assert!(options.context(name).is_some(), "{name}");
+        }
+        for name in ["alpine:3.20", "golang", "scratch", "other"] {
+            assert!(options.context(name).is_none(), "{name}");
+        }
+    }
+}
