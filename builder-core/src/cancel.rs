@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -19,6 +19,7 @@ pub struct CancelToken {
 struct Inner {
     cancelled: AtomicBool,
     event: OnceLock<OwnedFd>,
+    children: Mutex<Vec<Weak<Inner>>>,
 }
 
 /// The build was cancelled.
@@ -32,13 +33,20 @@ impl CancelToken {
         Self::default()
     }
 
+    /// Makes a token that is cancelled together with this one, and can be cancelled alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let child = Self::new();
+        self.inner.children.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&child.inner));
+        if self.is_cancelled() {
+            child.cancel();
+        }
+        child
+    }
+
     /// Cancels; further calls do nothing.
     pub fn cancel(&self) {
-        self.inner.cancelled.store(true, Ordering::SeqCst);
-        if let Some(event) = self.inner.event.get() {
-            // The counter cannot overflow: one write a cancel. A failure leaves the flag, which every poll loop re-reads.
-            let _ = rustix::io::write(event, &1u64.to_ne_bytes());
-        }
+        self.inner.cancel();
     }
 
     /// Says whether [`CancelToken::cancel`] was called.
@@ -73,6 +81,20 @@ impl CancelToken {
     }
 }
 
+impl Inner {
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        if let Some(event) = self.event.get() {
+            // The counter cannot overflow: one write a cancel. A failure leaves the flag, which every poll loop re-reads.
+            let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+        }
+        let children = self.children.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for child in children.iter().filter_map(Weak::upgrade) {
+            child.cancel();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +116,16 @@ mod tests {
         let late = CancelToken::new();
         late.cancel();
         assert!(readable(late.fd().expect("eventfd")));
+    }
+
+    #[test]
+    fn a_child_is_cancelled_with_its_parent_and_alone() {
+        let parent = CancelToken::new();
+        let (first, second) = (parent.child(), parent.child());
+        first.cancel();
+        assert!(first.is_cancelled() && !parent.is_cancelled() && !second.is_cancelled());
+        parent.cancel();
+        assert!(second.is_cancelled());
+        assert!(parent.child().is_cancelled(), "a late child is cancelled at once");
     }
 }

@@ -1,1 +1,5 @@
-//! To be written.
+//! Drives everything.
+
+mod request;
+
+pub use request::{BuildRequest, BuildResult, ContextSource, PullPolicy, SecretSource};
