@@ -31,6 +31,9 @@ pub struct LayerRecord {
     /// The compressed blob as the manifest that it came with describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
+    /// Length of the uncompressed tar, in bytes.
+    #[serde(default)]
+    pub size: u64,
 }
 
 /// A manifest digest under which an image is known in a repository (`docker images --digests`).

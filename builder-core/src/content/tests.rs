@@ -31,6 +31,7 @@ fn image(name: &str) -> ImageRecord {
         layers: vec![LayerRecord {
             diff_id: DiffId::new(Digest::sha256(b"layer")),
             descriptor: Some(Descriptor::of(MediaType::OCI_LAYER_GZIP, b"blob")),
+            size: 1 << 40,
         }],
         manifest: Some(Descriptor::of(MediaType::OCI_MANIFEST, b"manifest")),
     }
@@ -240,6 +241,11 @@ fn facts_come_back() {
     assert_eq!(database.diff_id_of_tree(&[2; 32]).expect("asks"), None);
     database.remove_layer_tree(&a).expect("removed");
     assert_eq!(database.layer_tree(&a).expect("asks"), None);
+
+    let packed = PackedTree { diff_id: a.clone(), size: 1024 };
+    database.put_packed_tree(&[1; 32], "1", &packed).expect("written");
+    assert_eq!(database.packed_tree(&[1; 32], "1").expect("asks"), Some(packed));
+    assert_eq!(database.packed_tree(&[1; 32], "2").expect("asks"), None);
 
     let blob = Descriptor::of(MediaType::OCI_LAYER_GZIP, b"blob");
     database.put_layer_blob(&a, Compression::Gzip, "level=6", &blob).expect("written");

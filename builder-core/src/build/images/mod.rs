@@ -1,0 +1,65 @@
+//! The images of a store: what docker's image commands do, as functions.
+//!
+//! | command | function |
+//! |---|---|
+//! | `images` | [`list`], [`rows`] |
+//! | `tag` | [`tag`] |
+//! | `rmi` | [`remove`] |
+//! | `inspect` | [`inspect`] |
+//! | `history` | [`history`] |
+//!
+//! Nothing here prints. Structures say what docker's tables show; how they look is the caller's business.
+
+mod error;
+mod history;
+mod inspect;
+mod list;
+mod name_pattern;
+mod remove;
+
+pub use error::ImageError;
+pub use history::{HistoryRow, history};
+pub use inspect::{InspectedConfig, InspectedImage, InspectedMetadata, InspectedRootFs, inspect};
+pub use list::{ImageRow, ImageSummary, ListFilter, list, rows};
+pub use remove::{RemoveOptions, Removed, remove};
+
+use crate::content::{ContentStore, ImageRecord};
+use crate::oci::{ImageConfig, ImageId, Reference};
+
+/// Largest config that is read, in bytes.
+pub(crate) const MAX_CONFIG: u64 = 8 << 20;
+
+/// Finds an image by a name, an id, or the beginning of an id.
+///
+/// # Errors
+/// [`ImageError::NoSuchImage`], and [`ImageError::Content`] for an ambiguous id or a store that cannot be read.
+pub fn find(content: &ContentStore, text: &str) -> Result<ImageRecord, ImageError> {
+    let missing = || ImageError::NoSuchImage { name: text.to_owned() };
+    let id = content.database().find_image(text)?.ok_or_else(missing)?;
+    content.database().image(&id)?.ok_or_else(missing)
+}
+
+/// Reads the config of an image of the store.
+///
+/// # Errors
+/// [`ImageError::Content`] if it is gone or damaged, [`ImageError::Config`] if it is not a config.
+pub fn config(content: &ContentStore, id: &ImageId) -> Result<ImageConfig, ImageError> {
+    let bytes = content.read(id.digest(), MAX_CONFIG)?;
+    ImageConfig::parse(&bytes).map_err(|source| ImageError::Config { id: id.clone(), source })
+}
+
+/// Gives the image that `source` names a further name (`docker tag`).
+///
+/// # Errors
+/// [`ImageError::NoSuchImage`]; [`ImageError::DigestInName`] if `target` has a digest.
+pub fn tag(content: &ContentStore, source: &str, target: &Reference) -> Result<ImageId, ImageError> {
+    if target.digest().is_some() {
+        return Err(ImageError::DigestInName { name: target.clone() });
+    }
+    let image = find(content, source)?;
+    content.database().tag(target, &image.id)?;
+    Ok(image.id)
+}
+
+#[cfg(test)]
+mod tests;
