@@ -1,5 +1,6 @@
 //! Drives everything.
 
+pub mod images;
 mod request;
 
 pub use request::{BuildRequest, BuildResult, ContextSource, PullPolicy, SecretSource};

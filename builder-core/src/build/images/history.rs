@@ -49,7 +49,7 @@ pub fn history(content: &ContentStore, text: &str) -> Result<Vec<HistoryRow>, Im
         .collect();
     rows.reverse();
     if let Some(first) = rows.first_mut() {
-        first.tags = content.database().tags_of(&image.id)?.iter().map(|tag| tag.familiar()).collect();
+        first.tags = content.database().tags_of(&image.id)?.iter().map(crate::oci::Reference::familiar).collect();
         first.id = Some(image.id);
     }
     Ok(rows)

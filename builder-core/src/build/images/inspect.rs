@@ -49,6 +49,7 @@ pub struct InspectedImage {
 }
 
 /// `Config` of an image: every field, set or not.
+#[expect(clippy::struct_excessive_bools, reason = "docker's fields")]
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InspectedConfig {
@@ -86,6 +87,7 @@ pub struct InspectedConfig {
 /// A set as docker writes it: an object of empty objects.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
+#[expect(clippy::zero_sized_map_values, reason = "that is the form on the wire")]
 struct ObjectSet(BTreeMap<String, Empty>);
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -121,11 +123,8 @@ pub fn inspect(content: &ContentStore, text: &str) -> Result<InspectedImage, Ima
     let entered = jiff::Timestamp::from_second(image.created).unwrap_or_default();
     let platform: Platform = config.platform();
     Ok(InspectedImage {
-        repo_tags: database.tags_of(&image.id)?.iter().map(|tag| tag.familiar()).collect(),
-        repo_digests: digests
-            .iter()
-            .map(|known| format!("{}@{}", familiar(&known.repository), known.digest))
-            .collect(),
+        repo_tags: database.tags_of(&image.id)?.iter().map(crate::oci::Reference::familiar).collect(),
+        repo_digests: digests.iter().map(|known| format!("{}@{}", familiar(&known.repository), known.digest)).collect(),
         parent: String::new(),
         comment: config.history.last().map(|entry| entry.comment.clone()).unwrap_or_default(),
         created: config.created.unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned()),

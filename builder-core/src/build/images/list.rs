@@ -84,7 +84,9 @@ pub fn list(content: &ContentStore, filter: &ListFilter) -> Result<Vec<ImageSumm
         let dangling = image.tags.is_empty();
         if !patterns.is_empty() {
             image.tags.retain(|tag| patterns.iter().any(|pattern| pattern.matches(tag)));
-            image.digests.retain(|(repository, _)| patterns.iter().any(|pattern| pattern.matches_repository(repository)));
+            image
+                .digests
+                .retain(|(repository, _)| patterns.iter().any(|pattern| pattern.matches_repository(repository)));
             if image.tags.is_empty() && image.digests.is_empty() {
                 return false;
             }
@@ -150,8 +152,12 @@ pub fn rows(images: &[ImageSummary], digests: bool) -> Vec<ImageRow> {
             created: image.created,
             size: image.size,
         };
-        let repositories: BTreeSet<String> =
-            image.tags.iter().map(Reference::repository).chain(image.digests.iter().map(|(name, _)| name.clone())).collect();
+        let repositories: BTreeSet<String> = image
+            .tags
+            .iter()
+            .map(Reference::repository)
+            .chain(image.digests.iter().map(|(name, _)| name.clone()))
+            .collect();
         for repository in &repositories {
             let tags: Vec<Option<&str>> =
                 image.tags.iter().filter(|tag| tag.repository() == *repository).map(Reference::tag).collect();
