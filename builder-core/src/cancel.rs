@@ -62,6 +62,11 @@ impl CancelToken {
         if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 
+    /// Says whether both share one switch.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Returns a descriptor that becomes readable when the token is cancelled; it is made at the first call.
     ///
     /// # Errors
