@@ -36,7 +36,7 @@ pub struct Flag {
 impl Flag {
     /// The name without dashes: `from`.
     pub fn name(&self) -> &str {
-        let body = self.text.trim_start_matches("--");
+        let body = self.text.strip_prefix("--").unwrap_or(&self.text);
         body.split_once('=').map_or(body, |(name, _)| name)
     }
 
@@ -86,13 +86,13 @@ pub struct Instruction {
     pub flags: Vec<Flag>,
     /// What it says.
     pub kind: InstructionKind,
-    /// The instruction as one logical line: continuations joined, comments dropped; heredocs follow with their bodies.
+    /// The instruction as one logical line: continuations joined, comments dropped, without bodies of heredocs.
     pub original: String,
     /// First line, from 1.
     pub start_line: usize,
     /// Last line, from 1.
     pub end_line: usize,
-    /// The comment lines directly above, without `#` and the blanks around.
+    /// The comment lines directly above, without `#` and the blanks around; an empty line or comment resets them.
     pub comments: Vec<Word>,
 }
 
@@ -102,10 +102,10 @@ impl Instruction {
         matches!(self.kind, InstructionKind::From(_))
     }
 
-    /// What the comments above say about `name` (a stage or an argument): the text after `name `, if a comment line
-    /// begins so.
+    /// What the comments above say about `name` (a stage or an argument): the text after `name ` of the first comment
+    /// line that begins so.
     pub fn description(&self, name: &str) -> Option<&str> {
-        self.comments.iter().rev().find_map(|comment| comment.text.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
+        self.comments.iter().find_map(|comment| comment.text.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
     }
 }
 

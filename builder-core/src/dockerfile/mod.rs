@@ -9,14 +9,29 @@
 //! The grammar is BuildKit's, as its parser behaves and not as its manual describes it; deliberate differences are
 //! listed in `docs/reference/dockerfile.md`. Everything here is pure: text in, data out.
 
+mod ast;
+mod directive;
+mod duration;
 mod error;
 pub mod expand;
+mod flags;
+mod heredoc;
 mod instruction;
+mod lines;
 pub mod lint;
 mod mount;
+mod parse;
+mod port;
+mod signal;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod words;
 
-use crate::diagnostic::{Source, Span};
+use crate::diagnostic::Source;
 
+pub use ast::{WordsRequestError, ast_json, words_json};
+pub use directive::detect_syntax;
 pub use error::{ParseError, ParseErrors, Problem};
 pub use expand::{ExpandError, Expanded, ExpandedWords, Expander};
 pub use instruction::{
@@ -25,6 +40,9 @@ pub use instruction::{
 };
 pub use lint::{LintWarning, Rule};
 pub use mount::{Mount, MountError, MountKind, Ownership, Sharing};
+pub use port::{PortError, parse_ports};
+pub use signal::parse_signal;
+pub use syntax::MAX_SIZE;
 
 /// A parsed Dockerfile.
 #[derive(Debug, Clone)]
@@ -84,9 +102,79 @@ impl Default for Directives {
 /// Parses a whole Dockerfile.
 ///
 /// # Errors
-/// All errors of the file, in file order; there is at least one.
+/// All errors of the file (up to a hundred), in file order; there is at least one.
 pub fn parse(source: &Source) -> Result<Dockerfile, ParseErrors> {
-    Err(ParseErrors::new(vec![ParseError::new(source, Span::default(), Problem::NoInstructions)]))
+    let syntax = syntax::read(source);
+    let mut errors = syntax.errors;
+    if let Some(check) = &syntax.directives.check
+        && let Err(option) = lint::Options::parse(&check.text)
+    {
+        errors.push(ParseError::new(source, check.span, Problem::CheckOption(option)));
+    }
+    let mut instructions = Vec::with_capacity(syntax.nodes.len());
+    let mut stages = Stages::None;
+    for node in recover(syntax.nodes) {
+        if errors.len() >= syntax::MAX_ERRORS {
+            break;
+        }
+        let (keyword, place) = (node.keyword, node.name.span);
+        let errors_before = errors.len();
+        instructions.extend(parse::instruction(node, source, &mut errors));
+        match (keyword, stages) {
+            (Some(syntax::Keyword::From), _) => stages = Stages::Some,
+            (Some(keyword), Stages::None) if keyword != syntax::Keyword::Arg && errors.len() == errors_before => {
+                errors.push(ParseError::new(source, place, Problem::NoStage));
+                // The rest of the file lacks its stage for the same reason.
+                stages = Stages::Some;
+            }
+            _ => {}
+        }
+    }
+    if stages == Stages::None && errors.is_empty() {
+        let end = instructions.last().map_or_else(Default::default, |last: &Instruction| last.span);
+        errors.push(ParseError::new(source, end, Problem::NoStages));
+    }
+    if !errors.is_empty() {
+        return Err(ParseErrors::new(errors));
+    }
+    Ok(Dockerfile { source: source.clone(), directives: syntax.directives, instructions, warnings: syntax.warnings })
+}
+
+/// Whether a `FROM` was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stages {
+    None,
+    Some,
+}
+
+/// Drops the statements that are the body of a heredoc behind a misspelled instruction, so that one error does not
+/// become fifty.
+fn recover(nodes: Vec<syntax::Node>) -> Vec<syntax::Node> {
+    let opens = |node: &syntax::Node| node.keyword.is_none() && node.original.contains("<<");
+    if !nodes.iter().any(opens) {
+        return nodes;
+    }
+    // Each delimiter is looked for once, so this stays linear.
+    let mut last_line = std::collections::HashMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        last_line.insert(node.original.trim().to_owned(), index);
+    }
+    let mut kept = Vec::with_capacity(nodes.len());
+    let mut skip_to: Option<String> = None;
+    for (index, node) in nodes.into_iter().enumerate() {
+        if let Some(end) = &skip_to {
+            if node.original.trim() == end {
+                skip_to = None;
+            }
+            continue;
+        }
+        if opens(&node) {
+            let name = node.original.split_whitespace().find_map(|word| heredoc::parse_token(word).ok().flatten());
+            skip_to = name.map(|token| token.name).filter(|name| last_line.get(name).is_some_and(|at| *at > index));
+        }
+        kept.push(node);
+    }
+    kept
 }
 
 /// Parses one ONBUILD trigger, as the config of a base image holds it (`RUN make /app`).
@@ -96,5 +184,19 @@ pub fn parse(source: &Source) -> Result<Dockerfile, ParseErrors> {
 /// # Errors
 /// If it is not exactly one instruction, or one that may not be a trigger.
 pub fn parse_trigger(source: &Source) -> Result<Instruction, ParseErrors> {
-    Err(ParseErrors::new(vec![ParseError::new(source, Span::default(), Problem::NoInstructions)]))
+    let syntax = syntax::read(source);
+    let mut errors = syntax.errors;
+    let mut nodes = syntax.nodes.into_iter();
+    if let (Some(node), None) = (nodes.next(), nodes.next()) {
+        if parse::check_trigger(&node, source, &mut errors).is_some()
+            && let Some(instruction) = parse::instruction(node, source, &mut errors)
+            && errors.is_empty()
+        {
+            return Ok(instruction);
+        }
+    } else if errors.is_empty() {
+        let whole = crate::diagnostic::Span::new(0, source.text().len());
+        errors.push(ParseError::new(source, whole, Problem::TriggerCount));
+    }
+    Err(ParseErrors::new(errors))
 }

@@ -1,17 +1,32 @@
 //! Variables and quotes in words: [`Expander`].
+//!
+//! The forms are those of BuildKit's shell lexer: `$v`, `${v}`, the operators `- :- + :+ ? :?`, removal of a prefix
+//! (`#`, `##`) or suffix (`%`, `%%`) that matches a pattern, replacement (`/`, `//`), single and double quotes, and an
+//! escape character. Depth, length and work are bounded, so that no text makes it slow or large.
+
+mod lexer;
+mod pattern;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 
-/// Longest result of one expansion, in bytes: `ENV a=$b$b$b$b` sixteen times would be 4^16.
+use lexer::{Lexer, Options, Quotes};
+
+/// Longest result of one expansion, in bytes, unless the word itself is longer: `ENV a=$b$b$b$b` sixteen times would
+/// be 4^16.
 pub const MAX_WORD: usize = 1 << 20;
 
-/// Longest sum of all results of one expander, in bytes.
+/// How many bytes of variables' values one expander looks at in its life.
 pub const MAX_TOTAL: usize = 16 << 20;
 
-/// Deepest nesting of `${a:-${b:-…}}`.
+/// Deepest nesting of `${a:-${b:-…}}`. The lexer recurses, so this also bounds the stack.
 pub const MAX_DEPTH: usize = 100;
 
-/// Expands words. One is made for a build, so that the sum of all results is bounded.
+/// What a variable is worth: `None` if it is not set.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Expands words. One is made for a build, so that the sum of all that is looked up is bounded by [`MAX_TOTAL`].
 #[derive(Debug)]
 pub struct Expander {
     escape: char,
@@ -43,7 +58,44 @@ pub struct ExpandedWords {
 /// Why a word can't be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
-    /// The word is longer than [`MAX_WORD`] after expansion, or the build used up [`MAX_TOTAL`].
+    /// A quote without its partner.
+    #[error("unexpected end of statement while looking for the matching {quote} quote")]
+    UnclosedQuote {
+        /// `single` or `double`.
+        quote: &'static str,
+    },
+    /// `${v` without `}`.
+    #[error("syntax error: missing `}}`")]
+    MissingBrace,
+    /// `${v/pattern` without the second `/`.
+    #[error("syntax error: missing `/` in `${{}}`")]
+    MissingSlash,
+    /// `${}`, `${{v}}`, `${:v}`.
+    #[error("syntax error: bad substitution")]
+    BadSubstitution,
+    /// An operator that is none of those above.
+    #[error("unsupported modifier `{0}` in substitution")]
+    UnsupportedModifier(String),
+    /// `${v:?message}` of a variable that is not set or empty.
+    #[error("{name}: {message}")]
+    Required {
+        /// The variable.
+        name: String,
+        /// What the word says, or a default text.
+        message: String,
+    },
+    /// A pattern with an escape that means nothing.
+    #[error("invalid pattern `{pattern}` in substitution: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// More than [`MAX_DEPTH`] substitutions inside each other.
+    #[error("substitutions are nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
+    /// The result is longer than [`MAX_WORD`], or the build looked at more than [`MAX_TOTAL`].
     #[error("the expanded text is longer than {limit} bytes")]
     TooLong {
         /// The limit that was hit.
@@ -66,25 +118,55 @@ impl Expander {
     ///
     /// # Errors
     /// If the word is malformed or the result too long.
-    pub fn word(&self, input: &str, _lookup: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, ExpandError> {
-        let _ = self.remaining.get();
-        Ok(Expanded { text: input.to_owned(), ..Expanded::default() })
+    pub fn word(&self, input: &str, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
+        let special = |byte| matches!(byte, b'$' | b'\'' | b'"' | b'\\' | b'`');
+        if !input.bytes().any(special) {
+            return Ok(Expanded { text: input.to_owned(), ..Expanded::default() });
+        }
+        self.expand(input, Quotes::Remove, self.escape, lookup)
     }
 
-    /// As [`Expander::word`], and splits the result at blanks that are not quoted.
+    /// As [`Expander::word`], and splits the result at blanks that were not quoted.
     ///
     /// # Errors
     /// If the word is malformed or the result too long.
-    pub fn words(&self, input: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<ExpandedWords, ExpandError> {
-        let Expanded { text, used, unset } = self.word(input, lookup)?;
-        Ok(ExpandedWords { words: vec![text], used, unset })
+    pub fn words(&self, input: &str, lookup: Lookup<'_>) -> Result<ExpandedWords, ExpandError> {
+        let options = Options { escape: self.escape, quotes: Quotes::Remove, keep_escapes: false, keep_unset: false };
+        let mut lexer = Lexer::new(input, options, lookup, &self.remaining);
+        let words = lexer.words()?.into_iter().map(|(word, _)| word).collect();
+        let (used, unset) = lexer.names();
+        Ok(ExpandedWords { words, used, unset })
     }
 
-    /// Expands the body of a heredoc: variables only; quotes stay, the escape character is the backslash.
+    /// Expands the body of a heredoc of `COPY` or `ADD`: quotes stay as they are, and the escape character is the
+    /// backslash whatever the directive says.
     ///
     /// # Errors
     /// If the body is malformed or the result too long.
-    pub fn heredoc(&self, body: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, ExpandError> {
-        self.word(body, lookup)
+    pub fn heredoc(&self, body: &str, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
+        self.expand(body, Quotes::Ignore, '\\', lookup)
     }
+
+    fn expand(&self, input: &str, quotes: Quotes, escape: char, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
+        let options = Options { escape, quotes, keep_escapes: false, keep_unset: false };
+        let mut lexer = Lexer::new(input, options, lookup, &self.remaining);
+        let text = lexer.text()?;
+        let (used, unset) = lexer.names();
+        Ok(Expanded { text, used, unset })
+    }
+}
+
+/// Splits a line as a shell would, keeping quotes, escapes and variables, each word with its offset. `None` if the
+/// line is not well formed: then it has no heredocs either.
+pub(super) fn raw_words(line: &str) -> Option<Vec<(String, usize)>> {
+    let options = Options { escape: '\\', quotes: Quotes::Keep, keep_escapes: true, keep_unset: true };
+    Lexer::new(line, options, &|_| None, &Cell::new(usize::MAX)).words().ok()
+}
+
+/// The words of a heredoc's delimiter, quotes removed (`keep_quotes` off) or kept.
+pub(super) fn delimiter_words(delimiter: &str, keep_quotes: bool) -> Result<Vec<String>, ExpandError> {
+    let quotes = if keep_quotes { Quotes::Keep } else { Quotes::Remove };
+    let options = Options { escape: '\\', quotes, keep_escapes: false, keep_unset: true };
+    let words = Lexer::new(delimiter, options, &|_| None, &Cell::new(usize::MAX)).words()?;
+    Ok(words.into_iter().map(|(word, _)| word).collect())
 }

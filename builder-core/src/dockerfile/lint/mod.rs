@@ -1,55 +1,21 @@
 //! Checks: what is accepted but doubtful. [`Rule`] is the list, [`LintWarning`] one finding.
+//!
+//! [`check`] finds what the file alone shows. Rules about values, contexts and images are found by those who know
+//! them: the graph makes the warnings of [`Rule::UndefinedVar`], [`Rule::InvalidBaseImagePlatform`] and
+//! [`Rule::CopyIgnoredFile`] with the functions here that word them. [`Options::filter`] then applies `# check=` to
+//! all of them.
 
-use crate::diagnostic::Span;
+mod check;
+mod options;
+mod rules;
+#[cfg(test)]
+mod tests;
 
-/// A rule of the checker. Names, texts and addresses are BuildKit's where the rule is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Rule {
-    /// Stage names are in lower case.
-    StageNameCasing,
-    /// `AS` has the case of `FROM`.
-    FromAsCasing,
-    /// No empty lines in continued lines.
-    NoEmptyContinuation,
-    /// All instructions have one case.
-    ConsistentInstructionCasing,
-    /// Stage names are unique.
-    DuplicateStageName,
-    /// No stage is called `scratch` or `context`.
-    ReservedStageName,
-    /// `CMD` and `ENTRYPOINT` have the exec form.
-    JsonArgsRecommended,
-    /// `MAINTAINER` is old.
-    MaintainerDeprecated,
-    /// `FROM` uses declared arguments.
-    UndefinedArgInFrom,
-    /// A relative `WORKDIR` follows an absolute one.
-    WorkdirRelativePath,
-    /// Variables are defined before use.
-    UndefinedVar,
-    /// One `CMD`, `ENTRYPOINT` and `HEALTHCHECK` a stage.
-    MultipleInstructionsDisallowed,
-    /// `ENV key=value` instead of `ENV key value`.
-    LegacyKeyValueFormat,
-    /// A base has the platform that is built.
-    InvalidBaseImagePlatform,
-    /// `--platform=$TARGETPLATFORM` is the default.
-    RedundantTargetPlatform,
-    /// No secrets in `ARG` or `ENV`.
-    SecretsUsedInArgOrEnv,
-    /// `FROM` is valid with the defaults of its arguments.
-    InvalidDefaultArgInFrom,
-    /// `FROM --platform` is not a constant.
-    FromPlatformFlagConstDisallowed,
-    /// What is copied is not excluded by the ignore file.
-    CopyIgnoredFile,
-    /// A comment above a stage or argument describes it.
-    InvalidDefinitionDescription,
-    /// Protocols in `EXPOSE` are in lower case.
-    ExposeProtoCasing,
-    /// `EXPOSE` takes ports, not addresses.
-    ExposeInvalidFormat,
-}
+use crate::diagnostic::{Diagnostic, Location, Source, Span};
+
+pub use check::{check, copy_ignored_file, invalid_base_platform, undefined_var};
+pub use options::Options;
+pub use rules::{Level, Rule};
 
 /// One finding of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,4 +28,32 @@ pub struct LintWarning {
     pub line: usize,
     /// What was found, in words.
     pub detail: String,
+}
+
+impl LintWarning {
+    /// The warning as something that can show its place in `source`.
+    pub fn locate<'a>(&'a self, source: &'a Source) -> impl Diagnostic + 'a {
+        Located { warning: self, source }
+    }
+}
+
+struct Located<'a> {
+    warning: &'a LintWarning,
+    source: &'a Source,
+}
+
+impl std::fmt::Display for Located<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.warning.rule.name(), self.warning.detail)
+    }
+}
+
+impl Diagnostic for Located<'_> {
+    fn location(&self) -> Option<Location> {
+        Some(Location { source: self.source.clone(), span: self.warning.span })
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!("see {}", self.warning.rule.url()))
+    }
 }

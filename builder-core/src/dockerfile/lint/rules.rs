@@ -1,0 +1,111 @@
+//! The rules as data.
+
+/// How much a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// Shown when someone asked for the rule.
+    Experimental,
+    /// Shown.
+    Warning,
+}
+
+impl Level {
+    /// The level in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Experimental => "experimental",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+macro_rules! rules {
+    ($($rule:ident $name:literal $page:literal $level:ident $text:literal)*) => {
+        /// A rule of the checker. Names and addresses are BuildKit's, so `# check=skip=` means the same for both.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Rule {
+            $(#[doc = $text] $rule),*
+        }
+
+        impl Rule {
+            /// All rules.
+            pub const ALL: &[Self] = &[$(Self::$rule),*];
+
+            /// The name: `StageNameCasing`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$rule => $name),* }
+            }
+
+            /// What the rule asks for, as one sentence.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$rule => $text),* }
+            }
+
+            /// The page that explains it.
+            pub fn url(self) -> &'static str {
+                match self {
+                    $(Self::$rule => concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/")),*
+                }
+            }
+
+            /// How much a finding weighs.
+            pub fn level(self) -> Level {
+                match self { $(Self::$rule => Level::$level),* }
+            }
+        }
+    };
+}
+
+rules! {
+    StageNameCasing "StageNameCasing" "stage-name-casing" Warning
+        "Stage names should be in lower case"
+    FromAsCasing "FromAsCasing" "from-as-casing" Warning
+        "The keyword `AS` should have the case of `FROM`"
+    NoEmptyContinuation "NoEmptyContinuation" "no-empty-continuation" Warning
+        "Continued lines should not have empty lines between them"
+    ConsistentInstructionCasing "ConsistentInstructionCasing" "consistent-instruction-casing" Warning
+        "All instructions should have one case, upper or lower"
+    DuplicateStageName "DuplicateStageName" "duplicate-stage-name" Warning
+        "Stage names should be unique"
+    ReservedStageName "ReservedStageName" "reserved-stage-name" Warning
+        "Stages should not be called `scratch` or `context`"
+    JsonArgsRecommended "JSONArgsRecommended" "json-args-recommended" Warning
+        "CMD and ENTRYPOINT should have the JSON form, so that signals reach the process"
+    MaintainerDeprecated "MaintainerDeprecated" "maintainer-deprecated" Warning
+        "A label should name the author instead of MAINTAINER"
+    UndefinedArgInFrom "UndefinedArgInFrom" "undefined-arg-in-from" Warning
+        "FROM should use declared arguments only"
+    WorkdirRelativePath "WorkdirRelativePath" "workdir-relative-path" Warning
+        "A relative WORKDIR should follow an absolute one of the same file"
+    UndefinedVar "UndefinedVar" "undefined-var" Warning
+        "Variables should be defined before they are used"
+    MultipleInstructionsDisallowed "MultipleInstructionsDisallowed" "multiple-instructions-disallowed" Warning
+        "A stage should have one CMD, ENTRYPOINT and HEALTHCHECK at most"
+    LegacyKeyValueFormat "LegacyKeyValueFormat" "legacy-key-value-format" Warning
+        "Keys and values should be joined with `=`, not with a blank"
+    InvalidBaseImagePlatform "InvalidBaseImagePlatform" "invalid-base-image-platform" Warning
+        "The base image should have the platform that is built"
+    RedundantTargetPlatform "RedundantTargetPlatform" "redundant-target-platform" Warning
+        "`FROM --platform=$TARGETPLATFORM` is the default"
+    SecretsUsedInArgOrEnv "SecretsUsedInArgOrEnv" "secrets-used-in-arg-or-env" Warning
+        "Secrets should not be in ARG or ENV, which stay in the image"
+    InvalidDefaultArgInFrom "InvalidDefaultArgInFrom" "invalid-default-arg-in-from" Warning
+        "FROM should name an image with the defaults of its arguments too"
+    FromPlatformFlagConstDisallowed "FromPlatformFlagConstDisallowed" "from-platform-flag-const-disallowed" Warning
+        "`FROM --platform` should not be a constant"
+    CopyIgnoredFile "CopyIgnoredFile" "copy-ignored-file" Experimental
+        "What is copied should not be excluded by the ignore file"
+    InvalidDefinitionDescription "InvalidDefinitionDescription" "invalid-definition-description" Experimental
+        "A comment above a stage or an argument should begin with its name"
+    ExposeProtoCasing "ExposeProtoCasing" "expose-proto-casing" Warning
+        "Protocols in EXPOSE should be in lower case"
+    ExposeInvalidFormat "ExposeInvalidFormat" "expose-invalid-format" Warning
+        "EXPOSE should have a port, without host address and host port"
+}
+
+impl Rule {
+    /// Finds a rule by its name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|rule| rule.name() == name)
+    }
+}

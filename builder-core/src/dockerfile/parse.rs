@@ -1,0 +1,394 @@
+//! From statements to typed instructions: which words, flags and forms each instruction takes.
+
+use super::duration;
+use super::flags::Flags;
+use super::heredoc;
+use super::mount::{self, Mount};
+use super::syntax::{Args, Keyword, Node};
+use super::{
+    Add, ArgDeclaration, CommandLine, Copy, CopySource, Device, From, Healthcheck, Heredoc, Instruction,
+    InstructionKind, KeyValue, Network, ParseError, Probe, Problem, Run, RunCommand, Security, StageName, Word,
+    parse_ports, parse_signal, words,
+};
+use crate::diagnostic::{Source, Span};
+
+/// Turns one statement into an instruction. `None` if it is not one; then at least one error was added.
+pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<ParseError>) -> Option<Instruction> {
+    let before = errors.len();
+    let kind = match node.keyword {
+        Some(Keyword::Onbuild) => onbuild(&mut node, source, errors),
+        Some(keyword) => Parser { source, node: &node, errors }.kind(keyword),
+        None => {
+            let problem = Problem::UnknownInstruction(node.name.text.clone());
+            errors.push(ParseError::new(source, node.name.span, problem));
+            None
+        }
+    };
+    if errors.len() > before {
+        return None;
+    }
+    let Node { name, flags, original, span, start_line, end_line, comments, .. } = node;
+    let original = original.trim().to_owned();
+    Some(Instruction { span, name, flags, kind: kind?, original, start_line, end_line, comments })
+}
+
+struct Parser<'a> {
+    source: &'a Source,
+    node: &'a Node,
+    errors: &'a mut Vec<ParseError>,
+}
+
+impl Parser<'_> {
+    fn kind(mut self, keyword: Keyword) -> Option<InstructionKind> {
+        Some(match keyword {
+            Keyword::From => InstructionKind::From(self.from()?),
+            Keyword::Run => InstructionKind::Run(self.run()?),
+            Keyword::Cmd => InstructionKind::Cmd(self.command()),
+            Keyword::Entrypoint => InstructionKind::Entrypoint(self.command()),
+            Keyword::Label => InstructionKind::Label(self.pairs("LABEL")?),
+            Keyword::Env => InstructionKind::Env(self.pairs("ENV")?),
+            Keyword::Arg => InstructionKind::Arg(self.arg()?),
+            Keyword::Copy => InstructionKind::Copy(self.copy()?),
+            Keyword::Add => InstructionKind::Add(self.add()?),
+            Keyword::Maintainer => InstructionKind::Maintainer(self.one("MAINTAINER")?),
+            Keyword::User => InstructionKind::User(self.one("USER")?),
+            Keyword::Workdir => InstructionKind::Workdir(self.one("WORKDIR")?),
+            Keyword::Stopsignal => InstructionKind::Stopsignal(self.stopsignal()?),
+            Keyword::Expose => InstructionKind::Expose(self.expose()?),
+            Keyword::Volume => InstructionKind::Volume(self.volume()?),
+            Keyword::Shell => InstructionKind::Shell(self.shell()?),
+            Keyword::Healthcheck => InstructionKind::Healthcheck(self.healthcheck()?),
+            Keyword::Onbuild => return None,
+        })
+    }
+
+    fn fail<T>(&mut self, problem: Problem, span: Span) -> Option<T> {
+        self.errors.push(ParseError::new(self.source, span, problem));
+        None
+    }
+
+    /// An error that has no better place than the instruction's name and words.
+    fn fail_whole<T>(&mut self, problem: Problem) -> Option<T> {
+        let words = self.words();
+        let end = words.last().map_or(self.node.name.span, |word| word.span);
+        let start = words.first().map_or(self.node.name.span, |word| word.span);
+        self.fail(problem, start.to(end))
+    }
+
+    fn flags(&mut self, known: &'static [&'static str], many: &[&str]) -> Flags<'_> {
+        Flags::new(self.source, &self.node.flags, known, many, self.errors)
+    }
+
+    fn no_flags(&mut self) {
+        self.flags(&[], &[]);
+    }
+
+    /// The words, in either form.
+    fn words(&self) -> &[Word] {
+        match &self.node.args {
+            Args::Words(words) | Args::Json(words) => words,
+            Args::Pairs(_) | Args::Health { .. } | Args::Child(_) => &[],
+        }
+    }
+
+    fn one(&mut self, name: &'static str) -> Option<Word> {
+        self.no_flags();
+        match self.words() {
+            [word] => Some(word.clone()),
+            _ => self.fail_whole(Problem::ExactlyOne(name)),
+        }
+    }
+
+    fn command(&mut self) -> CommandLine {
+        self.no_flags();
+        command_line(&self.node.args)
+    }
+
+    fn pairs(&mut self, name: &'static str) -> Option<Vec<KeyValue>> {
+        self.no_flags();
+        let Args::Pairs(pairs) = &self.node.args else { return None };
+        if pairs.is_empty() {
+            return self.fail_whole(Problem::AtLeastOne(name));
+        }
+        if let Some(blank) = pairs.iter().find(|pair| pair.key.text.is_empty()) {
+            return self.fail(Problem::BlankName(name), blank.key.span.to(blank.value.span));
+        }
+        Some(pairs.clone())
+    }
+
+    fn arg(&mut self) -> Option<Vec<ArgDeclaration>> {
+        self.no_flags();
+        if self.words().is_empty() {
+            return self.fail_whole(Problem::AtLeastOne("ARG"));
+        }
+        let declare = |word: &Word| match words::split_pair(word) {
+            Some((name, default)) => ArgDeclaration { name, default: Some(default) },
+            None => ArgDeclaration { name: word.clone(), default: None },
+        };
+        let args: Vec<_> = self.words().iter().map(declare).collect();
+        match args.iter().find(|arg| arg.name.text.is_empty()) {
+            Some(blank) => self.fail(Problem::BlankName("ARG"), blank.name.span),
+            None => Some(args),
+        }
+    }
+
+    fn from(&mut self) -> Option<From> {
+        let platform = self.flags(&["platform"], &[]).text("platform");
+        let (image, stage) = match self.words() {
+            [image] => (image.clone(), None),
+            [image, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => {
+                (image.clone(), Some((keyword.clone(), name.clone())))
+            }
+            _ => return self.fail_whole(Problem::FromArguments),
+        };
+        let stage = match stage {
+            None => None,
+            Some((keyword, written)) => {
+                let name = written.text.to_lowercase();
+                let valid = |ch: char| ch.is_ascii_lowercase() || ch.is_ascii_digit() || "-_.".contains(ch);
+                if !name.starts_with(|ch: char| ch.is_ascii_lowercase()) || !name.chars().all(valid) {
+                    return self.fail(Problem::StageName(written.text), written.span);
+                }
+                Some(StageName { name, written, keyword })
+            }
+        };
+        Some(From { image, platform, stage })
+    }
+
+    fn run(&mut self) -> Option<Run> {
+        let mut flags = self.flags(&["mount", "network", "security", "device"], &["mount", "device"]);
+        let mounts = flags.texts("mount");
+        let network =
+            flags.choice("network", &["default", "none", "host"], &[Network::Default, Network::None, Network::Host]);
+        let security = flags.choice("security", &["sandbox", "insecure"], &[Security::Sandbox, Security::Insecure]);
+        let devices = flags.texts("device");
+        for mount in &mounts {
+            if let Err(error) = Mount::check(&mount.text) {
+                self.fail::<()>(Problem::Mount(error), mount.span);
+            }
+        }
+        let devices = devices.iter().filter_map(|word| self.device(word)).collect();
+        let command = self.run_command()?;
+        Some(Run { command, mounts, network, security, devices, heredocs: self.node.heredocs.clone() })
+    }
+
+    fn device(&mut self, word: &Word) -> Option<Device> {
+        match mount::parse_device(word) {
+            Ok(device) => Some(device),
+            Err(reason) => self.fail(Problem::Device { value: word.text.clone(), reason }, word.span),
+        }
+    }
+
+    fn run_command(&mut self) -> Option<RunCommand> {
+        let text = match command_line(&self.node.args) {
+            CommandLine::Exec(words) if words.is_empty() => return self.fail_whole(Problem::AtLeastOne("RUN")),
+            CommandLine::Exec(words) => return Some(RunCommand::Exec(words)),
+            CommandLine::Shell(text) => text,
+        };
+        let heredocs = &self.node.heredocs;
+        let Some(first) = heredocs.first() else { return Some(RunCommand::Shell(text)) };
+        if heredoc::parse_token(&text).ok().flatten().is_some() {
+            let body = first.text().into_owned();
+            return Some(if first.content.starts_with("#!") {
+                RunCommand::Script { name: first.name.clone(), body }
+            } else {
+                RunCommand::Shell(body)
+            });
+        }
+        Some(RunCommand::Shell(with_bodies(text, heredocs)))
+    }
+
+    fn copy(&mut self) -> Option<Copy> {
+        let mut flags = self.flags(&["from", "chown", "chmod", "link", "parents", "exclude"], &["exclude"]);
+        let from = flags.text("from");
+        let (chown, chmod) = (flags.text("chown"), flags.text("chmod"));
+        let link = flags.switch("link").unwrap_or_default();
+        let parents = flags.switch("parents").unwrap_or_default();
+        let exclude = flags.texts("exclude");
+        if let Some(from) = &from
+            && from.text.find('$').is_some_and(|at| at + 1 < from.text.len())
+        {
+            self.fail::<()>(Problem::FromVariable, from.span);
+        }
+        let (sources, destination) = self.sources("COPY")?;
+        Some(Copy { sources, destination, from, chown, chmod, link, parents, exclude })
+    }
+
+    fn add(&mut self) -> Option<Add> {
+        let mut flags =
+            self.flags(&["chown", "chmod", "link", "exclude", "keep-git-dir", "checksum", "unpack"], &["exclude"]);
+        let (chown, chmod) = (flags.text("chown"), flags.text("chmod"));
+        let link = flags.switch("link").unwrap_or_default();
+        let exclude = flags.texts("exclude");
+        let keep_git_dir = flags.switch("keep-git-dir");
+        let checksum = flags.text("checksum");
+        let unpack = flags.switch("unpack");
+        let (sources, destination) = self.sources("ADD")?;
+        Some(Add { sources, destination, chown, chmod, link, exclude, keep_git_dir, checksum, unpack })
+    }
+
+    fn sources(&mut self, name: &'static str) -> Option<(Vec<CopySource>, Word)> {
+        let (destination, sources) = match self.words() {
+            [sources @ .., destination] if !sources.is_empty() => (destination, sources),
+            _ => return self.fail_whole(Problem::NoDestination(name)),
+        };
+        if heredoc::parse_token(&destination.text).ok().flatten().is_some() {
+            return self.fail(Problem::HeredocDestination(name), destination.span);
+        }
+        let heredocs = &self.node.heredocs;
+        let resolve = |word: &Word| match heredoc::resolve(word, heredocs) {
+            Some(heredoc) => CopySource::Heredoc(heredoc),
+            None => CopySource::Path(word.clone()),
+        };
+        Some((sources.iter().map(resolve).collect(), destination.clone()))
+    }
+
+    fn stopsignal(&mut self) -> Option<Word> {
+        let signal = self.one("STOPSIGNAL")?;
+        if is_literal(&signal.text) && parse_signal(&signal.text).is_none() {
+            return self.fail(Problem::Signal(signal.text), signal.span);
+        }
+        Some(signal)
+    }
+
+    fn expose(&mut self) -> Option<Vec<Word>> {
+        self.no_flags();
+        if self.words().is_empty() {
+            return self.fail_whole(Problem::AtLeastOne("EXPOSE"));
+        }
+        let ports = self.words().to_vec();
+        for port in ports.iter().filter(|port| is_literal(&port.text)) {
+            if let Err(error) = parse_ports(&port.text) {
+                self.fail::<()>(Problem::Port(error), port.span);
+            }
+        }
+        Some(ports)
+    }
+
+    fn volume(&mut self) -> Option<Vec<Word>> {
+        self.no_flags();
+        if self.words().is_empty() {
+            return self.fail_whole(Problem::AtLeastOne("VOLUME"));
+        }
+        let trim = |word: &Word| Word::new(word.text.trim(), word.span);
+        let paths: Vec<_> = self.words().iter().map(trim).collect();
+        match paths.iter().find(|path| path.text.is_empty()) {
+            Some(empty) => self.fail(Problem::EmptyVolume, empty.span),
+            None => Some(paths),
+        }
+    }
+
+    fn shell(&mut self) -> Option<Vec<String>> {
+        self.no_flags();
+        match command_line(&self.node.args) {
+            CommandLine::Exec(words) if !words.is_empty() => Some(words),
+            CommandLine::Shell(text) if !text.is_empty() => self.fail_whole(Problem::ShellNotJson),
+            _ => self.fail_whole(Problem::AtLeastOne("SHELL")),
+        }
+    }
+
+    fn healthcheck(&mut self) -> Option<Healthcheck> {
+        let mut flags = self.flags(&["interval", "timeout", "start-period", "start-interval", "retries"], &[]);
+        let times = ["interval", "timeout", "start-period", "start-interval"].map(|name| flags.text(name));
+        let retries = flags.text("retries");
+        let [interval, timeout, start_period, start_interval] = times.map(|word| self.duration(&word?));
+        let retries = retries.and_then(|word| self.retries(&word));
+        let Args::Health { kind, command, json } = &self.node.args else {
+            return self.fail_whole(Problem::AtLeastOne("HEALTHCHECK"));
+        };
+        match kind.text.to_ascii_uppercase().as_str() {
+            "NONE" => match command {
+                None => Some(Healthcheck::None),
+                Some(command) => self.fail(Problem::HealthNone, command.span),
+            },
+            "CMD" => {
+                let command = match (json, command) {
+                    (Some(words), _) if !words.is_empty() => {
+                        CommandLine::Exec(words.iter().map(|word| word.text.clone()).collect())
+                    }
+                    (None, Some(command)) => CommandLine::Shell(command.text.clone()),
+                    _ => return self.fail(Problem::HealthCommand, kind.span),
+                };
+                Some(Healthcheck::Command(Probe { command, interval, timeout, start_period, start_interval, retries }))
+            }
+            _ => self.fail(Problem::HealthType(kind.text.clone()), kind.span),
+        }
+    }
+
+    /// A time of at least 1 ms; 0 is the same as none.
+    fn duration(&mut self, word: &Word) -> Option<std::time::Duration> {
+        match duration::parse(&word.text) {
+            None => self.fail(Problem::Duration(word.text.clone()), word.span),
+            Some(Ok(time)) if time.is_zero() => None,
+            Some(Ok(time)) if time.as_millis() > 0 => Some(time),
+            Some(_) => self.fail(Problem::ShortDuration(word.text.clone()), word.span),
+        }
+    }
+
+    fn retries(&mut self, word: &Word) -> Option<u32> {
+        match word.text.parse::<i32>().map(u32::try_from) {
+            Ok(Ok(retries)) => Some(retries),
+            Ok(Err(_)) => {
+                let number = word.text.parse().unwrap_or_default();
+                self.fail(Problem::NegativeRetries(number), word.span)
+            }
+            Err(_) => self.fail(Problem::Retries(word.text.clone()), word.span),
+        }
+    }
+}
+
+/// `ONBUILD`: the text for the image config, and the same parsed.
+fn onbuild(node: &mut Node, source: &Source, errors: &mut Vec<ParseError>) -> Option<InstructionKind> {
+    let args = std::mem::replace(&mut node.args, Args::Words(Vec::new()));
+    let mut parser = Parser { source, node, errors };
+    parser.no_flags();
+    let Args::Child(mut child) = args else {
+        return parser.fail_whole(Problem::AtLeastOne("ONBUILD"));
+    };
+    check_trigger(&child, source, errors)?;
+    let text = with_bodies(child_text(node).to_owned(), &node.heredocs);
+    child.heredocs.clone_from(&node.heredocs);
+    let trigger = instruction(*child, source, errors)?;
+    Some(InstructionKind::Onbuild { text, trigger: Box::new(trigger) })
+}
+
+/// Refuses the instructions that may not be a trigger.
+pub(super) fn check_trigger(node: &Node, source: &Source, errors: &mut Vec<ParseError>) -> Option<()> {
+    let problem = match node.keyword {
+        Some(Keyword::Onbuild) => Problem::OnbuildChain,
+        Some(Keyword::From) => Problem::OnbuildForbidden("FROM".to_owned()),
+        Some(Keyword::Maintainer) => Problem::OnbuildForbidden("MAINTAINER".to_owned()),
+        _ => return Some(()),
+    };
+    errors.push(ParseError::new(source, node.name.span, problem));
+    None
+}
+
+/// What follows the word ONBUILD, blanks at the end included: the image config stores it so.
+fn child_text(node: &Node) -> &str {
+    node.original.get(node.name.text.len()..).unwrap_or_default().trim_start()
+}
+
+/// A command with the bodies of its heredocs behind it, as the shell reads them.
+fn with_bodies(mut text: String, heredocs: &[Heredoc]) -> String {
+    for heredoc in heredocs {
+        text.push('\n');
+        text.push_str(&heredoc.content);
+        text.push_str(&heredoc.name);
+    }
+    text
+}
+
+fn command_line(args: &Args) -> CommandLine {
+    let texts = |words: &[Word]| words.iter().map(|word| word.text.clone()).collect();
+    match args {
+        Args::Json(words) => CommandLine::Exec(texts(words)),
+        Args::Words(words) => CommandLine::Shell(words.first().map(|word| word.text.clone()).unwrap_or_default()),
+        Args::Pairs(_) | Args::Health { .. } | Args::Child(_) => CommandLine::Shell(String::new()),
+    }
+}
+
+/// Whether a word is its own expansion.
+fn is_literal(text: &str) -> bool {
+    !text.contains(['$', '\\', '`', '\'', '"'])
+}
