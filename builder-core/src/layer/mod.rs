@@ -1,1 +1,29 @@
-//! To be written.
+//! Layers: between a [`Tree`](crate::tree::Tree) with the files that it speaks of, and a tar blob.
+//!
+//! ```text
+//! blob ── unpack ──▶ Active + Tree          a pulled layer; or an archive of ADD
+//! upper directory ── capture ──▶ Tree       what a command changed
+//! Tree + Files ── materialise ──▶ Active    a COPY that a later step needs as a directory
+//! Tree + Files ── pack ──▶ tar              sorted, reproducible
+//!              └─ write_layer ──▶ blob      tar → diff id → compressor → digest, in one read
+//! ```
+
+mod capture;
+mod compression;
+mod error;
+mod files;
+mod lower;
+mod materialise;
+mod pack;
+mod unpack;
+mod write;
+
+pub use capture::capture;
+pub use compression::{Compressor, Decompressor, Level};
+pub use error::{CaptureError, PackError, UnpackError};
+pub use files::Files;
+pub use lower::{fix_implied, resolve_lower_links};
+pub use materialise::materialise;
+pub use pack::{PackOptions, pack};
+pub use unpack::{Archive, LowerLink, UnpackLimits, UnpackOptions, Unpacked, unpack};
+pub use write::{Layer, LayerFormat, diff_id, write_layer};

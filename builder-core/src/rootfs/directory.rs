@@ -119,6 +119,14 @@ impl Directory {
         Ok(Self { fd: self.fd.try_clone()? })
     }
 
+    /// Another descriptor of the same directory; a lock on one is a lock on both.
+    ///
+    /// # Errors
+    /// `EMFILE` when the process has no descriptor left.
+    pub fn try_clone_fd(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
     /// Opens a directory in this one.
     ///
     /// # Errors

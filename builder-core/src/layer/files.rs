@@ -1,0 +1,28 @@
+//! [`Files`]: where the bytes of a tree's regular files are.
+
+use std::fs::File;
+use std::io;
+
+use crate::snapshot::Snapshot;
+use crate::tree::Entry;
+
+/// Opens the regular files of a tree. What it gives is checked against the tree while it is read.
+pub trait Files: Sync {
+    /// Opens the file of an entry for reading, at its start.
+    ///
+    /// # Errors
+    /// If it is not there, or is no regular file.
+    fn open(&self, entry: &Entry) -> io::Result<File>;
+}
+
+impl Files for Snapshot {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        self.root().open_file_exact(&entry.path)
+    }
+}
+
+impl<F: Files + ?Sized> Files for &F {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        (**self).open(entry)
+    }
+}

@@ -1,0 +1,278 @@
+//! [`SnapshotStore`]: the committed snapshots.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::active::{lock_leftover, remove_directory};
+use super::verify::verify;
+use super::{Active, SnapshotError};
+use crate::rootfs::{Kind, RootDir, RootPath};
+use crate::tree::{Tree, TreeId};
+
+/// The snapshots of a state directory, each named by the id of its tree. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct SnapshotStore {
+    directory: PathBuf,
+    boot: OnceLock<String>,
+}
+
+/// A committed snapshot. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    id: TreeId,
+    path: PathBuf,
+    root: Arc<RootDir>,
+    has_root_entry: bool,
+}
+
+impl Snapshot {
+    /// The tree that it holds.
+    pub fn id(&self) -> TreeId {
+        self.id
+    }
+
+    /// The directory, in overlayfs' format for layers. Nobody writes to it.
+    pub fn root(&self) -> &RootDir {
+        &self.root
+    }
+
+    /// Where it is on the host.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its tree says something about the root directory itself.
+    pub(super) fn has_root_entry(&self) -> bool {
+        self.has_root_entry
+    }
+}
+
+impl SnapshotStore {
+    /// Names the store of a state directory; nothing is touched yet.
+    pub fn new(state: &Path) -> Self {
+        Self { directory: state.join("snapshots"), boot: OnceLock::new() }
+    }
+
+    /// Opens a snapshot, without asking whether it survived a crash of the machine; see
+    /// [`SnapshotStore::get_verified`].
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn get(&self, id: &TreeId) -> Result<Option<Snapshot>, SnapshotError> {
+        let path = self.path(id).join("fs");
+        let root = match RootDir::open(&path) {
+            Ok(root) => Arc::new(root),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(SnapshotError::io("open", &path)(error)),
+        };
+        let has_root_entry = self.meta(id)?.is_some_and(|meta| meta.has_root_entry);
+        Ok(Some(Snapshot { id: *id, path, root, has_root_entry }))
+    }
+
+    /// Opens the snapshot of a tree. If it was written before the machine last started, and never synced, its files
+    /// are compared with the tree first; one that lost something is removed, and is not there.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn get_verified(&self, tree: &Tree) -> Result<Option<Snapshot>, SnapshotError> {
+        let id = tree.id();
+        let Some(mut snapshot) = self.get(&id)? else { return Ok(None) };
+        let meta = self.meta(&id)?;
+        if meta.is_some_and(|meta| meta.boot == self.boot()) || self.path(&id).join("durable").exists() {
+            return Ok(Some(snapshot));
+        }
+        let path = self.path(&id);
+        if !verify(&snapshot, tree).map_err(SnapshotError::io("verify", &path))? {
+            self.remove(&id)?;
+            return Ok(None);
+        }
+        let make_durable = || {
+            fs::write(path.join("meta"), self.meta_text(tree))?;
+            rustix::fs::syncfs(snapshot.root())?;
+            fs::write(path.join("durable"), "")
+        };
+        make_durable().map_err(SnapshotError::io("sync", &path))?;
+        snapshot.has_root_entry = tree.get(&RootPath::root()).is_some();
+        Ok(Some(snapshot))
+    }
+
+    /// Begins a new snapshot: an empty directory on the file system of the store.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn begin(&self) -> Result<Active, SnapshotError> {
+        self.make_directory()?;
+        Active::begin(&self.directory)
+    }
+
+    /// Commits a snapshot that holds what `tree` says. If there is one already that one stays, and the new is dropped.
+    ///
+    /// Nothing is synced; see [`SnapshotStore::mark_durable`].
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn commit(&self, active: Active, tree: &Tree) -> Result<Snapshot, SnapshotError> {
+        let id = tree.id();
+        let path = self.path(&id);
+        active.publish(&self.meta_text(tree), &path).map_err(SnapshotError::io("write", &path))?;
+        let lost = || SnapshotError::io("open", &path)(io::ErrorKind::NotFound.into());
+        self.get(&id)?.ok_or_else(lost)
+    }
+
+    /// Removes a snapshot; nothing happens if it is not there. Nobody may have it mounted.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails. The snapshot is gone from the store all the same.
+    pub fn remove(&self, id: &TreeId) -> Result<(), SnapshotError> {
+        let path = self.path(id);
+        let error = |source| SnapshotError::io("remove", &path)(source);
+        // Renamed first, so that a half removed one is never found.
+        let away = match tempfile::Builder::new().prefix("tmp-").tempdir_in(&self.directory) {
+            Ok(directory) => directory.keep(),
+            Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(failed) => return Err(error(failed)),
+        };
+        let renamed = fs::rename(&path, &away);
+        remove_directory(&away).map_err(error)?;
+        match renamed {
+            Err(failed) if failed.kind() != io::ErrorKind::NotFound => Err(error(failed)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every committed snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the directory cannot be listed.
+    pub fn list(&self) -> Result<Vec<TreeId>, SnapshotError> {
+        Ok(self.names()?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Bytes on disk that a snapshot occupies; 0 if it is not there. Hard links count once.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn usage(&self, id: &TreeId) -> Result<u64, SnapshotError> {
+        let Some(snapshot) = self.get(id)? else { return Ok(0) };
+        disk_usage(snapshot.root()).map_err(SnapshotError::io("read", snapshot.path()))
+    }
+
+    /// Syncs the file system once and marks every snapshot that was committed before as safe against a power loss.
+    /// Returns how many were marked.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn mark_durable(&self) -> Result<usize, SnapshotError> {
+        let mut pending = self.list()?;
+        // One of an earlier boot may have lost something already: it has to be verified first.
+        pending.retain(|id| {
+            !self.path(id).join("durable").exists()
+                && matches!(self.meta(id), Ok(Some(meta)) if meta.boot == self.boot())
+        });
+        if !pending.is_empty() {
+            let error = |source| SnapshotError::io("sync", &self.directory)(source);
+            rustix::fs::syncfs(RootDir::open(&self.directory).map_err(error)?)
+                .map_err(io::Error::from)
+                .map_err(error)?;
+            for id in &pending {
+                fs::write(self.path(id).join("durable"), "").map_err(error)?;
+            }
+        }
+        Ok(pending.len())
+    }
+
+    /// Removes what processes that were killed left behind. Returns how many directories.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn sweep(&self) -> Result<usize, SnapshotError> {
+        let mut swept = 0;
+        for name in self.names()?.iter().filter(|name| name.starts_with("tmp-")) {
+            let path = self.directory.join(name);
+            // A directory that is gone was swept by somebody else.
+            let Ok(Some(_lock)) = lock_leftover(&path) else { continue };
+            remove_directory(&path).map_err(SnapshotError::io("remove", &path))?;
+            swept += 1;
+        }
+        Ok(swept)
+    }
+
+    /// The directory of snapshots, mode 0700: it holds setuid files that no other user may reach (invariant E-11).
+    fn make_directory(&self) -> Result<(), SnapshotError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.map_err(SnapshotError::io("make", &self.directory))
+    }
+
+    fn names(&self) -> Result<Vec<String>, SnapshotError> {
+        let directory = match RootDir::open(&self.directory) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(SnapshotError::io("list", &self.directory)(error)),
+        };
+        let names = directory.directory().names().map_err(SnapshotError::io("list", &self.directory))?;
+        Ok(names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
+    }
+
+    fn path(&self, id: &TreeId) -> PathBuf {
+        self.directory.join(id.to_string())
+    }
+
+    fn meta(&self, id: &TreeId) -> Result<Option<Meta>, SnapshotError> {
+        let path = self.path(id).join("meta");
+        match fs::read(&path) {
+            // A power loss can leave it empty: then it says nothing.
+            Ok(bytes) => Ok(Meta::parse(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SnapshotError::io("read", &path)(error)),
+        }
+    }
+
+    fn meta_text(&self, tree: &Tree) -> String {
+        format!("boot {}\nroot {}\n", self.boot(), u8::from(tree.get(&RootPath::root()).is_some()))
+    }
+
+    /// The number that the kernel drew when it started (`random(4)`); without one nothing is ever of this boot.
+    fn boot(&self) -> &str {
+        self.boot.get_or_init(|| {
+            let read = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+            read.map_or_else(|_| String::new(), |text| text.trim().to_owned())
+        })
+    }
+}
+
+struct Meta {
+    boot: String,
+    has_root_entry: bool,
+}
+
+impl Meta {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(bytes).ok()?;
+        let mut lines = text.lines();
+        let boot = lines.next()?.strip_prefix("boot ").filter(|boot| !boot.is_empty())?.to_owned();
+        let has_root_entry = lines.next()?.strip_prefix("root ")? == "1";
+        Some(Self { boot, has_root_entry })
+    }
+}
+
+fn disk_usage(root: &RootDir) -> io::Result<u64> {
+    let mut linked = std::collections::HashSet::new();
+    let mut pending = vec![RootPath::root()];
+    let mut bytes = 0;
+    while let Some(path) = pending.pop() {
+        let directory = root.open_dir_exact(&path)?;
+        for name in directory.names()? {
+            let stat = directory.stat(&name)?;
+            if stat.links == 1 || stat.kind == Kind::Directory || linked.insert(stat.identity) {
+                bytes += stat.allocated;
+            }
+            if stat.kind == Kind::Directory {
+                pending.push(path.child(&name));
+            }
+        }
+    }
+    Ok(bytes)
+}

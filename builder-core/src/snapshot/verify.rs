@@ -1,0 +1,74 @@
+//! Whether a snapshot still holds what its tree says, after the machine lost power.
+
+use std::collections::HashMap;
+use std::io;
+
+use rayon::prelude::*;
+use rustix::io::Errno;
+
+use super::{Overlaid, Snapshot, hash_file, overlaid, read_entry};
+use crate::rootfs::{Kind, RootPath, Stat};
+use crate::tree::{Entry, Node, Tree};
+
+/// Compares every entry with the disk, content included. What a user namespace cannot store (devices, foreign owners,
+/// some attributes) is not compared there.
+pub(super) fn verify(snapshot: &Snapshot, tree: &Tree) -> io::Result<bool> {
+    let entries: Vec<Entry> = tree.iter().collect();
+    let found = entries.par_iter().map(|entry| check(snapshot, entry).or_else(missing));
+    let found = found.collect::<io::Result<Vec<_>>>()?;
+    let mut groups: HashMap<u32, (u64, u64)> = HashMap::new();
+    for (entry, identity) in entries.iter().zip(&found) {
+        let Some(identity) = identity else { return Ok(false) };
+        if let Node::File { link, .. } = entry.node
+            && link != 0
+            && *groups.entry(link).or_insert(*identity) != *identity
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// An entry that is not there, or whose directory is something else.
+fn missing(error: io::Error) -> io::Result<Option<(u64, u64)>> {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL) => Ok(None),
+        _ => Err(error),
+    }
+}
+
+/// Identity of the file on disk, `None` if it is not what the entry says.
+fn check(snapshot: &Snapshot, entry: &Entry) -> io::Result<Option<(u64, u64)>> {
+    let privileged = rustix::process::geteuid().is_root();
+    let root = snapshot.root();
+    let (directory, name) = match (entry.path.parent(), entry.path.file_name()) {
+        (Some(parent), Some(name)) => (root.open_dir_exact(&parent)?, name),
+        _ => (root.open_dir_exact(&RootPath::root())?, &b"."[..]),
+    };
+    let stat: Stat = directory.stat(name)?;
+    let mark = overlaid(&directory, name, &stat)?;
+    if (mark == Overlaid::Whiteout) != (entry.node == Node::Whiteout) {
+        return Ok(None);
+    }
+    if mark == Overlaid::Whiteout {
+        return Ok(Some(stat.identity));
+    }
+    let Some(mut actual) = read_entry(&directory, name, entry.path.clone(), &stat)? else { return Ok(None) };
+    let device = matches!(entry.node, Node::CharDevice { .. } | Node::BlockDevice { .. });
+    if device && stat.kind == Kind::File && stat.size == 0 {
+        return Ok(Some(stat.identity));
+    }
+    match (&mut actual.node, &entry.node) {
+        (Node::File { content, link, .. }, Node::File { link: number, .. }) => {
+            *content = hash_file(&directory.open_file(name)?)?.1;
+            *link = *number;
+        }
+        (Node::Directory { opaque }, _) => *opaque = mark == Overlaid::Opaque,
+        _ => {}
+    }
+    let same = actual.node == entry.node && actual.mode == entry.mode;
+    let owner = (actual.uid, actual.gid) == (entry.uid, entry.gid) && actual.xattrs == entry.xattrs;
+    // The root takes its time from below when it is mounted.
+    let time = actual.mtime == entry.mtime || entry.path.is_root();
+    Ok((same && (owner || !privileged) && time).then_some(stat.identity))
+}
