@@ -223,6 +223,11 @@ fn stack(overlay: &Overlay<'_>) -> Result<OwnedFd, Errno> {
     if overlay.userxattr {
         fsconfig_set_flag(&context, c"userxattr")?;
     }
+    // Some kernels turn these on by default. With them an upper directory holds references to lower files instead of
+    // what changed, and is no layer any more.
+    for (option, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")] {
+        fsconfig_set_string(&context, option, value)?;
+    }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, overlay.attributes)
 }
