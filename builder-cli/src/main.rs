@@ -1,3 +1,51 @@
 //! `rbuild`: builds container images from Dockerfiles.
+//!
+//! ```text
+//! argv ── args ──▶ Cli ── request ──▶ BuildRequest ── commands ──▶ builder-core ── events ──▶ ui
+//! ```
+//!
+//! No build logic is here. `ui` alone prints; `command_error` alone decides exit codes.
 
-fn main() {}
+mod args;
+mod command_error;
+mod commands;
+mod config_file;
+mod environment;
+mod request;
+mod session;
+mod signals;
+mod template;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Cli;
+use crate::command_error::{CommandError, Kind};
+
+fn main() -> ExitCode {
+    let arguments = args::normalize(std::env::args_os());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match commands::run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            ui::print_error(&error.render(ui::paint()));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Help and version go to standard output; what is wrong with the command line to standard error.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Without anything to do docker shows its help, too.
+    let help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let code = if error.use_stderr() && !help { Kind::Usage.exit_code() } else { 0 };
+    match error.print() {
+        Err(error) if code == 0 => ExitCode::from(CommandError::stdout(&error).exit_code()),
+        _ => ExitCode::from(code),
+    }
+}

@@ -1,0 +1,278 @@
+//! `rbuild build`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::ui::Mode;
+
+/// Build an image from a Dockerfile
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Build options")]
+pub(crate) struct BuildArgs {
+    /// Build context: a directory, or `-` for a Dockerfile on standard input
+    #[arg(value_name = "PATH | -")]
+    pub(crate) context: PathBuf,
+
+    /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Name of the image, as `app:1.0` (repeatable)
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Set a variable; without a value it is taken from the environment (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+
+    /// Set the variables of a file with a line NAME=VALUE each (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
+
+    /// Further context for FROM and COPY --from: a directory or `docker-image://NAME` (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+
+    /// Label of the image (repeatable)
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) label: Vec<String>,
+
+    /// Annotation of the manifest, or of `index:`, `manifest-descriptor:`, `index-descriptor:` (repeatable)
+    #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
+    pub(crate) annotation: Vec<String>,
+
+    /// Platform of the image, as `linux/arm64` [default: that of this machine]
+    #[arg(long, value_delimiter = ',', value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Vec<String>,
+
+    /// Run every step although its result is known
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub(crate) no_cache: bool,
+
+    /// Run the steps of these stages although their results are known
+    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
+    pub(crate) no_cache_filter: Vec<String>,
+
+    /// When to ask registries for base images
+    #[arg(
+        long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "missing", hide_possible_values = true
+    )]
+    pub(crate) pull: PullArg,
+
+    /// Where the result goes: `type=oci,dest=app.tar`, a directory, or `-` for a tar on standard output (repeatable)
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) output: Vec<String>,
+
+    /// Push the image to the registries of its names: `--output=type=registry`
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub(crate) push: bool,
+
+    /// Keep the image in the local store: `--output=type=image` [default without other outputs]
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub(crate) load: bool,
+
+    /// Secret for RUN --mount=type=secret: `id=NAME[,src=FILE|env=VARIABLE]` (repeatable)
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+
+    /// Network of RUN steps
+    #[arg(long, value_enum, value_name = "MODE", default_value = "default")]
+    pub(crate) network: BuildNetwork,
+
+    /// Line of /etc/hosts in RUN steps (repeatable)
+    #[arg(long, value_name = "HOST:ADDRESS")]
+    pub(crate) add_host: Vec<String>,
+
+    /// Write the id of the image to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// How progress is shown [default: auto; environment: BUILDKIT_PROGRESS]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) progress: Option<Mode>,
+
+    /// Show errors and, at the end, the id of the image only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// Most steps at the same time [default: the number of processors]
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: Option<u32>,
+
+    /// Look for mistakes in the Dockerfile and build nothing: `--call=check`
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// What to do with the Dockerfile: `build`, `check`, `targets`; the last two also with `,format=json`
+    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
+    pub(crate) call: String,
+
+    /// Time of the image, in seconds since 1970 [environment: SOURCE_DATE_EPOCH]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) source_date_epoch: Option<String>,
+
+    /// Limits of RUN steps.
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// What docker has and means nothing here.
+    #[command(flatten)]
+    pub(crate) useless: UselessArgs,
+    /// What docker has and cannot be done here.
+    #[command(flatten)]
+    pub(crate) refused: RefusedArgs,
+}
+
+/// Limits of RUN steps
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Limits of RUN steps")]
+pub(crate) struct LimitArgs {
+    /// Resource limit, as `nofile=1024:2048` (repeatable)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+
+    /// Size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) shm_size: Option<String>,
+
+    /// Memory
+    #[arg(short, long, value_name = "BYTES")]
+    pub(crate) memory: Option<String>,
+
+    /// Memory and swap together; -1 is no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+
+    /// Weight among other processes
+    #[arg(short, long, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<u64>,
+
+    /// Length of a period of CPU time, in microseconds
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpu_period: Option<u64>,
+
+    /// CPU time in each period, in microseconds
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpu_quota: Option<u64>,
+
+    /// Processors to run on, as `0-2,4`
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+
+    /// Memory nodes to use, as `0,1`
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+
+    /// Cgroup to make the cgroups of steps in
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<String>,
+}
+
+/// Flags of docker that change nothing here; each prints a note.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
+pub(crate) struct UselessArgs {
+    /// Steps leave no containers.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) rm: bool,
+    /// Steps leave no containers.
+    #[arg(long, hide = true)]
+    pub(crate) force_rm: bool,
+    /// The context is not sent.
+    #[arg(long, hide = true)]
+    pub(crate) compress: bool,
+    /// There is one builder.
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(crate) builder: Option<String>,
+    /// Layers are always cached.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) layers: bool,
+}
+
+/// Flags of docker that are refused, with what to do instead.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
+pub(crate) struct RefusedArgs {
+    #[arg(long, hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) attest: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) allow: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) policy: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) squash: bool,
+    #[arg(long, hide = true)]
+    pub(crate) all_platforms: bool,
+}
+
+/// `--pull`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullArg {
+    /// Always ask what a tag means now
+    #[value(name = "true", aliases = ["always", "1"])]
+    Always,
+    /// Use what is in the store, else ask
+    #[default]
+    #[value(name = "missing", aliases = ["false", "0"])]
+    Missing,
+    /// Never ask
+    #[value(name = "never")]
+    Never,
+}
+
+/// `--network`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuildNetwork {
+    /// That of the host
+    #[default]
+    Default,
+    /// That of the host
+    Host,
+    /// Only a loopback device
+    None,
+}
+
+/// `--call`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Build the image.
+    Build,
+    /// Look for mistakes.
+    Check { json: bool },
+    /// Show arguments, secrets and mounts of the target.
+    Outline { json: bool },
+    /// List the stages.
+    Targets { json: bool },
+}

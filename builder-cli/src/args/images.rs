@@ -1,0 +1,213 @@
+//! Commands about images.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `rbuild pull`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PullArgs {
+    /// Name of the image
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    pub(crate) name: String,
+    /// Platform to fetch [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// Show the name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `rbuild push`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PushArgs {
+    /// Name of the image
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: String,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Show the name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `rbuild images`
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
+pub(crate) struct ImagesArgs {
+    /// Only images of this repository, or with this name
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// Show all images (there are no intermediate ones)
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show digests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Only some images: `dangling=true`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `reference=PATTERN`
+    /// (repeatable)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// `table`, `json`, or a Go template
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+    /// Do not shorten ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `rbuild tag`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TagArgs {
+    /// The image: a name or an id
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Its new name
+    #[arg(value_name = "TARGET[:TAG]")]
+    pub(crate) target: String,
+}
+
+/// `rbuild rmi`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RmiArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// Remove an image with several names by its id; a missing image is no error
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Accepted: there are no untagged parents
+    #[arg(long, hide = true)]
+    pub(crate) no_prune: bool,
+}
+
+/// `rbuild inspect`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InspectArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// `json`, or a Go template
+    #[arg(short, long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+    /// Accepted: `image` is the only type
+    #[arg(long, hide = true, value_parser = ["image"])]
+    pub(crate) r#type: Option<String>,
+}
+
+/// `rbuild history`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HistoryArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// `table`, `json`, or a Go template
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+    /// Sizes and times for people; `--human=false` for machines
+    #[arg(
+        short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "true", value_parser = clap::value_parser!(bool), action = clap::ArgAction::Set,
+        hide_possible_values = true
+    )]
+    pub(crate) human: bool,
+    /// Do not shorten anything
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `rbuild save`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SaveArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `rbuild load`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    /// Read this file instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `rbuild login`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoginArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// User name
+    #[arg(short, long)]
+    pub(crate) username: Option<String>,
+    /// Password; better read from standard input, other users can see it here
+    #[arg(short, long, conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+/// `rbuild logout`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogoutArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+}
+
+/// `rbuild prune`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove all that no image needs, not only what was not used lately; and images without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only what was not used for this long: `until=24h` (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Keep this much of the build cache
+    #[arg(long, alias = "keep-storage", value_name = "BYTES")]
+    pub(crate) max_used_space: Option<String>,
+    /// `rbuild image prune`
+    #[arg(skip)]
+    pub(crate) images_only: bool,
+    /// `rbuild builder prune`
+    #[arg(skip)]
+    pub(crate) cache_only: bool,
+}
+
+/// `rbuild du`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DuArgs {
+    /// Show each item
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// `table`, `json`, or a Go template
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+}
+
+/// `rbuild version`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VersionArgs {
+    /// `json`, or a Go template
+    #[arg(short, long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+}

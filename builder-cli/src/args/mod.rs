@@ -1,0 +1,268 @@
+//! The command line as it is typed. Nothing here has a meaning yet: defaults that depend on the environment, and
+//! conflicts, are settled in [`crate::request`].
+
+mod build;
+mod images;
+mod normalize;
+mod run;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use build::{BuildArgs, BuildNetwork, Call, LimitArgs, PullArg, RefusedArgs, UselessArgs};
+pub(crate) use images::{
+    DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs,
+    RmiArgs, SaveArgs, TagArgs, VersionArgs,
+};
+pub(crate) use normalize::normalize;
+pub(crate) use run::{RunArgs, RunNetwork};
+
+/// Builds container images from Dockerfiles, without a daemon
+///
+/// `rbuild -t app:1.0 .` is short for `rbuild build -t app:1.0 .`
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct GlobalArgs {
+    /// Directory of images and build cache [default: /var/lib/rbuild for root, else ~/.local/share/rbuild]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// Configuration file [default: ~/.config/rbuild/config.json, /etc/rbuild/config.json]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Ask this address first when pulling, as `docker.io=http://127.0.0.1:5001` (repeatable)
+    #[arg(long, global = true, value_name = "[REGISTRY=]ADDRESS")]
+    pub(crate) registry_mirror: Vec<String>,
+
+    /// Allow plain HTTP and any certificate for this registry (repeatable)
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+/// The commands
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(alias = "b")]
+    Build(Box<BuildArgs>),
+    /// Create and run a container from an image
+    Run(RunArgs),
+    /// Send an image to its registry
+    Push(PushArgs),
+    /// Fetch an image from a registry
+    Pull(PullArgs),
+    /// List images
+    Images(ImagesArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove images or their names
+    Rmi(RmiArgs),
+    /// Show everything about images, as JSON
+    Inspect(InspectArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Read images from an archive
+    Load(LoadArgs),
+    /// Keep credentials for a registry
+    Login(LoginArgs),
+    /// Forget credentials for a registry
+    Logout(LogoutArgs),
+    /// Remove what nothing needs from the store
+    Prune(PruneArgs),
+    /// Show what the store takes on disk
+    Du(DuArgs),
+    /// Show the version
+    Version(VersionArgs),
+    /// Look into the builder: syntax tree, graph
+    Debug {
+        /// What to look at.
+        #[command(subcommand)]
+        command: DebugCommand,
+    },
+    /// Write a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Manage images, as `docker image`
+    #[command(hide = true)]
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Manage builds, as `docker builder` and `docker buildx`
+    #[command(hide = true, alias = "buildx")]
+    Builder {
+        /// What to do.
+        #[command(subcommand)]
+        command: BuilderCommand,
+    },
+    /// As `docker system`
+    #[command(hide = true)]
+    System {
+        /// What to do.
+        #[command(subcommand)]
+        command: SystemCommand,
+    },
+}
+
+/// `rbuild debug`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugCommand {
+    /// Print the syntax tree of a Dockerfile as JSON
+    Ast {
+        /// The Dockerfile, or `-` for standard input
+        #[arg(default_value = "Dockerfile")]
+        file: PathBuf,
+    },
+    /// Print the graph of a Dockerfile; base images have to be in the store or reachable
+    Graph(DebugGraphArgs),
+}
+
+/// `rbuild debug graph`
+#[derive(Debug, Args)]
+pub(crate) struct DebugGraphArgs {
+    /// Form of the graph
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+    pub(crate) format: GraphFormat,
+    /// Stage to draw
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Set a variable
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Platform of the image
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// The Dockerfile, or `-` for standard input
+    #[arg(default_value = "Dockerfile")]
+    pub(crate) file: PathBuf,
+}
+
+/// Form of a graph
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Graphviz
+    Dot,
+    /// JSON
+    Json,
+}
+
+/// `rbuild image`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Show everything about images, as JSON
+    Inspect(InspectArgs),
+    /// Read images from an archive
+    Load(LoadArgs),
+    /// List images
+    #[command(alias = "list")]
+    Ls(ImagesArgs),
+    /// Remove what nothing needs from the store
+    Prune(PruneArgs),
+    /// Fetch an image from a registry
+    Pull(PullArgs),
+    /// Send an image to its registry
+    Push(PushArgs),
+    /// Remove images or their names
+    #[command(alias = "remove")]
+    Rm(RmiArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+}
+
+/// `rbuild builder`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuilderCommand {
+    /// Build an image from a Dockerfile
+    #[command(alias = "b")]
+    Build(Box<BuildArgs>),
+    /// Remove what nothing needs from the store
+    Prune(PruneArgs),
+    /// Show what the store takes on disk
+    Du(DuArgs),
+    /// Show the version
+    Version(VersionArgs),
+}
+
+/// `rbuild system`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show what the store takes on disk
+    Df(DuArgs),
+    /// Remove what nothing needs from the store
+    Prune(PruneArgs),
+}
+
+impl Command {
+    /// The command that a name of docker's management commands stands for.
+    pub(crate) fn canonical(self) -> Self {
+        match self {
+            Self::Image { command } => match command {
+                ImageCommand::Build(args) => Self::Build(args),
+                ImageCommand::History(args) => Self::History(args),
+                ImageCommand::Inspect(args) => Self::Inspect(args),
+                ImageCommand::Load(args) => Self::Load(args),
+                ImageCommand::Ls(args) => Self::Images(args),
+                ImageCommand::Prune(args) => Self::Prune(PruneArgs { images_only: true, ..args }),
+                ImageCommand::Pull(args) => Self::Pull(args),
+                ImageCommand::Push(args) => Self::Push(args),
+                ImageCommand::Rm(args) => Self::Rmi(args),
+                ImageCommand::Save(args) => Self::Save(args),
+                ImageCommand::Tag(args) => Self::Tag(args),
+            },
+            Self::Builder { command } => match command {
+                BuilderCommand::Build(args) => Self::Build(args),
+                BuilderCommand::Prune(args) => Self::Prune(PruneArgs { cache_only: true, ..args }),
+                BuilderCommand::Du(args) => Self::Du(args),
+                BuilderCommand::Version(args) => Self::Version(args),
+            },
+            Self::System { command } => match command {
+                SystemCommand::Df(args) => Self::Du(args),
+                SystemCommand::Prune(args) => Self::Prune(args),
+            },
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

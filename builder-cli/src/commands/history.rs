@@ -1,0 +1,74 @@
+//! `rbuild history`.
+
+use std::time::SystemTime;
+
+use builder_core::build::images::{self, HistoryRow};
+
+use super::format::{self, Columns, Row};
+use super::{Outcome, print};
+use crate::args::HistoryArgs;
+use crate::command_error::CommandError;
+use crate::session::Session;
+use crate::ui::units;
+
+const COLUMNS: Columns = &[
+    ("IMAGE", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("CREATED BY", "CreatedBy"),
+    ("SIZE", "Size"),
+    ("COMMENT", "Comment"),
+];
+const EXACT: Columns = &[
+    ("IMAGE", "ID"),
+    ("CREATED AT", "CreatedAt"),
+    ("CREATED BY", "CreatedBy"),
+    ("SIZE", "Size"),
+    ("COMMENT", "Comment"),
+];
+const HEADINGS: Columns = &[
+    ("IMAGE", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("CREATED AT", "CreatedAt"),
+    ("CREATED BY", "CreatedBy"),
+    ("SIZE", "Size"),
+    ("COMMENT", "Comment"),
+];
+
+/// Characters of a command that are shown.
+const MAX_COMMAND: usize = 45;
+
+pub(super) fn run(session: &Session, args: &HistoryArgs) -> Outcome {
+    let rows = images::history(&session.content()?, &args.image).map_err(|error| CommandError::diagnostic(&error))?;
+    if args.quiet {
+        return print(rows.iter().map(|row| id(row, args.no_trunc) + "\n").collect::<String>());
+    }
+    let now = SystemTime::now();
+    let rows: Vec<Row> = rows.iter().map(|row| fields(row, args, now)).collect();
+    let columns = if args.human { COLUMNS } else { EXACT };
+    print(format::write(args.format.as_deref(), columns, HEADINGS, &rows)?)
+}
+
+fn fields(row: &HistoryRow, args: &HistoryArgs, now: SystemTime) -> Row {
+    let command = row.created_by.replace(['\t', '\n'], " ");
+    let command = if args.no_trunc || command.chars().count() <= MAX_COMMAND {
+        command
+    } else {
+        command.chars().take(MAX_COMMAND - 1).collect::<String>() + "…"
+    };
+    format::row([
+        ("ID", id(row, args.no_trunc)),
+        ("CreatedSince", units::ago(row.created.map(SystemTime::from), now)),
+        ("CreatedAt", row.created.map_or_else(|| "N/A".to_owned(), |at| at.to_string())),
+        ("CreatedBy", command),
+        ("Size", if args.human { units::size(row.size) } else { row.size.to_string() }),
+        ("Comment", row.comment.clone()),
+    ])
+}
+
+fn id(row: &HistoryRow, no_trunc: bool) -> String {
+    match &row.id {
+        None => "<missing>".to_owned(),
+        Some(id) if no_trunc => id.to_string(),
+        Some(id) => id.digest().short().to_owned(),
+    }
+}

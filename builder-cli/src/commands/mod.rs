@@ -1,0 +1,53 @@
+//! One file a command. A command gives the exit code of the process.
+
+mod debug;
+mod format;
+mod history;
+mod images;
+mod inspect;
+mod login;
+mod logout;
+mod rmi;
+mod tag;
+mod version;
+
+use std::io;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Command};
+use crate::command_error::CommandError;
+use crate::session::Session;
+use crate::ui;
+
+/// Exit code, or why the command failed.
+pub(crate) type Outcome = Result<u8, CommandError>;
+
+/// Runs the command that was typed.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    let session = Session::new(cli.global)?;
+    match cli.command.canonical() {
+        Command::Images(args) => images::run(&session, args),
+        Command::Tag(args) => tag::run(&session, &args),
+        Command::Rmi(args) => rmi::run(&session, &args),
+        Command::Inspect(args) => inspect::run(&session, &args),
+        Command::History(args) => history::run(&session, &args),
+        Command::Login(args) => login::run(&session, &args),
+        Command::Logout(args) => logout::run(&session, &args),
+        Command::Version(args) => version::run(&args),
+        Command::Debug { command } => debug::run(&session, command),
+        Command::Completion { shell } => completion(shell),
+        _ => Err(CommandError::failed("not there yet")),
+    }
+}
+
+fn completion(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "rbuild", &mut script);
+    print(script)
+}
+
+/// Prints a result.
+fn print(text: impl AsRef<[u8]>) -> Outcome {
+    ui::result(text).map(|()| 0).map_err(|error: io::Error| CommandError::stdout(&error))
+}

@@ -1,0 +1,360 @@
+//! What was typed, the environment and the configuration file become a [`BuildRequest`]: every default and every
+//! conflict is settled here.
+
+mod dockerfile;
+mod docker_config;
+mod outputs;
+pub(crate) mod values;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use builder_core::build::{BuildRequest, ContextSource, PullPolicy};
+use builder_core::dockerfile::Network;
+use builder_core::graph::{NamedContext, NoCache, Options};
+use builder_core::oci::{Platform, Reference};
+
+use crate::args::{BuildArgs, BuildNetwork, Call, LimitArgs, PullArg, RefusedArgs, UselessArgs};
+use crate::command_error::CommandError;
+use crate::config_file::ConfigFile;
+use crate::environment::Environment;
+use crate::ui::Mode;
+
+pub(crate) use dockerfile::read_file;
+
+type Result<T> = std::result::Result<T, CommandError>;
+
+/// A build, and what the command does around it.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// What the library gets.
+    pub(crate) request: BuildRequest,
+    /// Build, or only look at the Dockerfile.
+    pub(crate) call: Call,
+    /// How progress is shown.
+    pub(crate) progress: Mode,
+    /// `BUILDKIT_TTY_LOG_LINES`
+    pub(crate) log_lines: Option<usize>,
+    /// Print the id of the image.
+    pub(crate) quiet: bool,
+    /// `--iidfile`
+    pub(crate) iidfile: Option<PathBuf>,
+    /// `--metadata-file`
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// What the user should know before the build starts.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Settles everything about a build; reads the Dockerfile and what else files hold that were named.
+pub(crate) fn from_args(args: BuildArgs, environment: &Environment, config: &ConfigFile) -> Result<Settled> {
+    refuse(&args.refused)?;
+    let call = call(&args)?;
+    let mut notes = useless(&args.useless);
+    let tags = references(&args.tag)?;
+    let outputs = outputs::settle(&args, &tags, environment)?;
+    if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+        return Err(CommandError::usage("two outputs are written to standard output"));
+    }
+    let context = context(&args, environment)?;
+    let source = dockerfile::load(args.file.as_deref(), &context, environment)?;
+    let (named_contexts, contexts) = named_contexts(&args.build_context, environment)?;
+    let options = options(&args, contexts, environment, &mut notes)?;
+    let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
+    let progress = match progress {
+        Some(mode) => mode,
+        None => environment_mode(environment)?.or_else(|| config.progress()).unwrap_or_default(),
+    };
+    let request = BuildRequest {
+        dockerfile: source.text,
+        context: match context {
+            Context::Directory(path) => {
+                let ignore_files = ignore_files(&source.path, &path);
+                ContextSource::Directory { path, ignore_files }
+            }
+            Context::Stdin => ContextSource::Empty,
+        },
+        named_contexts,
+        options,
+        pull: match args.pull {
+            PullArg::Always => PullPolicy::Always,
+            PullArg::Missing => PullPolicy::Missing,
+            PullArg::Never => PullPolicy::Never,
+        },
+        secrets: values::secrets(&args.secret, environment)?,
+        limits: limits(&args.limits)?,
+        tags,
+        outputs,
+        jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
+        resolv_conf: std::fs::read("/etc/resolv.conf").ok(),
+    };
+    Ok(Settled {
+        request,
+        call,
+        progress,
+        log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|lines| lines.parse().ok()),
+        quiet: args.quiet,
+        iidfile: args.iidfile.map(|path| environment.absolute(&path)),
+        metadata_file: args.metadata_file.map(|path| environment.absolute(&path)),
+        notes,
+    })
+}
+
+/// Where the context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Context {
+    Directory(PathBuf),
+    /// `-`
+    Stdin,
+}
+
+fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
+    if args.context == Path::new("-") {
+        if args.file.as_deref() == Some(Path::new("-")) {
+            return Err(CommandError::usage("standard input cannot be both the context and the Dockerfile"));
+        }
+        return Ok(Context::Stdin);
+    }
+    if let Some(text) = args.context.to_str()
+        && (text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/"))
+    {
+        return Err(CommandError::usage(format!("context `{text}` is remote, which is not supported"))
+            .with_hint("fetch it first (`git clone`, `curl`) and give its directory"));
+    }
+    let path = environment.absolute(&args.context);
+    let shown = args.context.display();
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(Context::Directory(path)),
+        Ok(_) => Err(CommandError::failed(format!("context `{shown}` is not a directory"))
+            .with_hint(format!("give a directory, and the Dockerfile with `--file`: `rbuild -f {shown} .`"))),
+        Err(error) => Err(CommandError::io(&format!("cannot open context `{shown}`"), &error)),
+    }
+}
+
+/// `NAME.dockerignore` beside the Dockerfile wins over the one of the context, as in BuildKit.
+fn ignore_files(dockerfile: &Path, context: &Path) -> Vec<PathBuf> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    let own = (dockerfile != Path::new("-")).then(|| PathBuf::from(own));
+    own.into_iter().chain([context.join(".dockerignore"), context.join(".containerignore")]).collect()
+}
+
+fn options(
+    args: &BuildArgs,
+    contexts: BTreeMap<String, NamedContext>,
+    environment: &Environment,
+    notes: &mut Vec<String>,
+) -> Result<Options> {
+    let platform = platform(&args.platform, environment)?;
+    let mut options = Options::new(platform.clone().unwrap_or_else(Platform::host));
+    options.explicit_platform = platform.is_some();
+    options.target.clone_from(&args.target);
+    options.all_stages = args.check || args.call.starts_with("check");
+    options.build_args = build_args(args, environment)?;
+    for label in &args.label {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        if key.is_empty() {
+            return Err(CommandError::usage(format!("label `{label}` has no key")));
+        }
+        options.labels.insert(key.to_owned(), value.to_owned());
+    }
+    options.contexts = contexts;
+    options.no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
+        (true, true) => NoCache::Always,
+        (true, false) => return Err(CommandError::usage("--no-cache and --no-cache-filter exclude each other")),
+        (false, true) => NoCache::Never,
+        (false, false) => NoCache::Stages(args.no_cache_filter.iter().map(|name| name.to_lowercase()).collect()),
+    };
+    options.network = match args.network {
+        BuildNetwork::Default => Network::Default,
+        BuildNetwork::Host => Network::Host,
+        BuildNetwork::None => Network::None,
+    };
+    options.add_hosts = args.add_host.iter().map(|host| values::host(host)).collect::<Result<_>>()?;
+    options.source_date_epoch = source_date_epoch(args, environment)?;
+    if options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM") {
+        notes.push("build argument `BUILDKIT_MULTI_PLATFORM` changes nothing: one platform is built".to_owned());
+    }
+    Ok(options)
+}
+
+fn source_date_epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>> {
+    let given = args.source_date_epoch.as_deref().or_else(|| environment.get("SOURCE_DATE_EPOCH"));
+    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
+    seconds.map(Some).ok_or_else(|| {
+        CommandError::usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is not a number of seconds since 1970"))
+    })
+}
+
+fn platform(given: &[String], environment: &Environment) -> Result<Option<Platform>> {
+    let default = environment.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned);
+    let given: Vec<_> = if given.is_empty() { default.into_iter().collect() } else { given.to_vec() };
+    match &given[..] {
+        [] => Ok(None),
+        [one] => values::platform(one).map(Some),
+        _ => Err(CommandError::usage("several platforms cannot be built at once")
+            .with_hint("build and push each under its own tag, with one `--platform` a build")),
+    }
+}
+
+/// Files first, then the command line, then docker's proxies where nothing else was said.
+fn build_args(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for file in &args.build_arg_file {
+        let text = values::text_file(&environment.absolute(file), "build argument file")?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            build_arg(line, environment, &mut all)?;
+        }
+    }
+    for text in &args.build_arg {
+        build_arg(text, environment, &mut all)?;
+    }
+    for (name, value) in docker_config::proxies(environment) {
+        all.entry(name).or_insert(value);
+    }
+    // buildx hands this one on although nobody asked.
+    if let Some(epoch) = environment.get("SOURCE_DATE_EPOCH") {
+        all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_owned());
+    }
+    Ok(all)
+}
+
+fn build_arg(text: &str, environment: &Environment, all: &mut BTreeMap<String, String>) -> Result<()> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text, environment.lookup(text).and_then(OsStr::to_str).map(str::to_owned)),
+    };
+    if name.is_empty() {
+        return Err(CommandError::usage(format!("build argument `{text}` has no name")));
+    }
+    // Without a value here or in the environment it is not set, as in docker.
+    if let Some(value) = value {
+        all.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+type Contexts = (BTreeMap<String, PathBuf>, BTreeMap<String, NamedContext>);
+
+fn named_contexts(given: &[String], environment: &Environment) -> Result<Contexts> {
+    let (mut directories, mut contexts) = Contexts::default();
+    for text in given {
+        let (name, value) = text
+            .split_once('=')
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+            .ok_or_else(|| CommandError::usage(format!("build context `{text}` is not of the form `NAME=VALUE`")))?;
+        let context = if let Some(image) = value.strip_prefix("docker-image://") {
+            NamedContext::Image(values::reference(image)?)
+        } else if value.contains("://") || value.starts_with("git@") || value == "-" {
+            return Err(CommandError::usage(format!("build context `{value}` is not supported"))
+                .with_hint("give a directory or `docker-image://NAME`"));
+        } else {
+            let path = environment.absolute(Path::new(value));
+            if !path.is_dir() {
+                return Err(CommandError::failed(format!("build context `{name}`: `{value}` is not a directory")));
+            }
+            directories.insert(name.to_owned(), path);
+            NamedContext::Directory
+        };
+        contexts.insert(name.to_owned(), context);
+    }
+    Ok((directories, contexts))
+}
+
+fn limits(args: &LimitArgs) -> Result<builder_core::executor::Limits> {
+    let bytes = |name, value: &Option<String>| value.as_deref().map(|text| values::bytes(name, text)).transpose();
+    Ok(builder_core::executor::Limits {
+        ulimits: values::ulimits(&args.ulimit)?,
+        shm_size: bytes("--shm-size", &args.shm_size)?,
+        memory: bytes("--memory", &args.memory)?,
+        memory_swap: match args.memory_swap.as_deref() {
+            None => None,
+            Some("-1") => Some(-1),
+            Some(text) => i64::try_from(values::bytes("--memory-swap", text)?).ok(),
+        },
+        cpu_shares: args.cpu_shares,
+        cpu_quota: args.cpu_quota,
+        cpu_period: args.cpu_period,
+        cpuset_cpus: args.cpuset_cpus.clone(),
+        cpuset_mems: args.cpuset_mems.clone(),
+        pids: None,
+        cgroup_parent: args.cgroup_parent.clone(),
+    })
+}
+
+fn references(names: &[String]) -> Result<Vec<Reference>> {
+    let mut tags: Vec<Reference> = Vec::new();
+    for name in names {
+        let tag = values::reference(name)?;
+        if tag.digest().is_some() {
+            return Err(CommandError::usage(format!("`{name}` has a digest; an image is tagged by name")));
+        }
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
+}
+
+fn environment_mode(environment: &Environment) -> Result<Option<Mode>> {
+    let Some(text) = environment.get("BUILDKIT_PROGRESS") else { return Ok(None) };
+    <Mode as clap::ValueEnum>::from_str(text, false).map(Some).map_err(|_| {
+        CommandError::usage(format!("BUILDKIT_PROGRESS is `{text}`, which is not a progress mode"))
+            .with_hint("the modes are auto, tty, plain, quiet, rawjson")
+    })
+}
+
+fn call(args: &BuildArgs) -> Result<Call> {
+    let (method, json) = match args.call.split_once(',') {
+        None => (args.call.as_str(), false),
+        Some((method, "format=json")) => (method, true),
+        Some((method, "format=text")) => (method, false),
+        Some((_, option)) => return Err(CommandError::usage(format!("`{option}` is not an option of --call"))),
+    };
+    match method {
+        "check" | "lint" => Ok(Call::Check { json }),
+        "build" if args.check => Ok(Call::Check { json }),
+        "build" => Ok(Call::Build),
+        "targets" => Ok(Call::Targets { json }),
+        "outline" => Ok(Call::Outline { json }),
+        _ => Err(CommandError::usage(format!("unknown method `{method}` of --call"))
+            .with_hint("the methods are build, check, outline, targets")),
+    }
+}
+
+fn useless(args: &UselessArgs) -> Vec<String> {
+    let flags = [
+        (args.rm, "--rm", "steps leave no containers behind"),
+        (args.force_rm, "--force-rm", "steps leave no containers behind"),
+        (args.compress, "--compress", "the context is read in place"),
+        (args.layers, "--layers", "steps are always cached"),
+        (args.builder.is_some(), "--builder", "there is no daemon to choose"),
+    ];
+    flags.iter().filter(|(given, ..)| *given).map(|(_, flag, why)| format!("{flag} changes nothing: {why}")).collect()
+}
+
+fn refuse(args: &RefusedArgs) -> Result<()> {
+    let asked = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
+    let flags = [
+        (!args.cache_from.is_empty(), "--cache-from", "the local cache is always used; leave the flag out"),
+        (!args.cache_to.is_empty(), "--cache-to", "keep the directory of `--root` between builds"),
+        (!args.ssh.is_empty(), "--ssh", "pass the key with `--secret id=NAME,src=FILE`"),
+        (!args.attest.is_empty(), "--attest", "leave the flag out, and attest the pushed image with another tool"),
+        (asked(&args.provenance), "--provenance", "leave the flag out, and attest the pushed image with another tool"),
+        (asked(&args.sbom), "--sbom", "leave the flag out, and scan the image with another tool"),
+        (!args.allow.is_empty(), "--allow", "leave the flag out; `--network=host` needs no grant"),
+        (!args.policy.is_empty(), "--policy", "pin base images by digest in the Dockerfile"),
+        (!args.security_opt.is_empty(), "--security-opt", "steps run in docker's default sandbox; leave the flag out"),
+        (args.isolation.as_deref().is_some_and(|value| value != "default"), "--isolation", "leave the flag out"),
+        (args.squash, "--squash", "copy the result into a last stage: `FROM scratch` and `COPY --from=... / /`"),
+        (args.all_platforms, "--all-platforms", "build each platform on its own with `--platform`"),
+    ];
+    match flags.iter().find(|(given, ..)| *given) {
+        Some((_, flag, instead)) => Err(CommandError::usage(format!("{flag} is not supported")).with_hint(*instead)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The command line as a request.
+
+use clap::Parser as _;
+
+use super::*;
+use crate::args::{Cli, Command};
+
+/// Settles `rbuild build OPTIONS DIRECTORY` for a directory with a Dockerfile.
+fn settle(options: &[&str], variables: &[(&str, &str)]) -> Result<Settled> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").expect("written");
+    let context = directory.path().to_str().expect("text");
+    let line = ["rbuild", "build"].iter().chain(options).chain([&context]).copied();
+    let cli = Cli::try_parse_from(line).expect("well-formed arguments");
+    let Command::Build(args) = cli.command else { panic!("a build") };
+    from_args(*args, &Environment::with(variables), &ConfigFile::default())
+}
+
+fn error(options: &[&str]) -> String {
+    settle(options, &[]).expect_err("refused").to_string()
+}
+
+#[test]
+fn without_options_the_result_goes_to_the_store() {
+    let settled = settle(&["-t", "app:1.0"], &[]).expect("valid");
+    assert_eq!(settled.request.outputs, [builder_core::export::Output::store(settled.request.tags.clone())]);
+    assert_eq!(settled.progress, Mode::Auto);
+    assert_eq!(settled.call, Call::Build);
+}
+
+#[test]
+fn push_and_load_are_outputs_and_join() {
+    let kinds = |options: &[&str]| {
+        let outputs = settle(options, &[]).expect("valid").request.outputs;
+        outputs.iter().map(builder_core::export::Output::kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&["-t", "r.io/a", "--push"]), ["registry"]);
+    assert_eq!(kinds(&["-t", "r.io/a", "--push", "--load"]), ["image"]);
+    assert_eq!(kinds(&["-o", "out", "--load"]), ["local", "image"]);
+    assert_eq!(kinds(&["-o", "type=oci,dest=x.tar", "-o", "-"]), ["oci", "tar"]);
+    assert_eq!(kinds(&["--push=false"]), ["image"]);
+}
+
+#[test]
+fn values_come_from_where_docker_takes_them() {
+    let variables =
+        [("FROM_ENV", "1"), ("SOURCE_DATE_EPOCH", "17"), ("BUILDKIT_PROGRESS", "plain"), ("HTTP_PROXY", "x")];
+    let settled = settle(&["--build-arg", "FROM_ENV", "--build-arg", "A=b=c", "--build-arg", "UNSET"], &variables)
+        .expect("valid");
+    let args: Vec<_> = settled.request.options.build_args.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(args, [("A", "b=c"), ("FROM_ENV", "1"), ("SOURCE_DATE_EPOCH", "17")]);
+    assert_eq!(settled.request.options.source_date_epoch, Some(17));
+    assert_eq!(settled.progress, Mode::Plain);
+    let settled = settle(&["--progress=tty", "-q"], &variables).expect("valid");
+    assert_eq!(settled.progress, Mode::Quiet);
+}
+
+#[test]
+fn conflicts_and_bad_values_are_errors() {
+    for (options, expected) in [
+        (&["--no-cache", "--no-cache-filter", "a"][..], "--no-cache and --no-cache-filter exclude each other"),
+        (&["-t", "App"], "invalid reference `App`: the repository name must be lowercase"),
+        (&["--push"], "an image needs a name to be pushed"),
+        (&["-o", "-", "-o", "type=tar,dest=-"], "two outputs are written to standard output"),
+        (&["--cache-from", "x"], "--cache-from is not supported"),
+        (&["--provenance"], "--provenance is not supported"),
+        (&["--platform", "linux/amd64,linux/arm64"], "several platforms cannot be built at once"),
+        (&["--memory", "x"], "--memory: `x` is not a size"),
+        (&["--source-date-epoch", "x"], "SOURCE_DATE_EPOCH is `x`, which is not a number of seconds since 1970"),
+        (&["--call", "x"], "unknown method `x` of --call"),
+        (&["--label", "=x"], "label `=x` has no key"),
+        (&["--build-context", "x"], "build context `x` is not of the form `NAME=VALUE`"),
+    ] {
+        assert_eq!(error(options), expected, "{options:?}");
+    }
+    assert!(settle(&["--provenance=false", "--sbom=false"], &[]).is_ok());
+    assert!(settle(&[], &[("BUILDKIT_PROGRESS", "x")]).is_err());
+}
+
+#[test]
+fn flags_without_effect_say_so() {
+    let settled = settle(&["--force-rm", "--builder", "x"], &[]).expect("valid");
+    assert_eq!(settled.notes.len(), 2);
+    assert!(settle(&["--rm=false"], &[]).expect("valid").notes.is_empty());
+}
+
+#[test]
+fn ignore_files_are_tried_in_buildkits_order() {
+    let found = ignore_files(Path::new("/x/app.Dockerfile"), Path::new("/c"));
+    let expected = ["/x/app.Dockerfile.dockerignore", "/c/.dockerignore", "/c/.containerignore"];
+    assert_eq!(found, expected.map(PathBuf::from));
+    assert_eq!(ignore_files(Path::new("-"), Path::new("/c")).len(), 2);
+}
