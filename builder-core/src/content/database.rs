@@ -234,7 +234,7 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
             diff_id TEXT PRIMARY KEY, tree BLOB NOT NULL) STRICT, WITHOUT ROWID;
         CREATE INDEX IF NOT EXISTS layer_trees_by_tree ON layer_trees(tree);
         CREATE TABLE IF NOT EXISTS packed_trees(
-            tree BLOB NOT NULL, format TEXT NOT NULL, diff_id TEXT NOT NULL, size INTEGER NOT NULL,
+            tree BLOB NOT NULL, format TEXT NOT NULL, diff_id TEXT NOT NULL,
             PRIMARY KEY(tree, format)) STRICT, WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS layer_blobs(
             diff_id TEXT NOT NULL, compression TEXT NOT NULL, format TEXT NOT NULL, descriptor TEXT NOT NULL,

@@ -15,15 +15,6 @@ pub struct ResolvedTag {
     pub at: i64,
 }
 
-/// The tar that a tree is packed into.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackedTree {
-    /// Its digest.
-    pub diff_id: DiffId,
-    /// Its length in bytes.
-    pub size: u64,
-}
-
 impl Database {
     /// Remembers what a reference was resolved to for a platform.
     ///
@@ -127,40 +118,33 @@ impl Database {
         })
     }
 
-    /// Remembers what packing a tree gives. `format` says what else decides the bytes of the tar.
+    /// Remembers the layer that packing a tree gives. `format` says what else decides the bytes of the tar.
     ///
     /// # Errors
     /// [`ContentError::Database`].
-    pub fn put_packed_tree(&self, tree: &[u8; 32], format: &str, packed: &PackedTree) -> Result<(), ContentError> {
-        if self.packed_tree(tree, format)?.as_ref() == Some(packed) {
+    pub fn put_packed_tree(&self, tree: &[u8; 32], format: &str, diff_id: &DiffId) -> Result<(), ContentError> {
+        if self.packed_tree(tree, format)?.as_ref() == Some(diff_id) {
             return Ok(());
         }
         self.with(|connection| {
             connection
-                .prepare_cached("INSERT OR REPLACE INTO packed_trees VALUES(?1, ?2, ?3, ?4)")?
-                .execute(params![
-                    tree,
-                    format,
-                    packed.diff_id.digest().as_str(),
-                    i64::try_from(packed.size).unwrap_or(i64::MAX)
-                ])
+                .prepare_cached("INSERT OR REPLACE INTO packed_trees VALUES(?1, ?2, ?3)")?
+                .execute(params![tree, format, diff_id.digest().as_str()])
                 .map(drop)
         })
     }
 
-    /// What packing a tree gives, if it was packed before.
+    /// The layer that packing a tree gives, if it was packed before.
     ///
     /// This is not the inverse of [`Database::layer_tree`]: a layer that was pulled may hold the same tree in another tar.
     ///
     /// # Errors
     /// [`ContentError::Database`].
-    pub fn packed_tree(&self, tree: &[u8; 32], format: &str) -> Result<Option<PackedTree>, ContentError> {
+    pub fn packed_tree(&self, tree: &[u8; 32], format: &str) -> Result<Option<DiffId>, ContentError> {
         self.with(|connection| {
             connection
-                .prepare_cached("SELECT diff_id, size FROM packed_trees WHERE tree = ?1 AND format = ?2")?
-                .query_row(params![tree, format], |row| {
-                    Ok(PackedTree { diff_id: parsed(row, 0)?, size: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0) })
-                })
+                .prepare_cached("SELECT diff_id FROM packed_trees WHERE tree = ?1 AND format = ?2")?
+                .query_row(params![tree, format], |row| parsed(row, 0))
                 .optional()
         })
     }

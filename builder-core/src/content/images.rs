@@ -31,7 +31,7 @@ pub struct LayerRecord {
     /// The compressed blob as the manifest that it came with describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
-    /// Length of the uncompressed tar, in bytes.
+    /// Length of its files together, in bytes.
     #[serde(default)]
     pub size: u64,
 }

@@ -23,7 +23,7 @@ mod store;
 pub use blob::{BlobReader, BlobWriter};
 pub use database::Database;
 pub use error::ContentError;
-pub use facts::{PackedTree, ResolvedTag};
+pub use facts::ResolvedTag;
 pub use images::{ImageRecord, LayerRecord, RepoDigest};
 pub use lease::{ExclusiveLease, Lease};
 pub use store::{Collected, ContentStore};

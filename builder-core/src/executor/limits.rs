@@ -73,9 +73,13 @@ impl Resource {
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = RESOURCES.iter().find(|(_, number)| *number == self.0).map_or("?", |(name, _)| name);
-        f.write_str(name)
+        f.write_str(name(self.0))
     }
+}
+
+/// Name of a resource, for people.
+pub(super) fn name(resource: u32) -> &'static str {
+    RESOURCES.iter().find(|(_, number)| *number == resource).map_or("a resource", |(name, _)| name)
 }
 
 /// The text is not a resource limit.

@@ -3,16 +3,25 @@
 //! The caller says everything in a [`Process`]: the root as a detached mount, arguments, environment, user, mounts, limits.
 //! Nothing is looked up later. An [`Executor`] runs it, hands on what it writes, and says how it ended.
 
+mod cgroup;
+mod child;
+mod devices;
 mod error;
 mod limits;
+mod prepare;
 mod process;
+mod pump;
+mod sandbox;
+mod seccomp;
 mod terminal;
+mod watcher;
 
 pub use error::{ExecFailure, ExecuteError};
 pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
 pub use process::{
     Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Stream, Terminal,
 };
+pub use sandbox::{Sandbox, SandboxOptions};
 
 use crate::cancel::CancelToken;
 

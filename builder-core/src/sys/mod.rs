@@ -2,7 +2,13 @@
 //!
 //! - [`mount`]: detached mounts: made, configured and filled before anything can see them, attached (if ever) by a
 //!   process that has its own mount namespace. Nothing here adds a line to the caller's own `mountinfo`.
+//! - `clone`: a child process that borrows the caller's memory until it executes a program.
+//! - `child`: what such a child calls.
+//! - `bpf`: a device filter for a cgroup.
 
+pub(crate) mod bpf;
+pub(crate) mod child;
+pub(crate) mod clone;
 pub mod mount;
 
 use std::io;
