@@ -14,8 +14,9 @@ use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Diagnostic;
 use builder_core::executor::{
     ExecuteError, Executor, Exit, Identity, Limits, Mount, MountSource, Network, Process, Sandbox, SandboxOptions,
-    Security, Stdio, Stream, Terminal,
+    Security, Stdio, Terminal,
 };
+use builder_core::progress::Stream;
 use builder_core::rootfs::RootPath;
 use builder_core::sys::mount::{Attributes, bind_path};
 

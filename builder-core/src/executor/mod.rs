@@ -19,11 +19,12 @@ mod watcher;
 pub use error::{ExecFailure, ExecuteError};
 pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
 pub use process::{
-    Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Stream, Terminal,
+    Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
 };
 pub use sandbox::{Sandbox, SandboxOptions};
 
 use crate::cancel::CancelToken;
+use crate::progress::Stream;
 
 /// Runs processes. The sandbox is one; tests of the solver have another.
 pub trait Executor: Send + Sync {

@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 
 use super::prepare::Captured;
-use super::{ExecuteError, Exit, Stream};
+use super::{ExecuteError, Exit};
 use crate::cancel::{CancelToken, Cancelled};
+use crate::progress::Stream;
 
 /// Between the SIGTERM of a cancel and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
