@@ -16,6 +16,7 @@ pub mod progress;
 pub mod diagnostic;
 pub mod oci;
 pub mod rootfs;
+pub mod tar;
 pub mod tree;
 pub mod content;
 pub mod registry;
