@@ -76,6 +76,12 @@ impl Cgroups {
         cgroups
     }
 
+    /// As on a host with only the old hierarchies.
+    #[cfg(test)]
+    pub(super) fn without_v2(&mut self) {
+        self.v2 = None;
+    }
+
     /// Whether the unified hierarchy is the only one, at the usual place.
     pub(super) fn is_unified(&self) -> bool {
         self.v2.as_ref().is_some_and(|place| place.mount == Path::new("/sys/fs/cgroup"))

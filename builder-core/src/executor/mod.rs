@@ -8,20 +8,24 @@ mod child;
 mod devices;
 mod error;
 mod limits;
+mod network_files;
 mod prepare;
 mod process;
 mod pump;
 mod sandbox;
 mod seccomp;
 mod terminal;
+mod userns;
 mod watcher;
 
 pub use error::{ExecFailure, ExecuteError};
 pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
+pub use network_files::{HostLoopback, SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf};
 pub use process::{
     Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
 };
 pub use sandbox::{Sandbox, SandboxOptions};
+pub use userns::{UserNamespace, UserNamespaceError, enter_user_namespace};
 
 use crate::cancel::CancelToken;
 use crate::progress::Stream;

@@ -19,7 +19,6 @@ use crate::sys::mount::{self, Attributes, Depth, Tmpfs};
 
 /// What a sandbox knows about where it runs, and keeps for all of its processes.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts of a host, each on its own")]
 pub(super) struct Surroundings<'a> {
     /// Pidfd of this process.
     pub(super) parent: BorrowedFd<'a>,
@@ -29,8 +28,6 @@ pub(super) struct Surroundings<'a> {
     pub(super) cgroup2: bool,
     /// Whether a cgroup holds devices back; otherwise the root shows none.
     pub(super) device_policy: bool,
-    /// Whether this is a user namespace.
-    pub(super) user_namespace: bool,
     /// Whether `setgroups(2)` is allowed.
     pub(super) groups_allowed: bool,
     /// Name of the AppArmor profile.
@@ -66,19 +63,16 @@ pub(super) fn prepare<'a>(
         return Err(setup("host name")(Errno::NAMETOOLONG.into()));
     }
     let insecure = process.security == Security::Insecure;
-    if !insecure && !around.device_policy && !around.user_namespace {
-        // No cgroup keeps device nodes in the image from being opened, so the mount does.
-        mount::set_attributes(&process.root, Attributes::MOUNT_ATTR_NODEV, Depth::Tree).map_err(setup("root"))?;
-    } else {
-        mount::set_attributes(&process.root, Attributes::empty(), Depth::Tree).map_err(setup("root"))?;
-    }
+    // Where no cgroup keeps device nodes in the image from being opened, the mount does.
+    let nodes = if insecure || around.device_policy { Attributes::empty() } else { Attributes::MOUNT_ATTR_NODEV };
+    mount::set_attributes(&process.root, nodes, Depth::Tree).map_err(setup("root"))?;
     let (streams, captured, terminal) = streams(process.stdio).map_err(setup("streams"))?;
     let dev = DevOptions { shm_size: process.limits.shm_size.unwrap_or(SHM_SIZE), terminal, loop_devices: insecure };
     let mut layout = Layout::new(dev).map_err(setup("/dev"))?;
     layout.steps.extend(devices::kernel_file_systems(!insecure, around.cgroup2));
     for mount in process.mounts {
         let target = mount.target.to_string();
-        layout.add(mount).map_err(|source| ExecuteError::Mount { target, source })?;
+        layout.add(mount, nodes).map_err(|source| ExecuteError::Mount { target, source })?;
     }
     let held = capabilities(None).map_err(|errno| setup("capabilities")(errno.into()))?.permitted;
     let plan = Plan {
@@ -180,13 +174,13 @@ impl Layout {
         Ok(Self { steps, files, generated: 0, own: vec![(dev_path, dev)] })
     }
 
-    fn add(&mut self, mount: Mount) -> io::Result<()> {
+    fn add(&mut self, mount: Mount, nodes: Attributes) -> io::Result<()> {
         let first = mount.target.components().next();
         // The root itself, and what the kernel shows there, stay what they are: a mount could cover a mask.
         if matches!(first, None | Some(b"proc" | b"sys")) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "nothing can be mounted there"));
         }
-        let mut attributes = Attributes::empty();
+        let mut attributes = nodes;
         if mount.read_only {
             attributes |= Attributes::MOUNT_ATTR_RDONLY;
         }

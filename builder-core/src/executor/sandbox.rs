@@ -155,7 +155,6 @@ impl Host {
             cgroup_tasks: &cgroup.tasks,
             cgroup2: self.cgroups.is_unified(),
             device_policy: cgroup.guards_devices,
-            user_namespace: self.user_namespace,
             groups_allowed: self.groups_allowed,
             apparmor: self.apparmor.as_deref(),
         }
@@ -261,4 +260,67 @@ fn interpreter(plan: &Plan<'_>) -> Option<String> {
         None => return None,
     };
     Some(String::from_utf8_lossy(path).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+    use crate::executor::{Identity, Limits, Network, Stdio};
+    use crate::rootfs::RootPath;
+    use crate::sys::mount::{Attributes, bind_path};
+
+    /// Makes a node of the kernel's memory in a sandbox on a host whose cgroups `change` has cut down, and opens it.
+    #[expect(clippy::print_stderr, reason = "a test says when it is skipped")]
+    fn open_memory(change: fn(&mut Cgroups)) -> Option<String> {
+        if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+            eprintln!("skipped: needs root and /bin/busybox");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("temporary directory");
+        for directory in ["bin", "dev", "proc", "sys"] {
+            fs::create_dir(folder.path().join(directory)).expect("made");
+        }
+        fs::copy("/bin/busybox", folder.path().join("bin/busybox")).expect("copied");
+        symlink("busybox", folder.path().join("bin/sh")).expect("linked");
+        let mut host = Host::look(&SandboxOptions::default()).expect("known");
+        change(&mut host.cgroups);
+        let sandbox = Sandbox::new(SandboxOptions::default());
+        sandbox.host.set(host).expect("not set yet");
+        let script =
+            "b=/bin/busybox; $b mknod /mem c 1 1 && $b mknod /null c 1 3 && $b head -c 1 /mem; echo x > /dev/null";
+        let process = Process {
+            root: bind_path(folder.path(), Attributes::empty()).expect("bound"),
+            args: ["/bin/sh", "-c", script].map(|arg| arg.as_bytes().to_vec()).to_vec(),
+            env: Vec::new(),
+            cwd: RootPath::root(),
+            user: Identity::default(),
+            mounts: Vec::new(),
+            network: Network::Host,
+            hostname: "h".into(),
+            security: Security::Sandbox,
+            no_new_privileges: false,
+            limits: Limits::default(),
+            stdio: Stdio::Captured,
+        };
+        let mut said = Vec::new();
+        let exit = sandbox.run(process, &mut |_, bytes| said.extend_from_slice(bytes), &CancelToken::new());
+        let said = String::from_utf8(said).expect("text");
+        assert_eq!(exit.expect("ran"), Exit::Code(0), "{said}");
+        Some(said)
+    }
+
+    #[test]
+    fn s6_devices_are_guarded_by_v1_where_v2_cannot() {
+        let Some(said) = open_memory(Cgroups::without_v2) else { return };
+        assert_eq!(said, "head: /mem: Operation not permitted\n");
+    }
+
+    #[test]
+    fn s6_devices_are_guarded_by_the_mount_where_there_is_no_cgroup() {
+        let Some(said) = open_memory(|cgroups| *cgroups = Cgroups::default()) else { return };
+        assert_eq!(said, "head: /mem: Permission denied\n");
+    }
 }

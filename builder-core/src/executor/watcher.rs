@@ -42,7 +42,7 @@ impl Watcher {
         let flags = SocketFlags::CLOEXEC;
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         let mut stack = Stack::new()?;
-        let pidfd = spawn_beside(&mut stack, theirs.as_raw_fd(), watch)?;
+        let (pidfd, _) = spawn_beside(&mut stack, 0, theirs.as_raw_fd(), watch)?;
         Ok(Self { socket: Some(socket), pidfd, _stack: stack })
     }
 

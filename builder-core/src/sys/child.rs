@@ -111,6 +111,13 @@ pub(crate) fn unshare_cgroup() -> io::Result<()> {
     result(returned.into()).map(drop)
 }
 
+/// Gives this process a mount namespace of its own.
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: a mount namespace changes nothing about memory or descriptors, unshare(2).
+    let returned = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    result(returned.into()).map(drop)
+}
+
 /// Starts a new, empty session keyring. See `keyctl(2)`.
 pub(crate) fn join_session_keyring() -> io::Result<()> {
     // SAFETY: a null name asks for an anonymous keyring, keyctl_join_session_keyring(3).

@@ -126,16 +126,22 @@ pub(crate) fn spawn<T: Sync>(
 ///
 /// # Errors
 /// As `clone(2)`.
-pub(crate) fn spawn_beside(stack: &mut Stack, argument: i32, run: fn(&i32) -> i32) -> io::Result<OwnedFd> {
+pub(crate) fn spawn_beside(
+    stack: &mut Stack,
+    namespaces: u64,
+    argument: i32,
+    run: fn(&i32) -> i32,
+) -> io::Result<(OwnedFd, u32)> {
     let kept: *mut i32 = stack.lowest().cast();
     // SAFETY: the lower end of the writable part, 16-aligned; the child works at the upper end.
     unsafe { kept.write(argument) };
     // SAFETY: initialised just now, and the caller keeps the stack until the child has ended.
     let argument = unsafe { &*kept };
     let blocked = BlockedSignals::block()?;
-    let started = start(&CloneOptions::default(), stack, 0, argument, run);
+    let options = CloneOptions { namespaces, ..CloneOptions::default() };
+    let started = start(&options, stack, 0, argument, run);
     drop(blocked);
-    Ok(started?.0)
+    started
 }
 
 /// What the child finds at the top of its stack.
