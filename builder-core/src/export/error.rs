@@ -1,7 +1,17 @@
-//! [`ParseOutputError`].
+//! [`ParseOutputError`] and [`ExportError`].
 
+use std::io;
+use std::path::PathBuf;
+
+use crate::cancel::Cancelled;
+use crate::content::ContentError;
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::oci::{ParsePlatformError, ParseReferenceError};
+use crate::layer::PackError;
+use crate::oci::{DiffId, ParsePlatformError, ParseReferenceError};
+use crate::registry::RegistryError;
+use crate::rootfs::RootPath;
+use crate::snapshot::SnapshotError;
+use crate::tree::TreeStoreError;
 
 /// The text of `--output` is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,5 +107,157 @@ impl Diagnostic for ParseOutputError {
             Self::NotAPair { .. } => Some("a value with a comma is written `\"key=a,b\"`".to_owned()),
             _ => None,
         }
+    }
+}
+
+/// The result of a build cannot be brought where it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file or directory of an output cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the image cannot be written into a directory.
+    #[error("cannot write `{name}` into {}", path.display())]
+    WriteFile {
+        /// The file, inside the image.
+        name: RootPath,
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Stdout {
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive was to be written over a directory.
+    #[error("{} is a directory", path.display())]
+    IsDirectory {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// Files were to be written into something else than a directory.
+    #[error("{} is not a directory", path.display())]
+    NotADirectory {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// Two outputs want standard output, or the caller has not supplied it.
+    #[error("{reason}")]
+    NoStdout {
+        /// Which of the two.
+        reason: &'static str,
+    },
+    /// An image cannot be pushed, because it has no name to push it under.
+    #[error("an image to be pushed needs a name")]
+    NoName,
+    /// An output takes one image and there are several.
+    #[error("output `{kind}` cannot hold images for {count} platforms")]
+    SeveralPlatforms {
+        /// The type of the output.
+        kind: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// The bytes of a layer are in no place that is known.
+    #[error("the files of layer {layer} (`{diff_id}`) are not in the store")]
+    LayerGone {
+        /// Number of the layer, the lowest is 0.
+        layer: usize,
+        /// Which one.
+        diff_id: DiffId,
+    },
+    /// A layer is not what the config says.
+    #[error("layer {layer} is damaged: its tar has digest `{actual}`, the image says `{expected}`")]
+    DiffId {
+        /// Number of the layer, the lowest is 0.
+        layer: usize,
+        /// What the config says.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// A layer cannot be packed.
+    #[error("cannot pack layer {layer}")]
+    Pack {
+        /// Number of the layer, the lowest is 0.
+        layer: usize,
+        /// Why.
+        source: PackError,
+    },
+    /// A compressed layer cannot be read.
+    #[error("cannot read layer {layer}")]
+    Read {
+        /// Number of the layer, the lowest is 0.
+        layer: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// An `index.json` that is there already cannot be understood.
+    #[error("{} is not an OCI image layout", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: crate::oci::ParseManifestError,
+    },
+    /// The store refuses.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The trees of the store cannot be used.
+    #[error(transparent)]
+    Tree(#[from] TreeStoreError),
+    /// The snapshots of the store cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A registry refuses.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The build was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl ExportError {
+    /// Whether it is the consequence of a cancelled build.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled(_)
+                | Self::Content(ContentError::Cancelled(_))
+                | Self::Registry(RegistryError::Cancelled(_))
+        )
+    }
+}
+
+impl Diagnostic for ExportError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Write { source, path } => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    let parent = path.parent()?;
+                    return Some(format!("make the directory {} first", parent.display()));
+                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
+                _ => return None,
+            },
+            Self::IsDirectory { .. } => "give the name of a file, or `tar=false` for an OCI layout in a directory",
+            Self::NotADirectory { .. } => "give the name of a directory, or `type=tar`",
+            Self::NoName => "add `-t NAME` or `name=NAME`",
+            Self::LayerGone { .. } | Self::DiffId { .. } => "build it again with `--no-cache`, or pull it again",
+            Self::Content(error) => return error.hint(),
+            Self::Snapshot(error) => return error.hint(),
+            Self::Pack { source, .. } => return source.hint(),
+            Self::Registry(error) => return error.hint(),
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }

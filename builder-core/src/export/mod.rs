@@ -1,12 +1,36 @@
 //! Where a built image goes: the local store, registries, archives, directories.
 //!
-//! [`Output`] says what is wanted; [`Output::parse`] reads it from the text of `--output`.
+//! [`Output`] says what is wanted; [`Output::parse`] reads it from the text of `--output`. [`export`] does it:
+//!
+//! 1. every image is assembled, its layers packed and compressed as far as an output needs them;
+//! 2. archives and directories are written beside their places;
+//! 3. images are pushed;
+//! 4. images get their records and names in the store;
+//! 5. what was written beside its place is moved there.
+//!
+//! So an output that fails leaves the others as they were, apart from what was pushed already. What is remembered
+//! saves work: diff ids by tree, blobs by diff id and compression, repositories by blob. Exporting the same image
+//! again reads no file of it, and writes nothing that is there.
 
+mod archive;
+mod atomic_file;
+mod context;
 mod error;
+mod layers;
+mod layout;
+mod local;
 mod output;
+mod packed;
 mod parse;
+mod push;
+mod root;
+mod run;
+mod store;
 
-pub use error::ParseOutputError;
+pub use context::{ExportContext, ExportImage};
+pub use error::{ExportError, ParseOutputError};
 pub use output::{
     Annotation, AnnotationLevel, Annotations, Destination, FilesFormat, ImageFormat, ImageOutput, LayoutOutput, Output,
 };
+pub use root::LayerFiles;
+pub use run::{Exported, export};

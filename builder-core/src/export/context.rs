@@ -1,0 +1,116 @@
+//! [`ExportContext`]: what exporting works with, and [`Progress`].
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use super::LayerFiles;
+use crate::cancel::CancelToken;
+use crate::content::{ContentStore, Database};
+use crate::image::UnassembledImage;
+use crate::oci::Descriptor;
+use crate::progress::{Event, Sink, TaskId};
+use crate::registry::Registry;
+use crate::snapshot::SnapshotStore;
+use crate::tree::TreeStore;
+
+/// The stores, the registries, and whom to tell about progress.
+#[derive(Clone, Copy)]
+pub struct ExportContext<'a> {
+    /// Blobs, images and tags.
+    pub content: &'a ContentStore,
+    /// Files of layers.
+    pub snapshots: &'a SnapshotStore,
+    /// Trees of layers.
+    pub trees: &'a TreeStore,
+    /// Registries.
+    pub registry: &'a Registry,
+    /// Ends everything early.
+    pub cancel: &'a CancelToken,
+    /// Receives events of `task`.
+    pub sink: &'a dyn Sink,
+    /// The task that exporting is.
+    pub task: TaskId,
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+    /// Standard output, for outputs that go there.
+    pub stdout: Option<&'a Mutex<dyn Write + Send + 'static>>,
+}
+
+/// An image to be exported.
+#[derive(Clone)]
+pub struct ExportImage {
+    /// The image.
+    pub image: UnassembledImage,
+    /// The files of all its layers, lowest first; needed only for outputs that [need files](super::Output::needs_files).
+    pub files: Vec<LayerFiles>,
+}
+
+impl fmt::Debug for ExportContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportContext")
+            .field("content", &self.content)
+            .field("task", &self.task)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ExportImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportImage").field("image", &self.image).finish_non_exhaustive()
+    }
+}
+
+impl ExportContext<'_> {
+    /// The database of the store.
+    pub(super) fn database(&self) -> &Database {
+        self.content.database()
+    }
+
+    /// Tells that something moved on.
+    pub(super) fn status(&self, id: impl Into<String>, current: u64, total: Option<u64>, finished: bool) {
+        let (task, at) = (self.task, SystemTime::now());
+        self.sink.event(Event::Status { task, id: id.into(), current, total, at, finished });
+    }
+
+    /// Tells that something was done at once.
+    pub(super) fn done(&self, id: impl Into<String>) {
+        self.status(id, 0, None, true);
+    }
+
+    /// Tells about the bytes of one blob; as often as a person can see.
+    pub(super) fn progress<'b>(&'b self, verb: &str, descriptor: &Descriptor) -> Progress<'b> {
+        let id = if verb.is_empty() { descriptor.digest.to_string() } else { format!("{verb} {}", descriptor.digest) };
+        Progress { context: self, id, total: descriptor.size, last: Mutex::new(None) }
+    }
+}
+
+/// Bytes of one thing that is on its way.
+pub(super) struct Progress<'a> {
+    context: &'a ExportContext<'a>,
+    id: String,
+    total: u64,
+    last: Mutex<Option<SystemTime>>,
+}
+
+/// Time between two events about the same thing, in milliseconds.
+const INTERVAL: u128 = 50;
+
+impl Progress<'_> {
+    /// Says how far it is, in bytes.
+    pub(super) fn at(&self, current: u64) {
+        let now = SystemTime::now();
+        let mut last = self.last.lock().expect("no holder of the lock panics");
+        let due = last.is_none_or(|last| now.duration_since(last).is_ok_and(|past| past.as_millis() >= INTERVAL));
+        if due {
+            *last = Some(now);
+            self.context.status(self.id.as_str(), current, Some(self.total), false);
+        }
+    }
+
+    /// Says that it arrived.
+    pub(super) fn finish(&self) {
+        self.context.status(self.id.as_str(), self.total, Some(self.total), true);
+    }
+}

@@ -1,0 +1,79 @@
+//! `type=image`: an image in the local store, with its names.
+
+use std::time::SystemTime;
+
+use super::layers::{Layers, fetch};
+use super::{ExportContext, ExportError};
+use crate::content::{ImageRecord, LayerRecord};
+use crate::image::Image;
+use crate::layer;
+use crate::oci::Reference;
+
+/// Puts an image into the store and gives it its names. What is there already is not written again.
+///
+/// Records and tags are written after what they name. Files of layers that were made here become snapshots, because
+/// the image must outlive the build context; blobs of base layers are fetched.
+pub(super) fn store(
+    context: &ExportContext<'_>,
+    layers: &Layers<'_>,
+    image: &Image,
+    names: &[Reference],
+) -> Result<(), ExportError> {
+    if !is_stored(context, image)? {
+        store_layers(context, layers)?;
+        context.content.put(&image.config_bytes)?;
+        context.database().put_image(&record(layers, image)?)?;
+    }
+    for name in names.iter().filter(|name| name.tag().is_some()) {
+        context.database().tag(name, &image.id)?;
+        context.done(format!("naming to {name}"));
+    }
+    Ok(())
+}
+
+/// Whether the record of this very image exists, and so everything that it names.
+fn is_stored(context: &ExportContext<'_>, image: &Image) -> Result<bool, ExportError> {
+    let known = context.database().image(&image.id)?.is_some();
+    Ok(known && context.content.has(image.id.digest())? == Some(image.config_bytes.len() as u64))
+}
+
+fn store_layers(context: &ExportContext<'_>, layers: &Layers<'_>) -> Result<(), ExportError> {
+    let mut missing = Vec::new();
+    for index in 0..layers.len() {
+        context.cancel.check()?;
+        if let Some((tree, files)) = layers.built(index) {
+            let id = context.trees.put(tree)?;
+            if !tree.is_empty() && context.snapshots.get_verified(tree)?.is_none() {
+                let active = context.snapshots.begin()?;
+                layer::materialise(tree, &**files, &active)
+                    .map_err(|source| ExportError::Pack { layer: index, source })?;
+                context.snapshots.commit(active, tree)?;
+            }
+            context.database().put_layer_tree(&layers.diff_id(index)?, id.as_bytes())?;
+        } else if let (Some(descriptor), Some(origin)) = (layers.pulled(index), layers.origin(index)) {
+            context.database().put_blob_source(&descriptor.digest, &origin.repository())?;
+            missing.push((descriptor.clone(), origin.clone()));
+        }
+    }
+    fetch(context, &missing)
+}
+
+fn record(layers: &Layers<'_>, image: &Image) -> Result<ImageRecord, ExportError> {
+    let mut records = Vec::with_capacity(layers.len());
+    for index in 0..layers.len() {
+        records.push(LayerRecord {
+            diff_id: layers.diff_id(index)?,
+            descriptor: layers.pulled(index).cloned(),
+            size: layers.size(index)?,
+        });
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(ImageRecord {
+        id: image.id.clone(),
+        created: i64::try_from(now).unwrap_or(i64::MAX),
+        size: records.iter().map(|layer| layer.size).sum(),
+        platform: image.config.platform(),
+        layers: records,
+        manifest: None,
+    })
+}
