@@ -209,14 +209,18 @@ pub enum Problem {
 impl Problem {
     fn hint(&self) -> Option<String> {
         let mean = |word: &str| format!("did you mean `{word}`?");
+        let nearest = |word: &str, known: &[&'static str]| {
+            // Comparing costs the product of the lengths, and no long word is near.
+            if word.len() > 64 { None } else { nearest(word, known.iter().copied()) }
+        };
         match self {
-            Self::UnknownInstruction(name) => nearest(&name.to_uppercase(), Keyword::NAMES.iter().copied()).map(mean),
-            Self::UnknownFlag { name, known } => match nearest(name, known.iter().copied()) {
+            Self::UnknownInstruction(name) => nearest(&name.to_uppercase(), Keyword::NAMES).map(mean),
+            Self::UnknownFlag { name, known } => match nearest(name, known) {
                 Some(flag) => Some(mean(&format!("--{flag}"))),
                 None if known.is_empty() => Some("this instruction has no flags".to_owned()),
                 None => Some(format!("its flags are --{}", known.join(", --"))),
             },
-            Self::FlagChoice { value, known, .. } => Some(match nearest(value, known.iter().copied()) {
+            Self::FlagChoice { value, known, .. } => Some(match nearest(value, known) {
                 Some(word) => mean(word),
                 None => format!("it takes {}", known.join(", ")),
             }),

@@ -20,15 +20,17 @@ impl<'a> Flags<'a> {
         many: &[&str],
         errors: &'a mut Vec<ParseError>,
     ) -> Self {
-        // Flags are few, but a hostile line may hold a million: each name is looked for in the short list only.
-        let mut seen = vec![false; known.len()];
+        // One bit for each known flag; no instruction has more than seven.
+        let mut seen = 0_u32;
         for flag in flags {
             let name = flag.name();
             let problem = match known.iter().position(|known| *known == name) {
                 None => Problem::UnknownFlag { name: name.to_owned(), known },
-                Some(index) if seen[index] && !many.contains(&name) => Problem::DuplicateFlag(name.to_owned()),
+                Some(index) if seen & (1 << index) != 0 && !many.contains(&name) => {
+                    Problem::DuplicateFlag(name.to_owned())
+                }
                 Some(index) => {
-                    seen[index] = true;
+                    seen |= 1 << index;
                     continue;
                 }
             };

@@ -1,5 +1,7 @@
 //! Finding heredocs: `[fd]<<[-]WORD` among the words of a line.
 
+use std::collections::HashMap;
+
 use super::expand::{ExpandError, delimiter_words, raw_words};
 use super::lines::Joined;
 use super::{Heredoc, Word};
@@ -60,15 +62,24 @@ pub(super) fn tokens(line: &Joined<'_>) -> Result<Vec<(Token, Span)>, ExpandErro
     Ok(found)
 }
 
-/// The heredoc that a word of `COPY` or `ADD` names, with the last body of that name; an empty one if there is none
-/// (the JSON form has no bodies).
-pub(super) fn resolve(word: &Word, heredocs: &[Heredoc]) -> Option<Heredoc> {
-    let token = parse_token(&word.text).ok().flatten()?;
-    let (content, body) = match heredocs.iter().rfind(|heredoc| heredoc.name == token.name) {
-        Some(heredoc) => (heredoc.content.clone(), heredoc.body),
-        None => (String::new(), Span::new(word.span.end, word.span.end)),
-    };
-    Some(token.with_body(content, word.span, body))
+/// The bodies of an instruction's heredocs by name; of two with one name the last counts.
+pub(super) struct Bodies<'a>(HashMap<&'a str, &'a Heredoc>);
+
+impl<'a> Bodies<'a> {
+    pub(super) fn new(heredocs: &'a [Heredoc]) -> Self {
+        Self(heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect())
+    }
+
+    /// The heredoc that a word of `COPY` or `ADD` names; an empty one if there is no such body (the JSON form has
+    /// none). `None` if the word is no heredoc.
+    pub(super) fn resolve(&self, word: &Word) -> Option<Heredoc> {
+        let token = parse_token(&word.text).ok().flatten()?;
+        let (content, body) = match self.0.get(token.name.as_str()) {
+            Some(heredoc) => (heredoc.content.clone(), heredoc.body),
+            None => (String::new(), Span::new(word.span.end, word.span.end)),
+        };
+        Some(token.with_body(content, word.span, body))
+    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl<'a> Iterator for Lines<'a> {
         if rest.is_empty() {
             return None;
         }
-        let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
+        let length = rest.bytes().position(|byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
         let full = &rest[..length];
         self.at += length;
         self.count += 1;
@@ -91,7 +91,16 @@ impl<'a> Joined<'a> {
     /// Appends a piece.
     pub(super) fn push(&mut self, piece: &str, source_at: usize) {
         self.more.push((self.text.len(), source_at));
-        self.text.to_mut().push_str(piece);
+        match &mut self.text {
+            Cow::Owned(text) => text.push_str(piece),
+            Cow::Borrowed(first) => {
+                // More lines are likely to follow.
+                let mut text = String::with_capacity(4 * (first.len() + piece.len()));
+                text.push_str(first);
+                text.push_str(piece);
+                self.text = Cow::Owned(text);
+            }
+        }
     }
 
     /// The joined text.

@@ -25,6 +25,7 @@ mod port;
 mod signal;
 mod syntax;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 mod words;
 

@@ -1,5 +1,7 @@
 //! [`Mount`]: the value of `RUN --mount=…`.
 
+use std::borrow::Cow;
+
 use super::expand::Lookup;
 use super::{Device, ExpandError, Expander, Word};
 use crate::diagnostic::{Diagnostic, Span, nearest};
@@ -374,7 +376,7 @@ pub(super) fn parse_device(value: &Word) -> Result<Device, String> {
     let fields = csv_fields(&value.text).ok_or("failed to parse csv devices")?;
     let mut device = Device { name: Word::new("", value.span), required: false };
     for field in fields {
-        let (key, text) = field.split_once('=').map_or((field.as_str(), None), |(key, text)| (key, Some(text)));
+        let (key, text) = field.split_once('=').map_or((&*field, None), |(key, text)| (key, Some(text)));
         match (key.to_ascii_lowercase().as_str(), text) {
             ("required", None) => device.required = true,
             ("required", Some(text)) => {
@@ -383,7 +385,7 @@ pub(super) fn parse_device(value: &Word) -> Result<Device, String> {
             }
             ("name", Some(_)) if !device.name.text.is_empty() => return Err("it has two names".to_owned()),
             ("name", Some(text)) => text.clone_into(&mut device.name.text),
-            _ if device.name.text.is_empty() => device.name.text.clone_from(&field),
+            _ if device.name.text.is_empty() => device.name.text = field.into_owned(),
             (_, None) => return Err(format!("field `{field}` must be a key=value pair")),
             (_, Some(_)) => return Err(format!("unexpected key `{key}`")),
         }
@@ -436,7 +438,7 @@ fn bytes(value: &str) -> Option<u64> {
 }
 
 /// The fields of one line of comma-separated values (RFC 4180). `None` if it is malformed or empty.
-fn csv_fields(text: &str) -> Option<Vec<String>> {
+fn csv_fields(text: &str) -> Option<Vec<Cow<'_, str>>> {
     let mut fields = Vec::new();
     let mut rest = text;
     if rest.is_empty() || rest.contains('\n') {
@@ -454,7 +456,7 @@ fn csv_fields(text: &str) -> Option<Vec<String>> {
                 field.push('"');
                 from = more;
             }
-            fields.push(field);
+            fields.push(Cow::Owned(field));
             match from.strip_prefix(',') {
                 Some(next) => rest = next,
                 None if from.is_empty() => return Some(fields),
@@ -465,7 +467,7 @@ fn csv_fields(text: &str) -> Option<Vec<String>> {
             if field.contains('"') {
                 return None;
             }
-            fields.push(field.to_owned());
+            fields.push(Cow::Borrowed(field));
             match next {
                 Some(next) => rest = next,
                 None => return Some(fields),

@@ -17,9 +17,9 @@ pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<Pars
     let before = errors.len();
     let kind = match node.keyword {
         Some(Keyword::Onbuild) => onbuild(&mut node, source, errors),
-        Some(keyword) => Parser { source, node: &node, errors }.kind(keyword),
+        Some(keyword) => Parser { source, node: &mut node, errors }.kind(keyword),
         None => {
-            let problem = Problem::UnknownInstruction(node.name.text.clone());
+            let problem = Problem::UnknownInstruction(clip(&node.name.text));
             errors.push(ParseError::new(source, node.name.span, problem));
             None
         }
@@ -27,14 +27,15 @@ pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<Pars
     if errors.len() > before {
         return None;
     }
-    let Node { name, flags, original, span, start_line, end_line, comments, .. } = node;
-    let original = original.trim().to_owned();
+    let Node { name, flags, mut original, span, start_line, end_line, comments, .. } = node;
+    // Nothing stands before the name; blanks may stand at the end.
+    original.truncate(original.trim_end().len());
     Some(Instruction { span, name, flags, kind: kind?, original, start_line, end_line, comments })
 }
 
 struct Parser<'a> {
     source: &'a Source,
-    node: &'a Node,
+    node: &'a mut Node,
     errors: &'a mut Vec<ParseError>,
 }
 
@@ -91,29 +92,44 @@ impl Parser<'_> {
         }
     }
 
+    /// The words, in either form, moved out.
+    fn take_words(&mut self) -> Vec<Word> {
+        match &mut self.node.args {
+            Args::Words(words) | Args::Json(words) => std::mem::take(words),
+            Args::Pairs(_) | Args::Health { .. } | Args::Child(_) => Vec::new(),
+        }
+    }
+
     fn one(&mut self, name: &'static str) -> Option<Word> {
         self.no_flags();
-        match self.words() {
-            [word] => Some(word.clone()),
+        match self.words().len() {
+            1 => self.take_words().pop(),
             _ => self.fail_whole(Problem::ExactlyOne(name)),
         }
     }
 
     fn command(&mut self) -> CommandLine {
         self.no_flags();
-        command_line(&self.node.args)
+        self.command_line()
+    }
+
+    fn command_line(&mut self) -> CommandLine {
+        let is_json = self.node.is_json();
+        let mut words = self.take_words().into_iter().map(|word| word.text);
+        if is_json { CommandLine::Exec(words.collect()) } else { CommandLine::Shell(words.next().unwrap_or_default()) }
     }
 
     fn pairs(&mut self, name: &'static str) -> Option<Vec<KeyValue>> {
         self.no_flags();
-        let Args::Pairs(pairs) = &self.node.args else { return None };
+        let Args::Pairs(pairs) = &mut self.node.args else { return None };
+        let pairs = std::mem::take(pairs);
         if pairs.is_empty() {
             return self.fail_whole(Problem::AtLeastOne(name));
         }
         if let Some(blank) = pairs.iter().find(|pair| pair.key.text.is_empty()) {
             return self.fail(Problem::BlankName(name), blank.key.span.to(blank.value.span));
         }
-        Some(pairs.clone())
+        Some(pairs)
     }
 
     fn arg(&mut self) -> Option<Vec<ArgDeclaration>> {
@@ -135,9 +151,10 @@ impl Parser<'_> {
     fn from(&mut self) -> Option<From> {
         let platform = self.flags(&["platform"], &[]).text("platform");
         let (image, stage) = match self.words() {
-            [image] => (image.clone(), None),
-            [image, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => {
-                (image.clone(), Some((keyword.clone(), name.clone())))
+            [_] => (self.take_words().pop()?, None),
+            [_, keyword, _] if keyword.text.eq_ignore_ascii_case("as") => {
+                let [image, keyword, name] = <[Word; 3]>::try_from(self.take_words()).ok()?;
+                (image, Some((keyword, name)))
             }
             _ => return self.fail_whole(Problem::FromArguments),
         };
@@ -147,7 +164,7 @@ impl Parser<'_> {
                 let name = written.text.to_lowercase();
                 let valid = |ch: char| ch.is_ascii_lowercase() || ch.is_ascii_digit() || "-_.".contains(ch);
                 if !name.starts_with(|ch: char| ch.is_ascii_lowercase()) || !name.chars().all(valid) {
-                    return self.fail(Problem::StageName(written.text), written.span);
+                    return self.fail(Problem::StageName(clip(&written.text)), written.span);
                 }
                 Some(StageName { name, written, keyword })
             }
@@ -169,7 +186,8 @@ impl Parser<'_> {
         }
         let devices = devices.iter().filter_map(|word| self.device(word)).collect();
         let command = self.run_command()?;
-        Some(Run { command, mounts, network, security, devices, heredocs: self.node.heredocs.clone() })
+        let heredocs = std::mem::take(&mut self.node.heredocs);
+        Some(Run { command, mounts, network, security, devices, heredocs })
     }
 
     fn device(&mut self, word: &Word) -> Option<Device> {
@@ -180,8 +198,10 @@ impl Parser<'_> {
     }
 
     fn run_command(&mut self) -> Option<RunCommand> {
-        let text = match command_line(&self.node.args) {
-            CommandLine::Exec(words) if words.is_empty() => return self.fail_whole(Problem::AtLeastOne("RUN")),
+        if self.node.is_json() && self.words().is_empty() {
+            return self.fail_whole(Problem::AtLeastOne("RUN"));
+        }
+        let text = match self.command_line() {
             CommandLine::Exec(words) => return Some(RunCommand::Exec(words)),
             CommandLine::Shell(text) => text,
         };
@@ -228,19 +248,20 @@ impl Parser<'_> {
     }
 
     fn sources(&mut self, name: &'static str) -> Option<(Vec<CopySource>, Word)> {
-        let (destination, sources) = match self.words() {
-            [sources @ .., destination] if !sources.is_empty() => (destination, sources),
-            _ => return self.fail_whole(Problem::NoDestination(name)),
-        };
+        if self.words().len() < 2 {
+            return self.fail_whole(Problem::NoDestination(name));
+        }
+        let mut sources = self.take_words();
+        let destination = sources.pop()?;
         if heredoc::parse_token(&destination.text).ok().flatten().is_some() {
             return self.fail(Problem::HeredocDestination(name), destination.span);
         }
-        let heredocs = &self.node.heredocs;
-        let resolve = |word: &Word| match heredoc::resolve(word, heredocs) {
+        let bodies = heredoc::Bodies::new(&self.node.heredocs);
+        let resolve = |word: Word| match bodies.resolve(&word) {
             Some(heredoc) => CopySource::Heredoc(heredoc),
-            None => CopySource::Path(word.clone()),
+            None => CopySource::Path(word),
         };
-        Some((sources.iter().map(resolve).collect(), destination.clone()))
+        Some((sources.into_iter().map(resolve).collect(), destination))
     }
 
     fn stopsignal(&mut self) -> Option<Word> {
@@ -256,7 +277,7 @@ impl Parser<'_> {
         if self.words().is_empty() {
             return self.fail_whole(Problem::AtLeastOne("EXPOSE"));
         }
-        let ports = self.words().to_vec();
+        let ports = self.take_words();
         for port in ports.iter().filter(|port| is_literal(&port.text)) {
             if let Err(error) = parse_ports(&port.text) {
                 self.fail::<()>(Problem::Port(error), port.span);
@@ -270,8 +291,8 @@ impl Parser<'_> {
         if self.words().is_empty() {
             return self.fail_whole(Problem::AtLeastOne("VOLUME"));
         }
-        let trim = |word: &Word| Word::new(word.text.trim(), word.span);
-        let paths: Vec<_> = self.words().iter().map(trim).collect();
+        let trim = |word: Word| Word::new(word.text.trim(), word.span);
+        let paths: Vec<_> = self.take_words().into_iter().map(trim).collect();
         match paths.iter().find(|path| path.text.is_empty()) {
             Some(empty) => self.fail(Problem::EmptyVolume, empty.span),
             None => Some(paths),
@@ -280,11 +301,13 @@ impl Parser<'_> {
 
     fn shell(&mut self) -> Option<Vec<String>> {
         self.no_flags();
-        match command_line(&self.node.args) {
-            CommandLine::Exec(words) if !words.is_empty() => Some(words),
-            CommandLine::Shell(text) if !text.is_empty() => self.fail_whole(Problem::ShellNotJson),
-            _ => self.fail_whole(Problem::AtLeastOne("SHELL")),
+        if self.words().is_empty() {
+            return self.fail_whole(Problem::AtLeastOne("SHELL"));
         }
+        if !self.node.is_json() {
+            return self.fail_whole(Problem::ShellNotJson);
+        }
+        Some(self.take_words().into_iter().map(|word| word.text).collect())
     }
 
     fn healthcheck(&mut self) -> Option<Healthcheck> {
@@ -293,7 +316,8 @@ impl Parser<'_> {
         let retries = flags.text("retries");
         let [interval, timeout, start_period, start_interval] = times.map(|word| self.duration(&word?));
         let retries = retries.and_then(|word| self.retries(&word));
-        let Args::Health { kind, command, json } = &self.node.args else {
+        let args = std::mem::replace(&mut self.node.args, Args::Words(Vec::new()));
+        let Args::Health { kind, command, json } = args else {
             return self.fail_whole(Problem::AtLeastOne("HEALTHCHECK"));
         };
         match kind.text.to_ascii_uppercase().as_str() {
@@ -304,14 +328,14 @@ impl Parser<'_> {
             "CMD" => {
                 let command = match (json, command) {
                     (Some(words), _) if !words.is_empty() => {
-                        CommandLine::Exec(words.iter().map(|word| word.text.clone()).collect())
+                        CommandLine::Exec(words.into_iter().map(|word| word.text).collect())
                     }
-                    (None, Some(command)) => CommandLine::Shell(command.text.clone()),
+                    (None, Some(command)) => CommandLine::Shell(command.text),
                     _ => return self.fail(Problem::HealthCommand, kind.span),
                 };
                 Some(Healthcheck::Command(Probe { command, interval, timeout, start_period, start_interval, retries }))
             }
-            _ => self.fail(Problem::HealthType(kind.text.clone()), kind.span),
+            _ => self.fail(Problem::HealthType(kind.text), kind.span),
         }
     }
 
@@ -379,12 +403,11 @@ fn with_bodies(mut text: String, heredocs: &[Heredoc]) -> String {
     text
 }
 
-fn command_line(args: &Args) -> CommandLine {
-    let texts = |words: &[Word]| words.iter().map(|word| word.text.clone()).collect();
-    match args {
-        Args::Json(words) => CommandLine::Exec(texts(words)),
-        Args::Words(words) => CommandLine::Shell(words.first().map(|word| word.text.clone()).unwrap_or_default()),
-        Args::Pairs(_) | Args::Health { .. } | Args::Child(_) => CommandLine::Shell(String::new()),
+/// The beginning of a word that is shown in a message.
+fn clip(word: &str) -> String {
+    match word.char_indices().nth(64) {
+        Some((at, _)) => format!("{}…", &word[..at]),
+        None => word.to_owned(),
     }
 }
 

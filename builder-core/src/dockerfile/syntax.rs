@@ -193,7 +193,7 @@ impl Reader<'_> {
                 return;
             }
         };
-        if node.takes_heredocs() && joined.text().contains("<<") {
+        if node.takes_heredocs() && joined.text().as_bytes().windows(2).any(|pair| pair == b"<<") {
             match heredoc::tokens(&joined) {
                 Ok(tokens) => {
                     for (token, span) in tokens {

@@ -13,9 +13,13 @@ pub(super) struct Piece {
 /// What separates words: BuildKit's class, which is narrower than what it trims.
 pub(super) const BLANKS: [char; 5] = ['\t', '\u{b}', '\u{c}', '\r', ' '];
 
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0xb | 0xc | b'\r' | b' ')
+}
+
 /// Splits at the first run of blanks.
 pub(super) fn split_first(text: &str) -> (&str, Option<&str>) {
-    match text.find(BLANKS) {
+    match text.bytes().position(is_blank) {
         Some(at) => (&text[..at], Some(text[at..].trim_start_matches(BLANKS))),
         None => (text, None),
     }
@@ -23,14 +27,15 @@ pub(super) fn split_first(text: &str) -> (&str, Option<&str>) {
 
 /// Words between blanks; quotes mean nothing.
 pub(super) fn split_blanks(text: &str, base: usize) -> Vec<Piece> {
+    let bytes = text.as_bytes();
     let mut pieces = Vec::new();
     let mut at = 0;
-    while at < text.len() {
-        let length = text[at..].find(BLANKS).unwrap_or(text.len() - at);
+    while at < bytes.len() {
+        let length = bytes[at..].iter().position(|byte| is_blank(*byte)).unwrap_or(bytes.len() - at);
         let word = &text[at..at + length];
         pieces.push(Piece { text: word.to_owned(), start: base + at, end: base + at + length });
         at += length;
-        at += text[at..].len() - text[at..].trim_start_matches(BLANKS).len();
+        at += bytes[at..].iter().take_while(|byte| is_blank(**byte)).count();
     }
     pieces
 }
@@ -47,24 +52,7 @@ pub(super) fn flags(text: &str, escape: char, base: usize) -> (Vec<Piece>, usize
             return (found, at);
         }
         let start = at;
-        let mut word = String::new();
-        let mut quote = None;
-        let mut chars = text[at..].char_indices();
-        let mut end = text.len();
-        while let Some((offset, ch)) = chars.next() {
-            if quote.is_none() && ch.is_whitespace() {
-                end = start + offset;
-                break;
-            } else if quote == Some(ch) {
-                quote = None;
-            } else if quote.is_none() && (ch == '\'' || ch == '"') {
-                quote = Some(ch);
-            } else if ch == escape {
-                word.extend(chars.next().map(|(_, next)| next));
-            } else {
-                word.push(ch);
-            }
-        }
+        let (word, end) = flag(text, start, escape);
         at = end;
         if word == "--" {
             return (found, at);
@@ -73,21 +61,51 @@ pub(super) fn flags(text: &str, escape: char, base: usize) -> (Vec<Piece>, usize
     }
 }
 
+/// One flag, and the offset behind it.
+fn flag(text: &str, start: usize, escape: char) -> (String, usize) {
+    let mut word = String::new();
+    let mut quote = None;
+    let mut chars = text[start..].char_indices();
+    // Where the part begins that is copied as it is.
+    let mut copied = start;
+    while let Some((offset, ch)) = chars.next() {
+        let at = start + offset;
+        if quote.is_none() && ch.is_whitespace() {
+            word.push_str(&text[copied..at]);
+            return (word, at);
+        }
+        let is_quote = quote == Some(ch) || (quote.is_none() && (ch == '\'' || ch == '"'));
+        if is_quote {
+            quote = if quote.is_none() { Some(ch) } else { None };
+        }
+        if is_quote || ch == escape {
+            word.push_str(&text[copied..at]);
+            copied = at + 1;
+            if !is_quote {
+                chars.next();
+            }
+        }
+    }
+    word.push_str(&text[copied..]);
+    (word, text.len())
+}
+
 /// Words as `ENV`, `LABEL` and `ARG` see them: quotes and escapes group but stay.
 pub(super) fn quoted_words(text: &str, escape: char, base: usize) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    let mut chars = text.char_indices().peekable();
-    while let Some((start, first)) = chars.peek().copied() {
+    let mut chars = text.char_indices();
+    while let Some((start, first)) = chars.clone().next() {
         if first.is_whitespace() {
             chars.next();
             continue;
         }
-        let mut word = String::new();
         let mut quote = None;
+        // At the very end an escape character disappears.
         let mut end = text.len();
+        let mut word_end = end;
         while let Some((at, ch)) = chars.next() {
             if quote.is_none() && ch.is_whitespace() {
-                end = at;
+                (end, word_end) = (at, at);
                 break;
             }
             if quote.is_none() && (ch == '\'' || ch == '"') {
@@ -96,17 +114,12 @@ pub(super) fn quoted_words(text: &str, escape: char, base: usize) -> Vec<Piece> 
                 quote = None;
             }
             // Nothing can be escaped in single quotes.
-            if ch == escape && quote != Some('\'') {
-                // At the very end it disappears.
-                let Some((_, next)) = chars.next() else { break };
-                word.push(ch);
-                word.push(next);
-            } else {
-                word.push(ch);
+            if ch == escape && quote != Some('\'') && chars.next().is_none() {
+                word_end = at;
             }
         }
-        if !word.is_empty() {
-            pieces.push(Piece { text: word, start: base + start, end: base + end });
+        if start < word_end {
+            pieces.push(Piece { text: text[start..word_end].to_owned(), start: base + start, end: base + end });
         }
     }
     pieces
@@ -165,11 +178,16 @@ fn json_strings(text: &str, base: usize) -> Option<Vec<Piece>> {
 
 /// One JSON string at an offset, decoded, and the offset behind it. Half surrogates become U+FFFD, as in Go.
 fn json_string(text: &str, at: usize) -> Option<(String, usize)> {
-    let mut result = String::new();
-    let mut chars = text[at..].strip_prefix('"')?.char_indices();
+    let body = text[at..].strip_prefix('"')?;
+    let plain = body.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+    let mut result = body[..plain].to_owned();
+    if body.as_bytes()[plain] == b'"' {
+        return Some((result, at + 1 + plain + 1));
+    }
+    let mut chars = body[plain..].char_indices();
     while let Some((offset, ch)) = chars.next() {
         match ch {
-            '"' => return Some((result, at + 1 + offset + 1)),
+            '"' => return Some((result, at + 1 + plain + offset + 1)),
             '\\' => match chars.next()?.1 {
                 'b' => result.push('\u{8}'),
                 'f' => result.push('\u{c}'),

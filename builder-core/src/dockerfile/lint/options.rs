@@ -81,15 +81,20 @@ impl Options {
     /// The warnings that remain, in line order: those of rules that apply to the file and to the instruction that
     /// they are about.
     pub fn filter(&self, file: &Dockerfile, mut warnings: Vec<LintWarning>) -> Vec<LintWarning> {
+        warnings.sort_by_key(|warning| (warning.line, warning.span));
+        // The options of the instruction that the warning before this one was about.
+        let mut last: Option<(usize, Option<Self>)> = None;
         warnings.retain(|warning| {
             let index = file.instructions.partition_point(|instruction| instruction.span.end <= warning.span.start);
-            let comments = file.instructions.get(index).map_or(&[][..], |instruction| &instruction.comments);
-            match check_in_comments(comments).and_then(|check| Self::parse(&check.text).ok()) {
-                Some(own) => self.merged(own).applies(warning.rule),
-                None => self.applies(warning.rule),
+            if last.as_ref().is_none_or(|(last, _)| *last != index) {
+                let comments = file.instructions.get(index).map_or(&[][..], |instruction| &instruction.comments);
+                let check = check_in_comments(comments);
+                let own = check.and_then(|check| Self::parse(&check.text).ok()).map(|own| self.merged(own));
+                last = Some((index, own));
             }
+            let own = last.as_ref().and_then(|(_, own)| own.as_ref());
+            own.unwrap_or(self).applies(warning.rule)
         });
-        warnings.sort_by_key(|warning| warning.line);
         warnings
     }
 }
