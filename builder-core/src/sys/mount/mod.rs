@@ -9,6 +9,8 @@
 //! open_tree(path, OPEN_TREE_CLONE) ─────────────────────────────────────────────► OwnedFd
 //! ```
 
+mod legacy;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -175,9 +177,9 @@ const LAYERS_AT_ONCE: usize = 450;
 
 /// Makes an overlay, detached.
 ///
-/// Layers are passed as descriptors (Linux 6.13), else as `/proc/self/fd/N` through `lowerdir+` (6.5), else all in one
-/// `lowerdir` string, which holds about 14 (the new mount API cuts strings at 256 bytes). A single lower directory
-/// without an upper one gives a read-only bind mount, because overlayfs refuses that.
+/// Layers are passed as descriptors (Linux 6.13), else as `/proc/self/fd/N` through `lowerdir+` (6.5), else through
+/// `mount(2)`, which takes some 220 of them. A single lower directory without an upper one gives a read-only bind
+/// mount, because overlayfs refuses that.
 ///
 /// # Errors
 /// `EINVAL` when the kernel cannot stack so many layers, or file systems that cannot be stacked; `ENODEV` without
@@ -194,7 +196,11 @@ pub fn overlay(overlay: &Overlay<'_>) -> io::Result<OwnedFd> {
     match (lowers, &overlay.upper) {
         ([], _) => Err(Errno::INVAL.into()),
         ([only], None) => bind(only, overlay.attributes | MountAttrFlags::MOUNT_ATTR_RDONLY),
-        _ => Ok(stack(overlay)?),
+        _ => match stack(overlay) {
+            // What an overlayfs that does not know `lowerdir+` says, sooner or later.
+            Err(Errno::INVAL) => legacy::stack(overlay),
+            other => Ok(other?),
+        },
     }
 }
 
@@ -209,17 +215,9 @@ fn stack(overlay: &Overlay<'_>) -> Result<OwnedFd, Errno> {
             fsconfig_set_flag(&context, c"volatile")?;
         }
     }
-    let mut added = Ok(());
-    for (at, lower) in overlay.lowers.iter().enumerate() {
-        added = set_directory(&context, c"lowerdir+", *lower);
-        match added {
-            Err(Errno::INVAL) if at == 0 => added = set_all_lowers(&context, overlay.lowers),
-            _ if added.is_ok() => continue,
-            _ => {}
-        }
-        break;
+    for lower in overlay.lowers {
+        set_directory(&context, c"lowerdir+", *lower)?;
     }
-    added?;
     if overlay.userxattr {
         fsconfig_set_flag(&context, c"userxattr")?;
     }
@@ -240,12 +238,6 @@ fn set_directory(context: &OwnedFd, key: &std::ffi::CStr, directory: BorrowedFd<
         }
         other => other,
     }
-}
-
-/// Before Linux 6.5: every layer in one string.
-fn set_all_lowers(context: &OwnedFd, lowers: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let paths: Vec<String> = lowers.iter().map(|lower| format!("/proc/self/fd/{}", lower.as_raw_fd())).collect();
-    fsconfig_set_string(context, c"lowerdir", paths.join(":"))
 }
 
 /// Attaches a detached mount on top of `target`, a directory or file opened with `O_PATH`. Only for a process in a mount

@@ -42,7 +42,7 @@ fn layers(folder: &Path, count: usize) -> Vec<OwnedFd> {
         .collect()
 }
 
-fn check_overlay(count: usize) {
+fn check_overlay(count: usize, make: fn(&Overlay<'_>) -> io::Result<OwnedFd>) {
     if !can_mount() {
         return;
     }
@@ -56,7 +56,7 @@ fn check_overlay(count: usize) {
     let before = fs::read_to_string("/proc/self/mountinfo").expect("readable");
     let upper = Upper { directory: directory.as_fd(), work: work.as_fd(), volatile: true };
     let options = Overlay { lowers: &lowers, upper: Some(upper), userxattr: false, attributes: Attributes::empty() };
-    let mount = overlay(&options).expect("overlay mounts");
+    let mount = make(&options).expect("overlay mounts");
     assert_eq!(read(&mount, "top").expect("read"), (count - 1).to_string(), "the uppermost layer wins");
     assert_eq!(read(&mount, "only-0").expect("read"), "x");
     drop(openat(&mount, "new", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o644)).expect("written"));
@@ -71,17 +71,22 @@ fn check_overlay(count: usize) {
 
 #[test]
 fn one_layer_and_an_upper_directory() {
-    check_overlay(1);
+    check_overlay(1, overlay);
 }
 
 #[test]
 fn two_layers() {
-    check_overlay(2);
+    check_overlay(2, overlay);
 }
 
 #[test]
 fn six_hundred_layers() {
-    check_overlay(600);
+    check_overlay(600, overlay);
+}
+
+#[test]
+fn a_hundred_layers_before_linux_6_5() {
+    check_overlay(100, legacy::stack);
 }
 
 #[test]
