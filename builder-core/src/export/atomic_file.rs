@@ -7,6 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::ExportError;
 
+/// Writes a file that appears complete or not at all. `work` gets the file, and what makes an error of one.
+pub(crate) fn write_file(
+    path: &Path,
+    work: impl FnOnce(&mut dyn Write, &dyn Fn(io::Error) -> ExportError) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let mut file = AtomicFile::create(path)?;
+    work(&mut file, &|source| ExportError::Write { path: path.to_owned(), source })?;
+    file.commit()
+}
+
 /// A file that is being written beside the place where it will be (invariant C-10).
 #[derive(Debug)]
 pub(super) struct AtomicFile {

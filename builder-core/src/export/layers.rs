@@ -23,7 +23,7 @@ const FORMAT: &str = "1";
 const FETCHES: usize = 4;
 
 /// The layers of an image.
-pub(super) struct Layers<'a> {
+pub(crate) struct Layers<'a> {
     context: &'a ExportContext<'a>,
     all: Vec<Layer<'a>>,
     /// Keep the blobs that are made in the store, because an archive will want them again.
@@ -43,16 +43,16 @@ struct Layer<'a> {
 
 /// A layer as a blob.
 #[derive(Debug, Clone)]
-pub(super) struct LayerBlob {
+pub(crate) struct LayerBlob {
     /// The blob.
-    pub(super) descriptor: Descriptor,
+    pub(crate) descriptor: Descriptor,
     /// Where its bytes are.
-    pub(super) place: Place,
+    pub(crate) place: Place,
 }
 
 /// Where the bytes of a blob are.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In the content store.
     Store,
     /// In a file that goes away with the last of its users.
@@ -65,14 +65,14 @@ pub(super) enum Place {
 
 /// Whether the bytes of a blob are wanted, or just what they would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+pub(crate) enum Want {
     Bytes,
     Descriptor,
 }
 
 impl<'a> Layers<'a> {
     /// The layers of `image`; no file of a new one is younger than `epoch`, seconds since 1970.
-    pub(super) fn new(
+    pub(crate) fn new(
         context: &'a ExportContext<'a>,
         image: &'a UnassembledImage,
         epoch: Option<i64>,
@@ -96,12 +96,12 @@ impl<'a> Layers<'a> {
         Self { context, all: layers.collect(), keep, packed: Mutex::default() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// The tree of a layer that was made here, and what opens its files.
-    pub(super) fn built(&self, index: usize) -> Option<(&Tree, &Arc<dyn Files + Send + Sync>)> {
+    pub(crate) fn built(&self, index: usize) -> Option<(&Tree, &Arc<dyn Files + Send + Sync>)> {
         match (&self.all[index].source.source, &self.all[index].tree) {
             (LayerSource::Tree { files, .. }, Some(tree)) => Some((tree, files)),
             _ => None,
@@ -109,7 +109,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The blob of a layer as it was pulled.
-    pub(super) fn pulled(&self, index: usize) -> Option<&Descriptor> {
+    pub(crate) fn pulled(&self, index: usize) -> Option<&Descriptor> {
         match &self.all[index].source.source {
             LayerSource::Stored { descriptor, .. } => descriptor.as_ref(),
             LayerSource::Tree { .. } => None,
@@ -117,7 +117,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Where a layer came from.
-    pub(super) fn origin(&self, index: usize) -> Option<&Reference> {
+    pub(crate) fn origin(&self, index: usize) -> Option<&Reference> {
         match &self.all[index].source.source {
             LayerSource::Stored { origin, .. } => origin.as_ref(),
             LayerSource::Tree { .. } => None,
@@ -125,11 +125,11 @@ impl<'a> Layers<'a> {
     }
 
     /// All diff ids, lowest first; files are read only for layers that were never packed.
-    pub(super) fn diff_ids(&self) -> Result<Vec<DiffId>, ExportError> {
+    pub(crate) fn diff_ids(&self) -> Result<Vec<DiffId>, ExportError> {
         (0..self.all.len()).map(|index| self.diff_id(index)).collect()
     }
 
-    pub(super) fn diff_id(&self, index: usize) -> Result<DiffId, ExportError> {
+    pub(crate) fn diff_id(&self, index: usize) -> Result<DiffId, ExportError> {
         if let Some(known) = self.known_diff_id(index)? {
             return Ok(known);
         }
@@ -170,7 +170,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Length of the files of a layer together, in bytes, as far as it is known.
-    pub(super) fn size(&self, index: usize) -> Result<u64, ExportError> {
+    pub(crate) fn size(&self, index: usize) -> Result<u64, ExportError> {
         if let Some(tree) = &self.all[index].tree {
             return Ok(tree.content_size());
         }
@@ -181,7 +181,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The layer as a blob in a format.
-    pub(super) fn blob(&self, index: usize, format: &ImageFormat, want: Want) -> Result<LayerBlob, ExportError> {
+    pub(crate) fn blob(&self, index: usize, format: &ImageFormat, want: Want) -> Result<LayerBlob, ExportError> {
         if let Some(descriptor) = self.pulled(index) {
             let fits = descriptor.media_type.kind() == MediaKind::Layer(format.compression);
             if fits || !format.force_compression || !descriptor.urls.is_empty() {
@@ -295,7 +295,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The tree of a layer that existed before, if it was ever unpacked or built here.
-    pub(super) fn stored_tree(&self, index: usize) -> Result<Option<Tree>, ExportError> {
+    pub(crate) fn stored_tree(&self, index: usize) -> Result<Option<Tree>, ExportError> {
         let Some(diff_id) = self.all[index].diff_id.get() else { return Ok(None) };
         stored_tree(self.context, diff_id)
     }
@@ -329,7 +329,7 @@ impl LayerBlob {
     }
 
     /// Opens the bytes from their beginning, if they are on this machine.
-    pub(super) fn open(&self, context: &ExportContext<'_>) -> Result<Box<dyn Read + Send>, ExportError> {
+    pub(crate) fn open(&self, context: &ExportContext<'_>) -> Result<Box<dyn Read + Send>, ExportError> {
         match &self.place {
             Place::Store => Ok(Box::new(context.content.open_blob(&self.descriptor.digest)?)),
             Place::Temporary(writer) => Ok(Box::new(writer.lock().unwrap_or_else(PoisonError::into_inner).reopen()?)),
@@ -350,36 +350,55 @@ pub(crate) fn stored_tree(context: &ExportContext<'_>, diff_id: &DiffId) -> Resu
 }
 
 /// Fetches blobs that are not in the store, several at a time.
-pub(super) fn fetch(context: &ExportContext<'_>, blobs: &[(Descriptor, Reference)]) -> Result<(), ExportError> {
+pub(crate) fn fetch(context: &ExportContext<'_>, blobs: &[(Descriptor, Reference)]) -> Result<(), ExportError> {
     let mut missing = Vec::new();
-    for (descriptor, origin) in blobs {
-        if context.content.has(&descriptor.digest)?.is_none() {
-            missing.push((descriptor, origin));
+    for blob in blobs {
+        if context.content.has(&blob.0.digest)?.is_none() {
+            missing.push(blob.clone());
         }
     }
+    if missing.is_empty() { Ok(()) } else { fetch_and(context, &missing, &|_| Ok(())) }
+}
+
+/// Fetches blobs that are not in the store, several at a time; `then` is called with the number of each that came.
+pub(crate) fn fetch_and<E: From<ExportError> + Send>(
+    context: &ExportContext<'_>,
+    blobs: &[(Descriptor, Reference)],
+    then: &(dyn Fn(usize) -> Result<(), E> + Sync),
+) -> Result<(), E> {
     let next = AtomicUsize::new(0);
-    let failure: Mutex<Option<ExportError>> = Mutex::new(None);
+    let failure: Mutex<Option<E>> = Mutex::new(None);
     let stop = context.cancel.child();
-    let work = || {
-        while let Some((descriptor, origin)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+    let one = |index: usize| -> Result<(), E> {
+        let (descriptor, origin) = &blobs[index];
+        if context.content.has(&descriptor.digest).map_err(ExportError::from)?.is_none() {
             let progress = context.progress("", descriptor);
-            let result = context.registry.fetch_blob(origin, descriptor, context.content, &|at| progress.at(at), &stop);
-            match result {
-                Ok(()) => progress.finish(),
-                Err(error) => {
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
-                    stop.cancel();
-                }
+            let fetched =
+                context.registry.fetch_blob(origin, descriptor, context.content, &|at| progress.at(at), &stop);
+            fetched.map_err(ExportError::from)?;
+            progress.finish();
+        }
+        then(index)
+    };
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= blobs.len() || stop.is_cancelled() {
+                return;
+            }
+            if let Err(error) = one(index) {
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                stop.cancel();
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..missing.len().min(FETCHES) {
+        for _ in 1..blobs.len().min(FETCHES) {
             scope.spawn(work);
         }
         work();
     });
-    context.cancel.check()?;
+    context.cancel.check().map_err(ExportError::from)?;
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 

@@ -16,17 +16,18 @@ mod archive;
 mod atomic_file;
 mod context;
 mod error;
-mod layers;
-mod layout;
+pub(crate) mod layers;
+pub(crate) mod layout;
 mod local;
 mod output;
-mod packed;
+pub(crate) mod packed;
 mod parse;
-mod push;
+pub(crate) mod push;
 mod root;
 mod run;
 mod store;
 
+pub(crate) use atomic_file::write_file;
 pub use context::{ExportContext, ExportImage};
 pub use error::{ExportError, ParseOutputError};
 pub use output::{

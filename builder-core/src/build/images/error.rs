@@ -1,8 +1,11 @@
 //! [`ImageError`].
 
+use std::io;
+
 use crate::content::ContentError;
 use crate::diagnostic::Diagnostic;
-use crate::oci::{ImageId, ParseManifestError, Reference};
+use crate::export::ExportError;
+use crate::oci::{DiffId, ImageId, ParseManifestError, Reference};
 
 /// A command on images cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +44,63 @@ pub enum ImageError {
         /// Why.
         source: ParseManifestError,
     },
+    /// An image contradicts itself.
+    #[error("image `{image}` is malformed: {reason}")]
+    Malformed {
+        /// What was asked for.
+        image: String,
+        /// How.
+        reason: String,
+    },
+    /// A layer is not the one that the config names.
+    #[error(
+        "layer {layer} of image `{image}` is not the right one: its tar has digest `{actual}`, its config says `{expected}`"
+    )]
+    DiffId {
+        /// What was asked for.
+        image: String,
+        /// Number of the layer, the lowest is 0.
+        layer: usize,
+        /// What the config says.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// A file to be loaded holds no images.
+    #[error("this is no archive of images: {reason}")]
+    NotAnArchive {
+        /// Why not.
+        reason: String,
+    },
+    /// A file to be loaded cannot be read.
+    #[error("cannot read the archive")]
+    ReadArchive {
+        /// Why.
+        source: io::Error,
+    },
+    /// A registry, an archive or a layer.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The store cannot be read or written.
     #[error(transparent)]
     Content(#[from] ContentError),
+}
+
+impl ImageError {
+    /// Whether it is the consequence of a cancelled command.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Content(error) => matches!(error, ContentError::Cancelled(_)),
+            Self::Export(error) => error.is_cancelled(),
+            _ => false,
+        }
+    }
+}
+
+impl From<crate::registry::RegistryError> for ImageError {
+    fn from(error: crate::registry::RegistryError) -> Self {
+        Self::Export(error.into())
+    }
 }
 
 impl Diagnostic for ImageError {
@@ -51,7 +108,9 @@ impl Diagnostic for ImageError {
         match self {
             Self::NoSuchImage { .. } => Some("`rbuild images` lists what there is".to_owned()),
             Self::SeveralNames { .. } => Some("remove the names one by one, or use `--force`".to_owned()),
+            Self::NotAnArchive { .. } => Some("`rbuild load` reads what `save` writes, and OCI layouts".to_owned()),
             Self::Content(error) => error.hint(),
+            Self::Export(error) => error.hint(),
             _ => None,
         }
     }

@@ -7,21 +7,38 @@
 //! | `rmi` | [`remove`] |
 //! | `inspect` | [`inspect`] |
 //! | `history` | [`history`] |
+//! | `pull`, `push` | [`pull`], [`push`], [`names_in_repository`] |
+//! | `save`, `load` | [`save`], [`save_to`], [`load`] |
+//! | `image prune`, `prune` | [`prune`], [`collect`] |
+//! | `du`, `system df` | [`disk_usage`] |
+//!
+//! What only looks at images takes the [`ContentStore`]; what moves bytes takes an
+//! [`ExportContext`](crate::export::ExportContext), which also says whom to tell about progress.
 //!
 //! Nothing here prints. Structures say what docker's tables show; how they look is the caller's business.
 
+mod admit;
 mod error;
 mod history;
 mod inspect;
 mod list;
+mod load;
 mod name_pattern;
+mod prune;
+mod pull;
 mod remove;
+mod save;
+mod stored;
 
 pub use error::ImageError;
 pub use history::{HistoryRow, history};
 pub use inspect::{InspectedConfig, InspectedImage, InspectedMetadata, InspectedRootFs, inspect};
 pub use list::{ImageRow, ImageSummary, ListFilter, list, rows};
+pub use load::{Loaded, load};
+pub use prune::{DiskUsage, Keep, PruneOptions, Reclaimed, Usage, collect, disk_usage, prune};
+pub use pull::{Pulled, Pushed, names_in_repository, pull, push};
 pub use remove::{RemoveOptions, Removed, remove};
+pub use save::{SaveFormat, save, save_to};
 
 use crate::content::{ContentStore, ImageRecord};
 use crate::oci::{ImageConfig, ImageId, Reference};

@@ -1,0 +1,191 @@
+//! [`prune`], [`collect`] and [`disk_usage`]: what the store keeps, and what it need not.
+
+use std::collections::HashSet;
+
+use super::ImageError;
+use super::list::{ListFilter, list};
+use super::remove::{Removed, blobs_of, delete};
+use crate::content::{Collected, ContentStore, ImageRecord};
+use crate::export::ExportContext;
+use crate::oci::{DiffId, Digest, chain_id};
+use crate::tree::TreeId;
+
+/// Which images are pruned.
+#[derive(Debug, Clone, Default)]
+pub struct PruneOptions {
+    /// All images, and not only those without a name.
+    pub all: bool,
+    /// Only images with these labels, `KEY` or `KEY=VALUE`.
+    pub labels: Vec<String>,
+    /// Only images that were made before this time.
+    pub until: Option<jiff::Timestamp>,
+}
+
+/// What the build cache and running containers still need.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// Blobs.
+    pub blobs: HashSet<Digest>,
+    /// Trees, with their snapshots.
+    pub trees: HashSet<TreeId>,
+}
+
+/// What [`collect`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Blobs and unfinished files.
+    pub blobs: Collected,
+    /// Snapshots.
+    pub snapshots: Collected,
+    /// Trees.
+    pub trees: usize,
+}
+
+impl Reclaimed {
+    /// Bytes of everything together.
+    pub fn bytes(&self) -> u64 {
+        self.blobs.bytes + self.snapshots.bytes
+    }
+}
+
+/// Forgets images that have no name, or all of them (`docker image prune`). Their bytes go with the next [`collect`].
+///
+/// # Errors
+/// [`ImageError::Content`] if the store cannot be read or written.
+pub fn prune(content: &ContentStore, options: &PruneOptions) -> Result<Vec<Removed>, ImageError> {
+    let filter = ListFilter {
+        dangling: (!options.all).then_some(true),
+        labels: options.labels.clone(),
+        until: options.until,
+        ..ListFilter::default()
+    };
+    let mut removed = Vec::new();
+    for image in list(content, &filter)? {
+        if let Some(record) = content.database().image(&image.id)? {
+            removed.extend(delete(content, &record)?);
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes blobs, snapshots and trees that neither an image nor `keep` needs, waiting for running builds to end.
+///
+/// # Errors
+/// [`ImageError::Content`] and [`ImageError::Export`] if something cannot be removed; what is gone stays gone.
+pub fn collect(context: &ExportContext<'_>, keep: &Keep) -> Result<Reclaimed, ImageError> {
+    let alone = context.content.exclusive(context.cancel)?;
+    let needed = needed(context, &context.content.database().images()?, keep)?;
+    let mut reclaimed = Reclaimed { blobs: context.content.collect(&alone, &needed.blobs)?, ..Reclaimed::default() };
+    for id in context.snapshots.list().map_err(crate::export::ExportError::from)? {
+        if !needed.trees.contains(&id) {
+            let bytes = context.snapshots.usage(&id).map_err(crate::export::ExportError::from)?;
+            context.snapshots.remove(&id).map_err(crate::export::ExportError::from)?;
+            reclaimed.snapshots.files += 1;
+            reclaimed.snapshots.bytes += bytes;
+        }
+    }
+    context.snapshots.sweep().map_err(crate::export::ExportError::from)?;
+    for id in context.trees.list().map_err(crate::export::ExportError::from)? {
+        if !needed.trees.contains(&id) {
+            context.trees.remove(&id).map_err(crate::export::ExportError::from)?;
+            reclaimed.trees += 1;
+        }
+    }
+    Ok(reclaimed)
+}
+
+/// Everything that images and `keep` name.
+fn needed(context: &ExportContext<'_>, images: &[ImageRecord], keep: &Keep) -> Result<Keep, ImageError> {
+    let mut needed = keep.clone();
+    let database = context.content.database();
+    for image in images {
+        needed.blobs.extend(blobs_of(image));
+        let diff_ids: Vec<&DiffId> = image.layers.iter().map(|layer| &layer.diff_id).collect();
+        for (index, diff_id) in diff_ids.iter().enumerate() {
+            // A tree that depends on the layers below is remembered under their chain id.
+            let chain = chain_id(diff_ids[..=index].iter().copied()).map(|chain| DiffId::new(chain.digest().clone()));
+            for name in chain.iter().chain([*diff_id]) {
+                needed.trees.extend(database.layer_tree(name)?.map(TreeId::new));
+            }
+        }
+    }
+    for known in database.all_repo_digests()? {
+        needed.blobs.insert(known.digest);
+    }
+    Ok(needed)
+}
+
+/// A part of the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Usage {
+    /// How many there are.
+    pub total: usize,
+    /// How many of them are needed.
+    pub active: usize,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Bytes that would be free if what is not needed were removed.
+    pub reclaimable: u64,
+}
+
+/// What the store occupies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DiskUsage {
+    /// Images; those with a name count as needed. Shared layers count once.
+    pub images: Usage,
+    /// Results of steps and everything else that no image has; what `keep` names counts as needed.
+    pub build_cache: Usage,
+    /// Each image with the bytes of its layers and how many of them no other image has (by the sizes in its record).
+    #[serde(skip)]
+    pub each: Vec<(ImageRecord, u64)>,
+}
+
+/// Measures the store on disk (`docker system df`).
+///
+/// # Errors
+/// [`ImageError::Content`] and [`ImageError::Export`] if the store cannot be read.
+pub fn disk_usage(context: &ExportContext<'_>, keep: &Keep) -> Result<DiskUsage, ImageError> {
+    let database = context.content.database();
+    let images = database.images()?;
+    let named: HashSet<_> = database.tags()?.into_iter().map(|(_, image)| image).collect();
+    let (with_names, without): (Vec<ImageRecord>, Vec<ImageRecord>) =
+        images.iter().cloned().partition(|image| named.contains(&image.id));
+    let of_images = needed(context, &images, &Keep::default())?;
+    let of_named = needed(context, &with_names, &Keep::default())?;
+    let mut usage = DiskUsage::default();
+    usage.images.total = images.len();
+    usage.images.active = images.len() - without.len();
+    let mut add = |of_image: bool, active: bool, bytes: u64| {
+        let part = if of_image { &mut usage.images } else { &mut usage.build_cache };
+        part.size += bytes;
+        part.reclaimable += if active { 0 } else { bytes };
+        if !of_image {
+            part.total += 1;
+            part.active += usize::from(active);
+        }
+    };
+    for (digest, bytes) in context.content.blobs()? {
+        let of_image = of_images.blobs.contains(&digest);
+        let active = if of_image { of_named.blobs.contains(&digest) } else { keep.blobs.contains(&digest) };
+        add(of_image, active, bytes);
+    }
+    for id in context.snapshots.list().map_err(crate::export::ExportError::from)? {
+        let of_image = of_images.trees.contains(&id);
+        let active = if of_image { of_named.trees.contains(&id) } else { keep.trees.contains(&id) };
+        add(of_image, active, context.snapshots.usage(&id).map_err(crate::export::ExportError::from)?);
+    }
+    usage.each = images.iter().map(|image| (image.clone(), unique_size(image, &images))).collect();
+    Ok(usage)
+}
+
+/// Bytes of the layers that only this image has.
+fn unique_size(image: &ImageRecord, all: &[ImageRecord]) -> u64 {
+    let others: HashSet<&DiffId> = all
+        .iter()
+        .filter(|other| other.id != image.id)
+        .flat_map(|other| other.layers.iter().map(|layer| &layer.diff_id))
+        .collect();
+    image.layers.iter().filter(|layer| !others.contains(&layer.diff_id)).map(|layer| layer.size).sum()
+}
