@@ -1,1 +1,171 @@
-//! To be written.
+//! Build contexts: directories that are read in place, where only what an instruction asks for is looked at.
+//!
+//! ```text
+//! root + ignore file ── open ──▶ BuildContext                                  nothing else read yet
+//! Request ── compile ──▶ literal part, patterns, Filter
+//!            └─ select: follow links inside the root ─▶ walk (ignored directories not entered)
+//!                 └─▶ Index: (device, inode, size, mtime, ctime) known? its digest : read and hash the file
+//!                      └─▶ Match { name, entries with digests }
+//! Match entry ── open_file ──▶ File                                            packed straight from the context
+//! ```
+//!
+//! Nothing is copied, and no file is trusted by its size and times alone: see [`BuildContext::select`].
+
+mod error;
+mod glob;
+mod pattern;
+mod ignore;
+mod index;
+mod disk;
+mod select;
+mod walk;
+mod lookup;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ContextError, IgnoredBy};
+pub use glob::{BadPattern, Glob};
+pub use ignore::{IgnoreFile, IgnoreSource};
+pub use pattern::{Above, Matcher, Verdict};
+pub use select::{Compiled, Filter, FilterAbove, Match, Request, RequestError, Selected};
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::diagnostic::Source;
+use crate::rootfs::RootPath;
+use crate::tree::{Entry, Node};
+use disk::Disk;
+use index::Index;
+
+/// A directory that `COPY`, `ADD` and bind mounts take files from.
+///
+/// A context that came as an archive is unpacked by the caller and opened like any other.
+#[derive(Debug)]
+pub struct BuildContext {
+    root: PathBuf,
+    disk: Disk,
+    ignore: Option<IgnoreFile>,
+    /// What is not ignored when there is no ignore file: everything.
+    nothing: Matcher,
+    index: Mutex<Index>,
+}
+
+impl BuildContext {
+    /// Opens a directory. Only the ignore file is read; the index in `state` is read when the first file is looked up.
+    ///
+    /// # Errors
+    /// [`ContextError::Open`] if `root` is not a directory that can be opened; `ReadIgnoreFile` and `Pattern` for the
+    /// ignore file.
+    pub fn open(root: &Path, ignore: &IgnoreSource, state: &Path) -> Result<Self, ContextError> {
+        let failed = |source| ContextError::Open { path: root.to_owned(), source };
+        let canonical = root.canonicalize().map_err(failed)?;
+        let disk = Disk::open(&canonical).map_err(failed)?;
+        let ignore = match ignore {
+            IgnoreSource::Nothing => None,
+            IgnoreSource::Text(source) => Some(source.clone()),
+            IgnoreSource::FirstOf(files) => first_of(files, root, &canonical, &disk)?,
+        };
+        let ignore = ignore.map(IgnoreFile::parse).transpose()?;
+        let index = Mutex::new(Index::new(state, &canonical));
+        Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), index })
+    }
+
+    /// The directory, without symbolic links in its path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The line that ignores a path, whether anything is there or not; `None` if it is not ignored.
+    pub fn ignored_by(&self, path: &RootPath) -> Option<IgnoredBy> {
+        let ignore = self.ignore.as_ref()?;
+        let verdict = ignore.matcher().judge_path(path.as_bytes());
+        (verdict.matched && !path.is_root()).then(|| ignore.line(verdict.line))
+    }
+
+    /// Opens the file of an entry that [`BuildContext::select`] returned, for reading.
+    ///
+    /// Whoever reads it has to compare what it read with the entry's digest: the file may change at any time.
+    ///
+    /// # Errors
+    /// If it is gone, or is plainly not the selected file any more: not regular, or of another size.
+    pub fn open_file(&self, entry: &Entry) -> io::Result<File> {
+        let Node::File { size, .. } = entry.node else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is not a regular file", entry.path)));
+        };
+        if size == 0 {
+            // Sockets become empty files and can't be opened.
+            return File::open("/dev/null");
+        }
+        let file = self.disk.file(&entry.path)?;
+        let found = file.metadata()?;
+        if found.is_file() && found.len() == size {
+            Ok(file)
+        } else {
+            Err(io::Error::other(ContextError::Changed(entry.path.clone())))
+        }
+    }
+
+    /// Writes the index, if files were read that it did not know. Dropping the context does the same.
+    ///
+    /// # Errors
+    /// If it can't be written; the next build then reads the files again, nothing else is lost.
+    pub fn save(&self) -> io::Result<()> {
+        let exists =
+            |path: &[u8]| RootPath::from_clean(path).is_some_and(|path| matches!(self.disk.stat(&path), Ok(Some(_))));
+        self.index.lock().expect("no holder panics").save(exists)
+    }
+
+    fn matcher(&self) -> &Matcher {
+        self.ignore.as_ref().map_or(&self.nothing, IgnoreFile::matcher)
+    }
+}
+
+impl Drop for BuildContext {
+    fn drop(&mut self) {
+        // The index only saves time: a build does not fail for it.
+        if let Ok(index) = self.index.get_mut() {
+            let _ = index.save(|_| true);
+        }
+    }
+}
+
+/// Reads the first ignore file that exists. One that lies in the context is opened through it, so that a symbolic link
+/// can't make it name lines of a file outside.
+fn first_of(files: &[PathBuf], root: &Path, canonical: &Path, disk: &Disk) -> Result<Option<Source>, ContextError> {
+    for path in files {
+        let failed = |source| ContextError::ReadIgnoreFile { path: path.clone(), source };
+        let inside = path.strip_prefix(root).or_else(|_| path.strip_prefix(canonical));
+        let opened = match inside {
+            Ok(relative) => disk.file_following_links(relative),
+            Err(_) => open_outside(path),
+        };
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let refuse = |what: &str| failed(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(refuse("not a regular file"));
+        }
+        let mut text = Vec::new();
+        file.take(ignore::MAX_SIZE + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > ignore::MAX_SIZE {
+            return Err(refuse("larger than 4 MiB"));
+        }
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        return Ok(Some(Source::new(name.as_ref(), text)));
+    }
+    Ok(None)
+}
+
+fn open_outside(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // A fifo must not block.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}

@@ -1,0 +1,164 @@
+//! [`Destination`]: the root filesystem that is copied into, with what this copy has put there already.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{CopyError, Fact, FileSource};
+use crate::rootfs::RootPath;
+use crate::tree::{Entry, Node, ResolveError, Stack, Time};
+
+/// Most symbolic links followed in one path, as in Linux (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+/// Permission bits of directories that nobody described.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// An entry of the new layer and where its bytes are.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) entry: Entry,
+    pub(super) bytes: Option<FileSource>,
+}
+
+/// Where things land.
+#[derive(Debug)]
+pub(super) struct Destination<'a> {
+    /// `None` with `--link`: whatever is there is not looked at.
+    below: Option<&'a Stack>,
+    placed: BTreeMap<RootPath, Placed>,
+    /// Directories that were made by this copy: nothing of `below` is in them.
+    fresh: HashSet<RootPath>,
+    facts: BTreeMap<RootPath, Option<Entry>>,
+    owner: (u32, u32),
+    created: Time,
+}
+
+impl<'a> Destination<'a> {
+    /// `owner` and `created` are for directories that have to be made.
+    pub(super) fn new(below: Option<&'a Stack>, owner: (u32, u32), created: Time) -> Self {
+        Self { below, placed: BTreeMap::new(), fresh: HashSet::new(), facts: BTreeMap::new(), owner, created }
+    }
+
+    /// What is at a path, symbolic links not followed. The root is always a directory.
+    pub(super) fn find(&self, path: &RootPath) -> Option<Entry> {
+        if let Some(placed) = self.placed.get(path) {
+            return Some(placed.entry.clone());
+        }
+        if path.is_root() {
+            let found = self.below.and_then(|below| below.lookup(path)).map(|found| found.entry);
+            return found.or_else(|| Some(self.directory(path.clone())));
+        }
+        if path.parent().is_some_and(|parent| self.fresh.contains(&parent)) {
+            return None;
+        }
+        self.below?.lookup(path).map(|found| found.entry)
+    }
+
+    /// [`Destination::find`] for paths whose answer decides where things land.
+    fn look(&mut self, path: &RootPath) -> Option<Entry> {
+        let found = self.find(path);
+        if self.below.is_some() && !path.is_root() && !self.placed.contains_key(path) {
+            self.facts.insert(path.clone(), found.clone());
+        }
+        found
+    }
+
+    /// What is at a path whose links were followed.
+    pub(super) fn at(&mut self, path: &RootPath) -> Option<Node> {
+        self.look(path).map(|entry| entry.node)
+    }
+
+    /// Follows every symbolic link of a path, never out of the root. What does not exist is taken as it is written.
+    pub(super) fn resolve(&mut self, path: &RootPath) -> Result<RootPath, CopyError> {
+        let mut pending: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut resolved = RootPath::root();
+        let mut links = 0;
+        while let Some(component) = pending.pop() {
+            match component.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    resolved = resolved.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = resolved.child(&component);
+            let Some(Node::Symlink { target }) = self.at(&next) else {
+                resolved = next;
+                continue;
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(ResolveError::Loop(path.clone()).into());
+            }
+            if target.is_empty() || target.contains(&0) || target.len() > 4095 {
+                return Err(ResolveError::Target(next).into());
+            }
+            if target.starts_with(b"/") {
+                resolved = RootPath::root();
+            }
+            pending.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+        // Links can make a path longer than any that the kernel takes.
+        Ok(RootPath::clean(resolved.as_bytes())?)
+    }
+
+    /// Makes a directory and those above it where they are missing. Those that exist become part of the layer as they
+    /// are: a layer has to say what its directories are like.
+    pub(super) fn ensure(&mut self, directory: &RootPath) -> Result<(), CopyError> {
+        let all: Vec<RootPath> = directory.ancestors().chain([directory.clone()]).collect();
+        for path in all.into_iter().filter(|path| !path.is_root()) {
+            if self.placed.get(&path).is_some_and(|placed| placed.entry.node.is_directory()) {
+                continue;
+            }
+            let entry = match self.look(&path) {
+                None => {
+                    self.fresh.insert(path.clone());
+                    self.directory(path)
+                }
+                Some(entry) if entry.node.is_directory() => entry,
+                Some(entry) => return Err(in_the_way(path, &entry.node)),
+            };
+            self.place(entry, None);
+        }
+        Ok(())
+    }
+
+    /// Puts an entry into the layer, whatever was there.
+    pub(super) fn place(&mut self, mut entry: Entry, bytes: Option<FileSource>) {
+        if let Node::Directory { opaque } = &mut entry.node {
+            *opaque = false;
+        }
+        self.placed.insert(entry.path.clone(), Placed { entry, bytes });
+    }
+
+    /// Puts a directory into the layer that was not there before.
+    pub(super) fn place_fresh(&mut self, entry: Entry) {
+        self.fresh.insert(entry.path.clone());
+        self.place(entry, None);
+    }
+
+    /// Takes away a directory with all that was put below it.
+    pub(super) fn clear(&mut self, directory: &RootPath) {
+        let below = |path: &&RootPath| path.starts_with(directory);
+        let gone: Vec<RootPath> = self.placed.range(directory.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
+        for path in gone {
+            self.placed.remove(&path);
+            self.fresh.remove(&path);
+        }
+    }
+
+    /// The layer and the facts that it rests on.
+    pub(super) fn finish(self) -> (BTreeMap<RootPath, Placed>, Vec<Fact>) {
+        let facts = self.facts.into_iter().map(|(path, found)| Fact::new(&path, found.as_ref())).collect();
+        (self.placed, facts)
+    }
+
+    fn directory(&self, path: RootPath) -> Entry {
+        Entry::directory(path, DIRECTORY_MODE, self.owner.0, self.owner.1, self.created)
+    }
+}
+
+/// The error for something that should be a directory.
+pub(super) fn in_the_way(path: RootPath, node: &Node) -> CopyError {
+    CopyError::NotADirectory { path, kind: super::kind_of(node) }
+}

@@ -1,0 +1,382 @@
+//! `COPY` and `ADD` as data: [`plan`] says what lands where; nothing is read or written.
+//!
+//! ```text
+//! CopyOp ─┬─ BuildContext::select ─┐
+//!         ├─ select(stack) ────────┤
+//!         ├─ heredocs, downloads ──┼─▶ CopySource… ─┬─ plan ─▶ CopyPlan { tree, files, facts }
+//!         └─ unpacked archives ────┘   Stack below ─┘             │       │      └─ for the preimage of the key
+//!                                                                 │       └─ where each file's bytes are
+//!                                                                 └─ the layer; its semantic digest decides hits
+//! ```
+//!
+//! The rules, one source after the other, each seeing what earlier ones have put there:
+//!
+//! | source | destination | result |
+//! |---|---|---|
+//! | file | missing, or a file | becomes the destination |
+//! | file | an existing directory, or it ends in `/` | goes into it under its own name |
+//! | directory | missing | made as 0755; gets the contents |
+//! | directory | a directory | keeps its own mode and owner; the contents are merged in |
+//! | directory | a file | error |
+//! | several, no `/` | missing | the last one wins |
+//!
+//! Below the source, directories that exist take mode, owner and attributes of the source's, and files replace anything
+//! but directories. Missing directories above the destination are made as 0755. Symbolic links in the destination are
+//! followed inside the root; one whose name is that of a copied file is replaced.
+
+mod destination;
+mod error;
+mod files;
+mod mode;
+mod stack;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::CopyError;
+pub use files::{Origin, PlanFiles};
+pub use mode::ModeChange;
+pub use stack::select;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::context::{Match, Selected};
+use crate::graph::CopyOp;
+use crate::rootfs::RootPath;
+use crate::tree::{ContentDigest, Entry, Node, Stack, Time, Tree, TreeBuilder};
+use destination::{Destination, in_the_way};
+
+/// One source, resolved.
+#[derive(Debug, Clone)]
+pub enum CopySource {
+    /// Found in a build context, or in a checked-out repository that was opened as one.
+    Context(Vec<Match>),
+    /// Found in a root filesystem, by [`select`].
+    Stack(Vec<Match>),
+    /// One file that has no place yet: a here-document or a download.
+    File(LooseFile),
+    /// What an archive changes that was unpacked for [`landing`]. `--chown` has been applied, `--chmod` does not count.
+    Unpacked(Tree),
+}
+
+/// A file that is not in a tree.
+#[derive(Debug, Clone)]
+pub struct LooseFile {
+    /// Its name in a directory.
+    pub name: String,
+    /// Permission bits: 0644 for here-documents, 0600 for downloads.
+    pub mode: u32,
+    /// Last modification.
+    pub mtime: Time,
+    /// Length in bytes.
+    pub size: u64,
+    /// Digest of the bytes.
+    pub content: ContentDigest,
+    /// Where the bytes are.
+    pub bytes: FileSource,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileSource {
+    /// In the context of source number `source`: the entry there.
+    Context {
+        /// Index into the sources given to [`plan`].
+        source: usize,
+        /// The entry as selected, for `BuildContext::open_file`.
+        entry: Box<Entry>,
+    },
+    /// In the snapshot of a layer of the stack of source number `source`.
+    Layer {
+        /// Index into the sources given to [`plan`].
+        source: usize,
+        /// Index of the layer, 0 the lowest.
+        layer: usize,
+        /// The path in it.
+        path: RootPath,
+    },
+    /// At the same path in the snapshot that the archive of source number `source` was unpacked to.
+    Unpacked {
+        /// Index into the sources given to [`plan`].
+        source: usize,
+    },
+    /// In a file of the host.
+    Host(PathBuf),
+    /// Here.
+    Inline(Arc<[u8]>),
+}
+
+/// What a copy makes.
+#[derive(Debug, Clone)]
+pub struct CopyPlan {
+    /// The layer: what is copied as it lands, directories that were made, and directories above that were there.
+    pub tree: Tree,
+    /// Where the bytes of each regular file are.
+    pub files: BTreeMap<RootPath, FileSource>,
+    /// What was looked at in the destination; none with `--link`.
+    pub facts: Vec<Fact>,
+}
+
+/// Something that was looked at in the destination.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Fact {
+    /// The path, for people.
+    pub path: String,
+    /// `missing`, `a directory`, `a file`, …
+    pub kind: &'static str,
+    /// Permission bits of a directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Owner and group of a directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<(u32, u32)>,
+    /// Target of a symbolic link, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+impl Fact {
+    fn new(path: &RootPath, found: Option<&Entry>) -> Self {
+        let directory = found.filter(|entry| entry.node.is_directory());
+        Self {
+            path: path.to_string(),
+            kind: found.map_or("missing", |entry| kind_of(&entry.node)),
+            mode: directory.map(|entry| entry.mode),
+            owner: directory.map(|entry| (entry.uid, entry.gid)),
+            target: match found.map(|entry| &entry.node) {
+                Some(Node::Symlink { target }) => Some(String::from_utf8_lossy(target).into_owned()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// How ownership and modes of what is copied change, and of what has to be made for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes {
+    /// `--chown`, names already looked up in the destination. `None` keeps the owners of sources; directories that are
+    /// made belong to 0:0.
+    pub owner: Option<(u32, u32)>,
+    /// Modification time of directories that are made.
+    pub created: Time,
+}
+
+/// Says what a copy of `sources` into the root filesystem `below` makes.
+///
+/// `sources` correspond to `op.sources`, each resolved. Flags of `op` that have done their work by then (`--exclude`,
+/// `--parents`, `--checksum`, …) are not looked at. A source that matched nothing does nothing, not even to the
+/// destination.
+///
+/// # Errors
+/// [`CopyError::NotADirectory`] and [`CopyError::IsADirectory`] where source and destination don't fit;
+/// [`CopyError::Mode`] for `--chmod`; [`CopyError::Resolve`] and [`CopyError::Path`] for the destination.
+pub fn plan(
+    op: &CopyOp,
+    sources: Vec<CopySource>,
+    below: &Stack,
+    attributes: Attributes,
+) -> Result<CopyPlan, CopyError> {
+    let destination = Destination::new(
+        (!op.link).then_some(below),
+        attributes.owner.unwrap_or_default(),
+        attributes.created,
+    );
+    let mut copy = Copy {
+        path: op.workdir.join(&op.destination)?,
+        into_directory: ends_as_directory(&op.destination),
+        owner: attributes.owner,
+        mode: op.chmod.as_deref().map(ModeChange::parse).transpose()?,
+        destination,
+        links: 0,
+    };
+    for (number, source) in sources.into_iter().enumerate() {
+        match source {
+            CopySource::Context(matches) => {
+                for found in matches {
+                    copy.one_match(found, |entry, _| FileSource::Context { source: number, entry: Box::new(entry.clone()) })?;
+                }
+            }
+            CopySource::Stack(matches) => {
+                for found in matches {
+                    copy.one_match(found, |entry, layer| {
+                        FileSource::Layer { source: number, layer, path: entry.path.clone() }
+                    })?;
+                }
+            }
+            CopySource::File(file) => copy.loose_file(file)?,
+            CopySource::Unpacked(tree) => copy.unpacked(number, &tree)?,
+        }
+    }
+    let mut tree = TreeBuilder::new();
+    let mut files = BTreeMap::new();
+    let (placed, facts) = copy.destination.finish();
+    for (path, placed) in placed {
+        tree.push(placed.entry);
+        if let Some(bytes) = placed.bytes {
+            files.insert(path, bytes);
+        }
+    }
+    Ok(CopyPlan { tree: tree.finish(), files, facts })
+}
+
+/// The directory that `ADD` unpacks an archive into, symbolic links followed.
+///
+/// # Errors
+/// As [`plan`], for the destination.
+pub fn landing(op: &CopyOp, below: &Stack) -> Result<RootPath, CopyError> {
+    let mut destination = Destination::new((!op.link).then_some(below), (0, 0), Time::default());
+    let path = destination.resolve(&op.workdir.join(&op.destination)?)?;
+    destination.ensure(&path)?;
+    Ok(path)
+}
+
+struct Copy<'a> {
+    path: RootPath,
+    into_directory: bool,
+    owner: Option<(u32, u32)>,
+    mode: Option<ModeChange>,
+    destination: Destination<'a>,
+    /// Link groups so far.
+    links: u32,
+}
+
+impl Copy<'_> {
+    /// Makes what has to be above the destination, and says where it really is.
+    fn prepare(&mut self) -> Result<RootPath, CopyError> {
+        let above = if self.into_directory { self.path.clone() } else { self.path.parent().unwrap_or_default() };
+        let above = self.destination.resolve(&above)?;
+        self.destination.ensure(&above)?;
+        self.destination.resolve(&self.path)
+    }
+
+    fn one_match(&mut self, found: Match, bytes: impl Fn(&Entry, usize) -> FileSource) -> Result<(), CopyError> {
+        let Match { name, root, entries } = found;
+        let mut target = self.prepare()?;
+        let is_directory = entries.first().is_some_and(|first| first.entry.node.is_directory());
+        match self.destination.at(&target) {
+            Some(Node::Directory { .. }) if !is_directory => target = target.child(&name),
+            Some(Node::Directory { .. }) => {}
+            Some(node) if is_directory => return Err(in_the_way(target, &node)),
+            _ => {}
+        }
+        let made = if is_directory { Some(target.clone()) } else { target.parent() };
+        self.destination.ensure(&made.unwrap_or_default())?;
+        let mut links = HashMap::new();
+        for Selected { entry, included, layer } in entries {
+            let below = entry.path.strip_prefix(&root).expect("entries of a match lie below it");
+            if below.is_root() && is_directory {
+                continue;
+            }
+            let path = target.append(&below);
+            // Joining two valid paths can make one that is too long.
+            let path = RootPath::clean(path.as_bytes())?;
+            let source = entry.node.is_file().then(|| bytes(&entry, layer));
+            let entry = self.transformed(Entry { path, ..entry }, &mut links);
+            if entry.node.is_directory() {
+                self.nested_directory(entry, included)?;
+            } else {
+                self.replace(entry, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn loose_file(&mut self, file: LooseFile) -> Result<(), CopyError> {
+        let LooseFile { name, mode, mtime, size, content, bytes } = file;
+        let mut target = self.prepare()?;
+        if self.destination.at(&target).is_some_and(|node| node.is_directory()) {
+            target = target.join(name.trim_start_matches('/'))?;
+        }
+        self.destination.ensure(&target.parent().unwrap_or_default())?;
+        let node = Node::File { size, content, link: 0 };
+        let (uid, gid) = self.owner.unwrap_or_default();
+        let mode = self.mode.as_ref().map_or(mode, |change| change.apply(mode, false));
+        self.replace(Entry { path: target, node, mode, uid, gid, mtime, xattrs: Vec::new() }, Some(bytes))
+    }
+
+    /// Takes over what an archive changes; its paths are where they land.
+    fn unpacked(&mut self, number: usize, tree: &Tree) -> Result<(), CopyError> {
+        let mut links = HashMap::new();
+        for mut entry in tree.iter().filter(|entry| !entry.path.is_root()) {
+            self.destination.ensure(&entry.path.parent().unwrap_or_default())?;
+            self.renumber(&mut entry, &mut links);
+            let bytes = entry.node.is_file().then_some(FileSource::Unpacked { source: number });
+            if !entry.node.is_directory() {
+                // An earlier source may have put a directory here; `tar -x` replaces it.
+                self.destination.clear(&entry.path);
+            }
+            self.destination.place(entry, bytes);
+        }
+        Ok(())
+    }
+
+    /// A directory below a source: new, or merged into one that is there.
+    fn nested_directory(&mut self, entry: Entry, included: bool) -> Result<(), CopyError> {
+        match self.destination.find(&entry.path) {
+            None => self.destination.place_fresh(entry),
+            Some(there) if !there.node.is_directory() => return Err(in_the_way(entry.path, &there.node)),
+            Some(_) if included => self.destination.place(entry, None),
+            // One that is there only for what is below it gives its mode and nothing else.
+            Some(there) => self.destination.place(Entry { mode: entry.mode, ..there }, None),
+        }
+        Ok(())
+    }
+
+    /// Puts something that is not a directory where no directory is.
+    fn replace(&mut self, entry: Entry, bytes: Option<FileSource>) -> Result<(), CopyError> {
+        if self.destination.find(&entry.path).is_some_and(|there| there.node.is_directory()) {
+            return Err(CopyError::IsADirectory(entry.path));
+        }
+        self.destination.place(entry, bytes);
+        Ok(())
+    }
+
+    fn transformed(&mut self, entry: Entry, links: &mut HashMap<u32, u32>) -> Entry {
+        let mut entry = self.owned(entry);
+        if let Some(change) = &self.mode
+            && !matches!(entry.node, Node::Symlink { .. })
+        {
+            entry.mode = change.apply(entry.mode, entry.node.is_directory());
+        }
+        self.renumber(&mut entry, links);
+        entry
+    }
+
+    fn owned(&self, mut entry: Entry) -> Entry {
+        if let Some((uid, gid)) = self.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        entry
+    }
+
+    /// Link groups hold within one match; numbers hold in the whole layer.
+    fn renumber(&mut self, entry: &mut Entry, links: &mut HashMap<u32, u32>) {
+        if let Node::File { link, .. } = &mut entry.node
+            && *link != 0
+        {
+            *link = *links.entry(*link).or_insert_with(|| {
+                self.links += 1;
+                self.links
+            });
+        }
+    }
+}
+
+/// Whether a destination names a directory by how it is written.
+fn ends_as_directory(destination: &str) -> bool {
+    matches!(destination, "" | ".") || destination.ends_with('/') || destination.ends_with("/.")
+}
+
+/// A node in words.
+fn kind_of(node: &Node) -> &'static str {
+    match node {
+        Node::Directory { .. } => "a directory",
+        Node::File { .. } => "a file",
+        Node::Symlink { .. } => "a symbolic link",
+        Node::CharDevice { .. } | Node::BlockDevice { .. } => "a device",
+        Node::Fifo => "a named pipe",
+        Node::Whiteout => "nothing",
+    }
+}

@@ -1,0 +1,346 @@
+//! [`Index`]: which content the files of a context had when they were last read.
+//!
+//! One file a context, `STATE/contexts/<BLAKE3 of its canonical path>`, version 1, numbers little-endian:
+//!
+//! ```text
+//! "rbindex1"
+//! directory × n:  path length (2)  path  length of the records in bytes (4)
+//!     record × m, sorted by name:
+//!         name length (1)  name  device (8)  inode (8)  size (8)  mtime seconds (8) nanoseconds (4)
+//!         ctime seconds (8) nanoseconds (4)  content digest (32)  length of the attributes in bytes (4)
+//!         attribute: name length (1)  name  value length (4)  value
+//! BLAKE3 of everything before (32)
+//! ```
+//!
+//! A damaged, foreign or missing file is an empty index. It only saves time: it is not synced, and who writes last wins.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::tree::{ContentDigest, Time, Xattr};
+
+const MAGIC: &[u8; 8] = b"rbindex1";
+
+/// What the kernel says of a file, as far as a change of its content or attributes has to change it: `ctime` moves with
+/// every write, even one that sets `mtime` back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) size: u64,
+    pub(super) modified: Time,
+    pub(super) changed: Time,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) stamp: Stamp,
+    pub(super) content: ContentDigest,
+    pub(super) xattrs: Vec<Xattr>,
+}
+
+/// The records of one directory.
+#[derive(Debug, Clone)]
+pub(super) struct Records {
+    bytes: Arc<[u8]>,
+    range: Range<usize>,
+}
+
+/// The index of one context.
+#[derive(Debug)]
+pub(super) struct Index {
+    file: PathBuf,
+    loaded: Option<Loaded>,
+    /// Directories with new records; they replace what was loaded.
+    changed: HashMap<Vec<u8>, Records>,
+}
+
+#[derive(Debug, Default)]
+struct Loaded {
+    directories: HashMap<Vec<u8>, Records>,
+}
+
+impl Index {
+    /// Names the index of a context; nothing is read yet.
+    pub(super) fn new(state: &Path, canonical_root: &Path) -> Self {
+        let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
+        Self { file: state.join("contexts").join(name.as_str()), loaded: None, changed: HashMap::new() }
+    }
+
+    /// What is known of the files in a directory.
+    pub(super) fn directory(&mut self, path: &[u8]) -> Option<Records> {
+        if let Some(records) = self.changed.get(path) {
+            return Some(records.clone());
+        }
+        self.loaded().directories.get(path).cloned()
+    }
+
+    /// Remembers files of a directory. Old records stay unless `listing`, all names in the directory in order, is
+    /// given and lacks them.
+    pub(super) fn remember(&mut self, path: &[u8], mut new: Vec<(Vec<u8>, Record)>, listing: Option<&[Vec<u8>]>) {
+        new.sort_by(|a, b| a.0.cmp(&b.0));
+        let old = self.directory(path);
+        let old = old.iter().flat_map(Records::iter).filter(|(name, _)| {
+            new.binary_search_by(|(other, _)| other.as_slice().cmp(name)).is_err()
+                && listing.is_none_or(|all| all.binary_search_by(|other| other.as_slice().cmp(name)).is_ok())
+        });
+        let mut all: Vec<(Vec<u8>, Record)> = old.map(|(name, record)| (name.to_vec(), record)).collect();
+        all.append(&mut new);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut bytes = Vec::new();
+        for (name, record) in &all {
+            encode(name, record, &mut bytes);
+        }
+        let range = 0..bytes.len();
+        self.changed.insert(path.to_vec(), Records { bytes: bytes.into(), range });
+    }
+
+    /// Writes the file, if there is something new.
+    pub(super) fn save(&mut self, exists: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        let mut directories = std::mem::take(&mut self.loaded().directories);
+        let untouched = directories.keys().filter(|path| !self.changed.contains_key(*path)).count();
+        directories.extend(self.changed.drain());
+        // Directories that are gone are looked for only when they may be many.
+        if untouched > directories.len() / 2 {
+            directories.retain(|path, _| exists(path));
+        }
+        let mut bytes = MAGIC.to_vec();
+        for (path, records) in &directories {
+            let Ok(length) = u16::try_from(path.len()) else { continue };
+            let Ok(size) = u32::try_from(records.range.len()) else { continue };
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(path);
+            bytes.extend_from_slice(&size.to_le_bytes());
+            bytes.extend_from_slice(&records.bytes[records.range.clone()]);
+        }
+        let checksum = *blake3::hash(&bytes).as_bytes();
+        bytes.extend_from_slice(&checksum);
+        self.loaded = Some(Loaded { directories });
+
+        let folder = self.file.parent().expect("it was joined to a directory");
+        fs::create_dir_all(folder)?;
+        let temporary = tempfile::NamedTempFile::new_in(folder)?;
+        fs::write(temporary.path(), &bytes)?;
+        temporary.persist(&self.file)?;
+        Ok(())
+    }
+
+    fn loaded(&mut self) -> &mut Loaded {
+        self.loaded.get_or_insert_with(|| fs::read(&self.file).ok().and_then(Loaded::parse).unwrap_or_default())
+    }
+}
+
+impl Loaded {
+    fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let (body, checksum) = bytes.split_last_chunk::<32>()?;
+        if !body.starts_with(MAGIC) || blake3::hash(body).as_bytes() != checksum {
+            return None;
+        }
+        let end = body.len();
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut directories = HashMap::new();
+        let mut at = MAGIC.len();
+        while at < end {
+            let mut reader = Reader { bytes: &bytes[at..end] };
+            let length = usize::from(u16::from_le_bytes(reader.array()?));
+            let path = reader.take(length)?.to_vec();
+            let size = u32::from_le_bytes(reader.array()?) as usize;
+            let start = end - reader.bytes.len();
+            reader.take(size)?;
+            at = start + size;
+            directories.insert(path, Records { bytes: Arc::clone(&bytes), range: start..at });
+        }
+        Some(Self { directories })
+    }
+}
+
+impl Records {
+    /// The records in order of their names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Record)> {
+        let mut reader = self.reader();
+        std::iter::from_fn(move || reader.record())
+    }
+
+    /// A cursor for names that are asked in order.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader { bytes: &self.bytes[self.range.clone()] }
+    }
+}
+
+/// Reads records from the start; ends at anything that is not one.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Goes on to `name` and returns its record. Names have to be asked in order.
+    pub(super) fn find(&mut self, name: &[u8]) -> Option<Record> {
+        loop {
+            let mut ahead = Reader { bytes: self.bytes };
+            let next = ahead.name()?;
+            if next > name {
+                return None;
+            }
+            let wanted = next == name;
+            let record = if wanted { ahead.body() } else { ahead.skip().and(None) };
+            self.bytes = ahead.bytes;
+            if wanted {
+                return record;
+            }
+        }
+    }
+
+    fn record(&mut self) -> Option<(&'a [u8], Record)> {
+        let name = self.name()?;
+        Some((name, self.body()?))
+    }
+
+    fn name(&mut self) -> Option<&'a [u8]> {
+        let [length] = self.array()?;
+        self.take(usize::from(length))
+    }
+
+    fn skip(&mut self) -> Option<()> {
+        self.take(8 * 3 + 12 * 2 + 32)?;
+        let size = u32::from_le_bytes(self.array()?) as usize;
+        self.take(size).map(|_| ())
+    }
+
+    fn body(&mut self) -> Option<Record> {
+        let stamp = Stamp {
+            device: u64::from_le_bytes(self.array()?),
+            inode: u64::from_le_bytes(self.array()?),
+            size: u64::from_le_bytes(self.array()?),
+            modified: self.time()?,
+            changed: self.time()?,
+        };
+        let content = ContentDigest::new(self.array()?);
+        let size = u32::from_le_bytes(self.array()?) as usize;
+        let mut rest = Reader { bytes: self.take(size)? };
+        let mut xattrs = Vec::new();
+        while !rest.bytes.is_empty() {
+            let name = rest.name()?.to_vec();
+            let length = u32::from_le_bytes(rest.array()?) as usize;
+            xattrs.push(Xattr { name, value: rest.take(length)?.to_vec() });
+        }
+        Some(Record { stamp, content, xattrs })
+    }
+
+    fn time(&mut self) -> Option<Time> {
+        Some(Time { seconds: i64::from_le_bytes(self.array()?), nanoseconds: u32::from_le_bytes(self.array()?) })
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+}
+
+fn encode(name: &[u8], record: &Record, bytes: &mut Vec<u8>) {
+    let short = |length: usize| u8::try_from(length).expect("names are at most 255 bytes (NAME_MAX, XATTR_NAME_MAX)");
+    let Record { stamp, content, xattrs } = record;
+    bytes.push(short(name.len()));
+    bytes.extend_from_slice(name);
+    for number in [stamp.device, stamp.inode, stamp.size] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    for time in [stamp.modified, stamp.changed] {
+        bytes.extend_from_slice(&time.seconds.to_le_bytes());
+        bytes.extend_from_slice(&time.nanoseconds.to_le_bytes());
+    }
+    bytes.extend_from_slice(content.as_bytes());
+    let mut attributes = Vec::new();
+    for xattr in xattrs {
+        attributes.push(short(xattr.name.len()));
+        attributes.extend_from_slice(&xattr.name);
+        let length = u32::try_from(xattr.value.len()).expect("at most 64 KiB (XATTR_SIZE_MAX)");
+        attributes.extend_from_slice(&length.to_le_bytes());
+        attributes.extend_from_slice(&xattr.value);
+    }
+    let length = u32::try_from(attributes.len()).expect("at most 64 KiB of names and values");
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&attributes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(number: u64) -> Record {
+        let time = Time { seconds: -5, nanoseconds: 7 };
+        Record {
+            stamp: Stamp { device: 1, inode: number, size: 3, modified: time, changed: time },
+            content: ContentDigest::of(&number.to_le_bytes()),
+            xattrs: vec![Xattr { name: b"user.a".to_vec(), value: vec![0; 300] }],
+        }
+    }
+
+    fn names(index: &mut Index, path: &str) -> Vec<String> {
+        let records = index.directory(path.as_bytes());
+        records.iter().flat_map(Records::iter).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[test]
+    fn records_come_back_and_names_that_are_gone_do_not() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let open = || Index::new(state.path(), Path::new("/context"));
+        let mut index = open();
+        index.remember(b"d", vec![(b"b".to_vec(), record(2)), (b"a".to_vec(), record(1))], None);
+        index.remember(b"", vec![(b"x".to_vec(), record(3))], None);
+        index.save(|_| true).expect("written");
+
+        let mut again = open();
+        let records = again.directory(b"d").expect("known");
+        let mut reader = records.reader();
+        assert_eq!(reader.find(b"0"), None);
+        assert_eq!(reader.find(b"a"), Some(record(1)));
+        assert_eq!(reader.find(b"aa"), None);
+        assert_eq!(reader.find(b"b"), Some(record(2)));
+        assert_eq!(reader.find(b"c"), None);
+
+        again.remember(b"d", vec![(b"c".to_vec(), record(4))], Some(&[b"b".to_vec(), b"c".to_vec()]));
+        again.save(|_| true).expect("written");
+        assert_eq!(names(&mut open(), "d"), ["b", "c"]);
+        assert_eq!(names(&mut open(), ""), ["x"]);
+        assert!(Index::new(state.path(), Path::new("/other")).directory(b"d").is_none());
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_empty_index() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mut index = Index::new(state.path(), Path::new("/context"));
+        index.remember(b"d", vec![(b"a".to_vec(), record(1))], None);
+        index.save(|_| true).expect("written");
+        let good = fs::read(&index.file).expect("read");
+        for damage in [0, 9, 20, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[damage] ^= 1;
+            fs::write(&index.file, bad).expect("written");
+            assert!(Index::new(state.path(), Path::new("/context")).directory(b"d").is_none(), "byte {damage}");
+        }
+        fs::write(&index.file, b"").expect("written");
+        assert!(Index::new(state.path(), Path::new("/context")).directory(b"d").is_none());
+    }
+
+    #[test]
+    fn nothing_new_writes_nothing() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mut index = Index::new(state.path(), Path::new("/context"));
+        assert!(index.directory(b"").is_none());
+        index.save(|_| true).expect("nothing to do");
+        assert!(!state.path().join("contexts").exists());
+    }
+}

@@ -1,0 +1,515 @@
+//! [`Matcher`]: lists of patterns with moby's patternmatcher semantics, for ignore files, `--exclude` and `--parents`.
+//!
+//! Patterns are cleaned like paths; `**` stands for any number of elements; a pattern that matches a directory matches
+//! everything below it; `!` takes back what earlier patterns matched; the last pattern that says something wins.
+
+use regex::Regex;
+
+use super::glob::{BadPattern, Glob, decode};
+
+/// A list of patterns, compiled.
+#[derive(Debug, Clone, Default)]
+pub struct Matcher {
+    patterns: Vec<Pattern>,
+}
+
+/// For each pattern, whether it matches a directory or one above it. What [`Matcher::enter`] returns for a directory
+/// is needed for everything in it.
+#[derive(Debug, Clone, Default)]
+pub struct Above(Vec<bool>);
+
+/// What a list of patterns says about a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the path matches.
+    pub matched: bool,
+    /// The line of the pattern that decided, 0 if none had anything to say.
+    pub line: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    line: usize,
+    negated: bool,
+    /// Cleaned, without `!`.
+    text: Vec<u8>,
+    kind: Kind,
+    elements: Vec<Element>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Exact,
+    /// `text/**`: the bytes before the `**`.
+    Prefix(usize),
+    /// `**/text` and `**text`.
+    Suffix,
+    /// The rest. A path has to start and end with these bytes for the expression to be tried.
+    Regex {
+        start: usize,
+        end: usize,
+        regex: Regex,
+    },
+}
+
+/// What one element of a pattern says about the elements of a path, as far as pruning needs it.
+#[derive(Debug, Clone)]
+enum Element {
+    Literal(Vec<u8>),
+    Glob(Glob),
+    /// Anything may follow from here on.
+    Rest,
+}
+
+impl Matcher {
+    /// Compiles patterns; each comes with the line that it stands in.
+    ///
+    /// # Errors
+    /// The first pattern that is not valid: its line, its text and what is wrong.
+    pub fn new<P: AsRef<[u8]>>(
+        patterns: impl IntoIterator<Item = (usize, P)>,
+    ) -> Result<Self, (usize, Vec<u8>, BadPattern)> {
+        let mut compiled = Vec::new();
+        for (line, text) in patterns {
+            let text = trim(text.as_ref());
+            if text.is_empty() {
+                continue;
+            }
+            compiled.push(Pattern::new(line, text).map_err(|bad| (line, text.to_vec(), bad))?);
+        }
+        Ok(Self { patterns: compiled })
+    }
+
+    /// Whether it can match nothing.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// The state at the root, which no pattern matches.
+    pub fn root(&self) -> Above {
+        Above(vec![false; self.patterns.len()])
+    }
+
+    /// Judges a path in a directory whose state is known. `path` is the whole path, without a leading slash.
+    pub fn judge(&self, above: &Above, path: &[u8]) -> Verdict {
+        self.evaluate(above, path, |_| {})
+    }
+
+    /// Judges a directory, and returns the state for what is in it.
+    pub fn enter(&self, above: &Above, path: &[u8]) -> (Verdict, Above) {
+        let mut matches = Vec::with_capacity(self.patterns.len());
+        let verdict = self.evaluate(above, path, |matched| matches.push(matched));
+        (verdict, Above(matches))
+    }
+
+    /// Judges a path whose directories nobody has judged yet.
+    pub fn judge_path(&self, path: &[u8]) -> Verdict {
+        let mut above = self.root();
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            above = self.enter(&above, &path[..at]).1;
+        }
+        self.judge(&above, path)
+    }
+
+    /// A pattern is not asked when its answer could not change the verdict; then it also counts as not matching for
+    /// everything below. That is visible in corner cases, and moby does it so.
+    fn evaluate(&self, above: &Above, path: &[u8], mut each: impl FnMut(bool)) -> Verdict {
+        let mut verdict = Verdict::default();
+        for (pattern, above) in self.patterns.iter().zip(&above.0) {
+            let matched = *above || (pattern.negated == verdict.matched && pattern.matches(path));
+            if matched {
+                verdict = Verdict { matched: !pattern.negated, line: pattern.line };
+            }
+            each(matched);
+        }
+        verdict
+    }
+
+    /// Whether something below a directory that matches (its state is `above`) can be taken back by a `!` pattern.
+    pub fn can_take_back_below(&self, above: &Above, directory: &[u8]) -> bool {
+        // What lies before the last pattern that matches the directory has no say in it any more.
+        let last = self.patterns.iter().zip(&above.0).rposition(|(pattern, above)| *above && !pattern.negated);
+        self.patterns
+            .iter()
+            .skip(last.map_or(0, |at| at + 1))
+            .any(|pattern| pattern.negated && pattern.can_match_below(directory))
+    }
+
+    /// Whether something below a directory that does not match can match.
+    pub fn can_match_below(&self, directory: &[u8]) -> bool {
+        self.patterns.iter().any(|pattern| !pattern.negated && pattern.can_match_below(directory))
+    }
+}
+
+impl Pattern {
+    fn new(line: usize, text: &[u8]) -> Result<Self, BadPattern> {
+        let cleaned = clean(text);
+        let negated = cleaned.first() == Some(&b'!');
+        let text = if negated { cleaned[1..].to_vec() } else { cleaned };
+        if text.is_empty() {
+            return Err(BadPattern::Negation);
+        }
+        Glob::new(&text)?;
+        let kind = compile(&text)?;
+        let elements = elements(&text);
+        Ok(Self { line, negated, text, kind, elements })
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        match &self.kind {
+            Kind::Exact => path == self.text,
+            Kind::Prefix(length) => path.starts_with(&self.text[..*length]),
+            Kind::Suffix => {
+                let suffix = &self.text[2..];
+                path.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(path)
+            }
+            Kind::Regex { start, end, regex } => {
+                path.starts_with(&self.text[..*start])
+                    && path.ends_with(&self.text[*end..])
+                    && match std::str::from_utf8(path) {
+                        Ok(text) => regex.is_match(text),
+                        Err(_) => regex.is_match(&lossy(path)),
+                    }
+            }
+        }
+    }
+
+    /// Whether a path strictly below `directory` can match, other than by `directory` itself matching.
+    fn can_match_below(&self, directory: &[u8]) -> bool {
+        let mut elements = self.elements.iter();
+        for name in directory.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let fits = match elements.next() {
+                None => false,
+                Some(Element::Rest) => return true,
+                Some(Element::Literal(literal)) => literal == name,
+                Some(Element::Glob(glob)) => glob.matches(name),
+            };
+            if !fits {
+                return false;
+            }
+        }
+        elements.next().is_some()
+    }
+}
+
+fn elements(text: &[u8]) -> Vec<Element> {
+    let mut elements = Vec::new();
+    for element in text.split(|byte| *byte == b'/') {
+        let plain = !element.windows(2).any(|two| two == b"**") && !element.iter().any(|b| b"[]\\^".contains(b));
+        elements.push(match Glob::new(element) {
+            Ok(glob) if plain && element.iter().any(|b| b"*?".contains(b)) => Element::Glob(glob),
+            Ok(_) if plain => Element::Literal(element.to_vec()),
+            _ => {
+                elements.push(Element::Rest);
+                break;
+            }
+        });
+    }
+    elements
+}
+
+/// Finds the kind of a pattern as moby does, the oddities included: what comes first decides between prefix and
+/// suffix, and a later wildcard makes it an expression.
+fn compile(text: &[u8]) -> Result<Kind, BadPattern> {
+    #[derive(PartialEq)]
+    enum Seen {
+        Exact,
+        Prefix,
+        Suffix,
+        Regex,
+    }
+    let pattern = lossy(text);
+    let mut expression = String::from("^");
+    let mut seen = Seen::Exact;
+    let mut characters = pattern.chars().peekable();
+    let mut first = true;
+    while let Some(character) = characters.next() {
+        match character {
+            '*' if characters.peek() == Some(&'*') => {
+                characters.next();
+                // `**/` is `**`.
+                characters.next_if_eq(&'/');
+                if characters.peek().is_some() {
+                    expression.push_str("(.*/)?");
+                    seen = Seen::Regex;
+                } else if seen == Seen::Exact {
+                    seen = Seen::Prefix;
+                } else {
+                    expression.push_str(".*");
+                    seen = Seen::Regex;
+                }
+                if first {
+                    seen = Seen::Suffix;
+                }
+            }
+            '*' => {
+                expression.push_str("[^/]*");
+                seen = Seen::Regex;
+            }
+            '?' => {
+                expression.push_str("[^/]");
+                seen = Seen::Regex;
+            }
+            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => expression.extend(['\\', character]),
+            '\\' => {
+                expression.push('\\');
+                if let Some(escaped) = characters.next() {
+                    expression.push(escaped);
+                    seen = Seen::Regex;
+                }
+            }
+            '[' | ']' => {
+                expression.push(character);
+                seen = Seen::Regex;
+            }
+            other => expression.push(other),
+        }
+        first = false;
+    }
+    Ok(match seen {
+        Seen::Exact => Kind::Exact,
+        Seen::Prefix => Kind::Prefix(text.len() - 2),
+        Seen::Suffix => Kind::Suffix,
+        Seen::Regex => {
+            let special = |byte: &u8| b"*?[]\\^".contains(byte);
+            let start = text.iter().position(special).unwrap_or(0);
+            // After `**` may come a slash that it has eaten.
+            let end = text.iter().rposition(special).map_or(0, |at| at + 1);
+            let end = if text.get(end) == Some(&b'/') { end + 1 } else { end };
+            let escaped = text.contains(&b'\\') || text.contains(&b'[') || text.contains(&b']') || text.contains(&b'^');
+            let (start, end) = if escaped { (0, text.len()) } else { (start, end) };
+            expression.push('$');
+            let regex = Regex::new(&translate(&expression)).map_err(|_| BadPattern::Syntax)?;
+            Kind::Regex { start, end, regex }
+        }
+    })
+}
+
+/// Rewrites the character classes of a Go expression for the `regex` crate, where `[`, `&&`, `--` and `~~` in a class
+/// mean more.
+fn translate(expression: &str) -> String {
+    let mut out = String::with_capacity(expression.len() + 8);
+    let mut rest = expression.chars().peekable();
+    while let Some(character) = rest.next() {
+        out.push(character);
+        match character {
+            '\\' => out.extend(rest.next()),
+            '[' => {
+                out.extend(rest.next_if_eq(&'^'));
+                if rest.next_if_eq(&']').is_some() {
+                    out.push_str("\\]");
+                }
+                while let Some(inside) = rest.next() {
+                    match inside {
+                        ']' => {
+                            out.push(']');
+                            break;
+                        }
+                        '\\' => {
+                            out.push('\\');
+                            out.extend(rest.next());
+                        }
+                        '[' if rest.peek() == Some(&':') => {
+                            // A named class, `[:alpha:]`.
+                            out.push('[');
+                            for named in rest.by_ref() {
+                                out.push(named);
+                                if named == ']' {
+                                    break;
+                                }
+                            }
+                        }
+                        '-' => {
+                            out.push('-');
+                            if rest.next_if_eq(&'-').is_some() {
+                                out.push_str("\\-");
+                            }
+                        }
+                        '[' | '&' | '~' => out.extend(['\\', inside]),
+                        other => out.push(other),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Go's `filepath.Clean`.
+pub(super) fn clean(path: &[u8]) -> Vec<u8> {
+    let rooted = path.starts_with(b"/");
+    let mut elements: Vec<&[u8]> = Vec::new();
+    for element in path.split(|byte| *byte == b'/') {
+        match element {
+            b"" | b"." => {}
+            b".." => match elements.last() {
+                Some(last) if *last != b".." => drop(elements.pop()),
+                _ if rooted => {}
+                _ => elements.push(element),
+            },
+            name => elements.push(name),
+        }
+    }
+    let joined = elements.join(&b'/');
+    match (rooted, joined.is_empty()) {
+        (true, _) => [b"/", joined.as_slice()].concat(),
+        (false, true) => b".".to_vec(),
+        (false, false) => joined,
+    }
+}
+
+/// Takes away white space at both ends, as Go's `strings.TrimSpace`.
+pub(super) fn trim(text: &[u8]) -> &[u8] {
+    match std::str::from_utf8(text) {
+        Ok(valid) => valid.trim().as_bytes(),
+        Err(_) => text.trim_ascii(),
+    }
+}
+
+/// Each byte that is not UTF-8 becomes U+FFFD, as when Go reads it rune by rune.
+fn lossy(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (character, length) = decode(rest);
+        text.push(character);
+        rest = &rest[length..];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matcher(patterns: &[&str]) -> Matcher {
+        Matcher::new(patterns.iter().enumerate().map(|(at, text)| (at + 1, text))).expect("valid patterns")
+    }
+
+    #[test]
+    fn single_patterns_match_as_in_moby() {
+        for (pattern, path, expected) in [
+            ("**", "file", true),
+            ("**", "dir/file", true),
+            ("**/", "file", true),
+            ("**/", "dir/file/", true),
+            ("**/**", "dir/file", true),
+            ("dir/**", "dir/file", true),
+            ("dir/**", "dir", false),
+            ("dir/**", "dir2/file", false),
+            ("**/dir", "dir", true),
+            ("**/dir", "a/b/dir", true),
+            ("**/dir", "a/b/dirx", false),
+            ("**/dir2/*", "dir/dir2/file", true),
+            ("**/dir2/*", "dir2/file", true),
+            ("**/dir2/**", "dir/dir2/dir2/file", true),
+            ("**file", "file", true),
+            ("**file", "dir/dir/file", true),
+            ("**/file", "dir/dir/file", true),
+            ("**/file*", "dir/dir/file.txt", true),
+            ("**/file*txt", "dir/dir/file.txt", true),
+            ("**/file*.txt*", "dir/dir/file.txt", true),
+            ("**/**/*.txt", "dir/dir/file.txt", true),
+            ("**/**/*.txt2", "dir/dir/file.txt", false),
+            ("**/*.txt", "file.txt", true),
+            ("**/**/*.txt", "file.txt", true),
+            ("a**/*.txt", "a/file.txt", true),
+            ("a**/*.txt", "a/dir/dir/file.txt", true),
+            ("a/**/*.txt", "a/file.txt", true),
+            ("a[b-d]e", "ace", true),
+            ("a[b-d]e", "aae", false),
+            ("a[^b-d]e", "aze", true),
+            (".*", ".foo", true),
+            (".*", "foo", false),
+            ("abc.def", "abcdef", false),
+            ("abc.def", "abc.def", true),
+            ("abc?def", "abcZdef", true),
+            ("abc?def", "abcdef", false),
+            ("a\\\\", "a\\", true),
+            ("**/foo/bar", "foo/bar", true),
+            ("**/foo/bar", "dir/dir2/foo/bar", true),
+            ("abc/**", "abc/def/ghi", true),
+            ("**/.foo", ".foo", true),
+            ("**/.foo", "bar.foo", false),
+            ("a(b)c/def", "a(b)c/def", true),
+            ("a(b)c/def", "a(b)c/xyz", false),
+            ("a.|)$(}+{bc", "a.|)$(}+{bc", true),
+            (
+                "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl",
+                "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl",
+                true,
+            ),
+            ("./bin/../src/", "src", true),
+            ("a", "a/b/c", true),
+            ("{a,b}", "a", false),
+            ("[!a]", "!", true),
+            ("[[:alpha:]]", "q", true),
+            ("?", "é", true),
+            ("a&&[b]", "a&&b", true),
+            ("[&&a]", "&", true),
+            (" spaced ", "spaced", true),
+        ] {
+            assert_eq!(
+                matcher(&[pattern]).judge_path(path.trim_end_matches('/').as_bytes()).matched,
+                expected,
+                "{pattern} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_pattern_wins_and_is_named() {
+        let check = |patterns: &[&str], path: &str, matched: bool, line: usize| {
+            assert_eq!(matcher(patterns).judge_path(path.as_bytes()), Verdict { matched, line }, "{patterns:?} {path}");
+        };
+        check(&["*.md", "!README.md"], "README.md", false, 2);
+        check(&["*.md", "!README.md"], "other.md", true, 1);
+        check(&["!README.md", "*.md"], "README.md", true, 2);
+        check(&["a", "!a/b"], "a/b/c", false, 2);
+        check(&["a", "!a/b", "a/b/c"], "a/b/c", true, 3);
+        check(&["**", "!util/docker/web"], "util/docker/web/foo", false, 2);
+        check(&["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", true, 3);
+        check(&["x"], "y", false, 0);
+    }
+
+    #[test]
+    fn bad_patterns_name_their_line() {
+        for (pattern, bad) in [
+            ("!", BadPattern::Negation),
+            ("[", BadPattern::Class),
+            ("a\\", BadPattern::Escape),
+            ("[z-a]", BadPattern::Syntax),
+        ] {
+            assert_eq!(Matcher::new([(7, pattern)]).expect_err(pattern), (7, pattern.as_bytes().to_vec(), bad));
+        }
+    }
+
+    #[test]
+    fn only_directories_that_can_hold_a_match_are_entered() {
+        let entered = |patterns: &[&str], directory: &str| {
+            let matcher = matcher(patterns);
+            let (verdict, above) = matcher.enter(&matcher.root(), directory.as_bytes());
+            assert!(verdict.matched, "{patterns:?} {directory}");
+            matcher.can_take_back_below(&above, directory.as_bytes())
+        };
+        assert!(!entered(&["*"], "a"));
+        assert!(entered(&["*", "!a/b"], "a"));
+        assert!(!entered(&["*", "!a/b"], "c"));
+        assert!(!entered(&["*", "!a"], "ab"));
+        assert!(entered(&["*", "!*/keep"], "c"));
+        assert!(entered(&["*", "!**/*.md"], "c"));
+        assert!(!entered(&["*", "!**/*.md", "node_modules"], "node_modules"));
+        assert!(entered(&["*", "!x[a]/b"], "xa"));
+        let include = matcher(&["src/*/main.rs"]);
+        assert!(include.can_match_below(b"src") && include.can_match_below(b"src/app"));
+        assert!(!include.can_match_below(b"lib") && !include.can_match_below(b"src/app/main.rs"));
+    }
+
+    #[test]
+    fn names_that_are_not_text_match_byte_by_byte() {
+        assert!(matcher(&["a?c*"]).judge_path(b"a\xffcd").matched);
+        let bytes = Matcher::new([(1, &b"\xfe"[..])]).expect("valid");
+        assert!(bytes.judge_path(b"\xfe").matched && !bytes.judge_path(b"\xff").matched);
+    }
+}
