@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -21,7 +20,7 @@ use crate::tree::{ContentDigest, ContentHasher, Node, Time, Xattr};
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
 
-/// Buffer for reading files and directories, in bytes. A thread has one of each.
+/// Buffer for reading files, in bytes. A thread has one.
 const BUFFER: usize = 128 << 10;
 
 /// File systems whose timestamps come from this machine's clock (`statfs(2)`).
@@ -199,8 +198,8 @@ impl From<Statx> for Stat {
 
 /// The names in a directory with their kinds, sorted.
 pub(super) fn list(directory: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, FileType)>> {
-    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
-    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;

@@ -92,14 +92,32 @@ impl Matcher {
 
     /// Judges a path in a directory whose state is known. `path` is the whole path, without a leading slash.
     pub fn judge(&self, above: &Above, path: &[u8]) -> Verdict {
-        self.evaluate(above, path, |_| {})
+        let mut verdict = Verdict::default();
+        for (pattern, above) in self.patterns.iter().zip(&above.0) {
+            // A pattern that could not change the verdict is not tried.
+            if pattern.negated == verdict.matched && (*above || pattern.matches(path)) {
+                verdict = Verdict { matched: !pattern.negated, line: pattern.line };
+            }
+        }
+        verdict
     }
 
     /// Judges a directory, and returns the state for what is in it.
     pub fn enter(&self, above: &Above, path: &[u8]) -> (Verdict, Above) {
-        let mut matches = Vec::with_capacity(self.patterns.len());
-        let verdict = self.evaluate(above, path, |matched| matches.push(matched));
-        (verdict, Above(matches))
+        let inside = self.patterns.iter().zip(&above.0).map(|(pattern, above)| *above || pattern.matches(path));
+        let inside = Above(inside.collect());
+        (self.verdict(&inside), inside)
+    }
+
+    /// The verdict on a directory whose state is complete.
+    fn verdict(&self, state: &Above) -> Verdict {
+        let mut verdict = Verdict::default();
+        for (pattern, _) in self.patterns.iter().zip(&state.0).filter(|(_, matched)| **matched) {
+            if pattern.negated == verdict.matched {
+                verdict = Verdict { matched: !pattern.negated, line: pattern.line };
+            }
+        }
+        verdict
     }
 
     /// Judges a path whose directories nobody has judged yet.
@@ -109,20 +127,6 @@ impl Matcher {
             above = self.enter(&above, &path[..at]).1;
         }
         self.judge(&above, path)
-    }
-
-    /// A pattern is not asked when its answer could not change the verdict; then it also counts as not matching for
-    /// everything below. That is visible in corner cases, and moby does it so.
-    fn evaluate(&self, above: &Above, path: &[u8], mut each: impl FnMut(bool)) -> Verdict {
-        let mut verdict = Verdict::default();
-        for (pattern, above) in self.patterns.iter().zip(&above.0) {
-            let matched = *above || (pattern.negated == verdict.matched && pattern.matches(path));
-            if matched {
-                verdict = Verdict { matched: !pattern.negated, line: pattern.line };
-            }
-            each(matched);
-        }
-        verdict
     }
 
     /// Whether something below a directory that matches (its state is `above`) can be taken back by a `!` pattern.
@@ -471,6 +475,8 @@ mod tests {
         check(&["**", "!util/docker/web"], "util/docker/web/foo", false, 2);
         check(&["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", true, 3);
         check(&["x"], "y", false, 0);
+        check(&["*", "!**/*.md", "node_modules"], "node_modules/x.md", true, 3);
+        check(&["*", "a"], "a", true, 1);
     }
 
     #[test]

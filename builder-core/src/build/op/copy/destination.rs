@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{CopyError, Fact, FileSource};
-use crate::rootfs::RootPath;
+use crate::rootfs::{Owner, RootPath};
 use crate::tree::{Entry, Node, ResolveError, Stack, Time};
 
 /// Most symbolic links followed in one path, as in Linux (`path_resolution(7)`).
@@ -28,13 +28,13 @@ pub(super) struct Destination<'a> {
     /// Directories that were made by this copy: nothing of `below` is in them.
     fresh: HashSet<RootPath>,
     facts: BTreeMap<RootPath, Option<Entry>>,
-    owner: (u32, u32),
+    owner: Owner,
     created: Time,
 }
 
 impl<'a> Destination<'a> {
     /// `owner` and `created` are for directories that have to be made.
-    pub(super) fn new(below: Option<&'a Stack>, owner: (u32, u32), created: Time) -> Self {
+    pub(super) fn new(below: Option<&'a Stack>, owner: Owner, created: Time) -> Self {
         Self { below, placed: BTreeMap::new(), fresh: HashSet::new(), facts: BTreeMap::new(), owner, created }
     }
 
@@ -140,7 +140,8 @@ impl<'a> Destination<'a> {
     /// Takes away a directory with all that was put below it.
     pub(super) fn clear(&mut self, directory: &RootPath) {
         let below = |path: &&RootPath| path.starts_with(directory);
-        let gone: Vec<RootPath> = self.placed.range(directory.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
+        let gone: Vec<RootPath> =
+            self.placed.range(directory.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
         for path in gone {
             self.placed.remove(&path);
             self.fresh.remove(&path);
@@ -154,7 +155,7 @@ impl<'a> Destination<'a> {
     }
 
     fn directory(&self, path: RootPath) -> Entry {
-        Entry::directory(path, DIRECTORY_MODE, self.owner.0, self.owner.1, self.created)
+        Entry::directory(path, DIRECTORY_MODE, self.owner.uid, self.owner.gid, self.created)
     }
 }
 

@@ -58,7 +58,9 @@ impl Diagnostic for CopyError {
             Self::NotFound { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::NotFound { .. } => Some("paths are relative to the root of the stage or image".to_owned()),
             Self::NotADirectory { .. } => Some("remove it in an earlier `RUN`, or copy to another place".to_owned()),
-            Self::IsADirectory(_) => Some("remove the directory in an earlier `RUN`, or copy to another name".to_owned()),
+            Self::IsADirectory(_) => {
+                Some("remove the directory in an earlier `RUN`, or copy to another name".to_owned())
+            }
             Self::Mode(_) => {
                 Some("it is an octal number up to 07777, or a symbolic mode like `u=rwX,go=rX`".to_owned())
             }

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use crate::context::{Match, Selected};
 use crate::graph::CopyOp;
-use crate::rootfs::RootPath;
+use crate::rootfs::{Owner, RootPath};
 use crate::tree::{ContentDigest, Entry, Node, Stack, Time, Tree, TreeBuilder};
 use destination::{Destination, in_the_way};
 
@@ -158,7 +158,7 @@ impl Fact {
 pub struct Attributes {
     /// `--chown`, names already looked up in the destination. `None` keeps the owners of sources; directories that are
     /// made belong to 0:0.
-    pub owner: Option<(u32, u32)>,
+    pub owner: Option<Owner>,
     /// Modification time of directories that are made.
     pub created: Time,
 }
@@ -178,11 +178,8 @@ pub fn plan(
     below: &Stack,
     attributes: Attributes,
 ) -> Result<CopyPlan, CopyError> {
-    let destination = Destination::new(
-        (!op.link).then_some(below),
-        attributes.owner.unwrap_or_default(),
-        attributes.created,
-    );
+    let destination =
+        Destination::new((!op.link).then_some(below), attributes.owner.unwrap_or_default(), attributes.created);
     let mut copy = Copy {
         path: op.workdir.join(&op.destination)?,
         into_directory: ends_as_directory(&op.destination),
@@ -195,13 +192,18 @@ pub fn plan(
         match source {
             CopySource::Context(matches) => {
                 for found in matches {
-                    copy.one_match(found, |entry, _| FileSource::Context { source: number, entry: Box::new(entry.clone()) })?;
+                    copy.one_match(found, |entry, _| FileSource::Context {
+                        source: number,
+                        entry: Box::new(entry.clone()),
+                    })?;
                 }
             }
             CopySource::Stack(matches) => {
                 for found in matches {
-                    copy.one_match(found, |entry, layer| {
-                        FileSource::Layer { source: number, layer, path: entry.path.clone() }
+                    copy.one_match(found, |entry, layer| FileSource::Layer {
+                        source: number,
+                        layer,
+                        path: entry.path.clone(),
                     })?;
                 }
             }
@@ -226,7 +228,7 @@ pub fn plan(
 /// # Errors
 /// As [`plan`], for the destination.
 pub fn landing(op: &CopyOp, below: &Stack) -> Result<RootPath, CopyError> {
-    let mut destination = Destination::new((!op.link).then_some(below), (0, 0), Time::default());
+    let mut destination = Destination::new((!op.link).then_some(below), Owner::default(), Time::default());
     let path = destination.resolve(&op.workdir.join(&op.destination)?)?;
     destination.ensure(&path)?;
     Ok(path)
@@ -235,7 +237,7 @@ pub fn landing(op: &CopyOp, below: &Stack) -> Result<RootPath, CopyError> {
 struct Copy<'a> {
     path: RootPath,
     into_directory: bool,
-    owner: Option<(u32, u32)>,
+    owner: Option<Owner>,
     mode: Option<ModeChange>,
     destination: Destination<'a>,
     /// Link groups so far.
@@ -291,7 +293,7 @@ impl Copy<'_> {
         }
         self.destination.ensure(&target.parent().unwrap_or_default())?;
         let node = Node::File { size, content, link: 0 };
-        let (uid, gid) = self.owner.unwrap_or_default();
+        let Owner { uid, gid } = self.owner.unwrap_or_default();
         let mode = self.mode.as_ref().map_or(mode, |change| change.apply(mode, false));
         self.replace(Entry { path: target, node, mode, uid, gid, mtime, xattrs: Vec::new() }, Some(bytes))
     }
@@ -345,7 +347,7 @@ impl Copy<'_> {
     }
 
     fn owned(&self, mut entry: Entry) -> Entry {
-        if let Some((uid, gid)) = self.owner {
+        if let Some(Owner { uid, gid }) = self.owner {
             (entry.uid, entry.gid) = (uid, gid);
         }
         entry

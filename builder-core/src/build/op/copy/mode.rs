@@ -20,7 +20,11 @@ enum Step {
     /// Sets bits of directories, and of files that somebody could execute before.
     SetIfExecutable(u32),
     /// Takes the bits of one class (shift 6, 3 or 0) to others.
-    Copy { from: u32, to: u32, operator: u8 },
+    Copy {
+        from: u32,
+        to: u32,
+        operator: u8,
+    },
 }
 
 /// The file mode creation mask that counts where a symbolic mode names nobody (`+w`); BuildKit's daemon has it.

@@ -66,7 +66,13 @@ fn op(destination: &str) -> CopyOp {
 const PLAIN: Attributes = Attributes { owner: None, created: Time { seconds: 99, nanoseconds: 0 } };
 
 /// Copies `sources` of a stack to another.
-fn run(from: &Stack, sources: &[&str], op: &CopyOp, below: &Stack, attributes: Attributes) -> Result<CopyPlan, CopyError> {
+fn run(
+    from: &Stack,
+    sources: &[&str],
+    op: &CopyOp,
+    below: &Stack,
+    attributes: Attributes,
+) -> Result<CopyPlan, CopyError> {
     let select = |source: &&str| {
         let request = Request { source, parents: op.parents, exclude: &op.exclude };
         select(from, &request).map(CopySource::Stack)
@@ -93,7 +99,18 @@ fn source() -> Stack {
 }
 
 fn base() -> Stack {
-    stack(&[&["w/", "file=0", "dir/:750", "dir/a=old", "dir/sub/", "dir/sub/a/", "link>dir", "flink>file", "dang>/new/place", "tmp/:1777"]])
+    stack(&[&[
+        "w/",
+        "file=0",
+        "dir/:750",
+        "dir/a=old",
+        "dir/sub/",
+        "dir/sub/a/",
+        "link>dir",
+        "flink>file",
+        "dang>/new/place",
+        "tmp/:1777",
+    ]])
 }
 
 #[test]
@@ -148,19 +165,24 @@ fn what_does_not_fit_is_an_error() {
         assert_eq!(error.to_string(), expected);
         assert!(error.hint().is_some());
     }
-    let error = run(&source(), &["d/xx"], &op("/n"), &base(), PLAIN).expect_err("missing");
-    assert_eq!(error.hint().as_deref(), Some("did you mean `/d/x`?"));
+    let error =
+        run(&stack(&[&["etc/", "etc/passwd"]]), &["etc/paswd"], &op("/n"), &base(), PLAIN).expect_err("missing");
+    assert_eq!(error.hint().as_deref(), Some("did you mean `/etc/passwd`?"));
 }
 
 #[test]
 fn directories_that_exist_keep_what_they_are_only_at_the_top() {
     let below = stack(&[&["dir/:750", "dir/s/:700"], &["dir/new"]]);
     let plan = run(&source(), &["d"], &op("/dir"), &below, PLAIN).expect("planned");
-    let directory = |name: &str| plan.tree.get(&path(name)).map(|entry| (entry.mode, entry.uid, entry.gid, entry.mtime)).expect(name);
+    let directory = |name: &str| {
+        plan.tree.get(&path(name)).map(|entry| (entry.mode, entry.uid, entry.gid, entry.mtime)).expect(name)
+    };
     assert_eq!(directory("/dir"), (0o750, 7, 8, at(1)));
     assert_eq!(directory("/dir/s"), (0o711, 7, 8, at(1)));
     let plan = run(&source(), &["d"], &op("/q/r"), &below, PLAIN).expect("planned");
-    let directory = |name: &str| plan.tree.get(&path(name)).map(|entry| (entry.mode, entry.uid, entry.gid, entry.mtime)).expect(name);
+    let directory = |name: &str| {
+        plan.tree.get(&path(name)).map(|entry| (entry.mode, entry.uid, entry.gid, entry.mtime)).expect(name)
+    };
     assert_eq!(directory("/q"), (0o755, 0, 0, at(99)));
     assert_eq!(directory("/q/r"), (0o755, 0, 0, at(99)), "not 0700 as the source is");
     assert_eq!(directory("/q/r/s"), (0o711, 7, 8, at(1)));
@@ -170,12 +192,12 @@ fn directories_that_exist_keep_what_they_are_only_at_the_top() {
 fn owners_and_modes() {
     let mut copy = op("/q/r");
     copy.chmod = Some("u=rwX,go=".to_owned());
-    let owner = Attributes { owner: Some((5, 6)), ..PLAIN };
+    let owner = Attributes { owner: Some(Owner { uid: 5, gid: 6 }), ..PLAIN };
     let plan = run(&source(), &["d"], &copy, &base(), owner).expect("planned");
-    let found: Vec<_> = plan.tree.iter().map(|entry| (entry.path.to_string(), entry.mode, entry.uid, entry.gid)).collect();
-    let expected = [
-        ("/q", 0o755), ("/q/r", 0o755), ("/q/r/l", 0o777), ("/q/r/s", 0o700), ("/q/r/s/y", 0o600), ("/q/r/x", 0o600),
-    ];
+    let found: Vec<_> =
+        plan.tree.iter().map(|entry| (entry.path.to_string(), entry.mode, entry.uid, entry.gid)).collect();
+    let expected =
+        [("/q", 0o755), ("/q/r", 0o755), ("/q/r/l", 0o777), ("/q/r/s", 0o700), ("/q/r/s/y", 0o600), ("/q/r/x", 0o600)];
     assert_eq!(found, expected.map(|(path, mode)| (path.to_owned(), mode, 5, 6)));
     copy.chmod = Some("99".to_owned());
     assert!(matches!(run(&source(), &["d"], &copy, &base(), owner), Err(CopyError::Mode(_))));
@@ -251,7 +273,10 @@ fn loose_files_and_archives() {
         content: ContentDigest::of(&bytes),
         bytes: FileSource::Inline(Arc::clone(&bytes)),
     };
-    let sources = vec![CopySource::File(file), CopySource::Unpacked(tree(&["dir/sub/", "dir/sub/a=file", "dir/new/", "dir/new/f#1", "dir/new/g#1"]))];
+    let sources = vec![
+        CopySource::File(file),
+        CopySource::Unpacked(tree(&["dir/sub/", "dir/sub/a=file", "dir/new/", "dir/new/f#1", "dir/new/g#1"])),
+    ];
     let plan = plan(&op("/dir/"), sources, &base(), PLAIN).expect("planned");
     let paths: Vec<String> = plan.tree.iter().map(|entry| entry.path.to_string()).collect();
     assert_eq!(paths, ["/dir", "/dir/EOF", "/dir/new", "/dir/new/f", "/dir/new/g", "/dir/sub", "/dir/sub/a"]);

@@ -1,0 +1,3 @@
+//! What vertices do: one file for each kind.
+
+pub mod copy;
