@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ureq::http::Method;
 
 use super::challenge::Challenge;
-use super::client::{Call, Inner, is_temporary};
+use super::client::{Call, Inner, after_failure, is_temporary};
 use super::connection::{Request, Response};
 use super::credentials::{self, Credential};
 use super::endpoint::Endpoint;
@@ -306,7 +306,7 @@ impl Inner {
                     }
                 }
                 Ok(response) => return Ok(response),
-                Err(fault) => self.after_failure(fault.into(), &server, &mut backoff, cancel)?,
+                Err(fault) => after_failure(fault.into(), &server, &mut backoff, cancel)?,
             }
         }
     }

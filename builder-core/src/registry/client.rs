@@ -156,39 +156,7 @@ impl Inner {
                     }
                 }
                 Ok(response) => return Ok(response),
-                Err(failure) => self.after_failure(failure, call.endpoint, &mut backoff, call.cancel)?,
-            }
-        }
-    }
-
-    /// Waits after a failure that may pass, or makes it final.
-    pub(super) fn after_failure(
-        &self,
-        failure: Failure,
-        endpoint: &Endpoint,
-        backoff: &mut Backoff,
-        cancel: &CancelToken,
-    ) -> Result<(), RegistryError> {
-        let fault = match failure {
-            Failure::Error(error) => return Err(error),
-            Failure::Fault(fault) => fault,
-        };
-        let error = fault_error(fault, endpoint, cancel);
-        match error {
-            (error, Again::No) => Err(error),
-            (error, Again::Once) => {
-                if backoff.once() && backoff.wait(None, cancel)? {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
-            }
-            (error, Again::Yes) => {
-                if backoff.wait(None, cancel)? {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
+                Err(failure) => after_failure(failure, call.endpoint, &mut backoff, call.cancel)?,
             }
         }
     }
@@ -309,6 +277,37 @@ impl Inner {
             return Ok(url.upgraded());
         }
         Err(call.nonsense("its location leads from https to http"))
+    }
+}
+
+/// Waits after a failure that may pass, or makes it final.
+pub(super) fn after_failure(
+    failure: Failure,
+    endpoint: &Endpoint,
+    backoff: &mut Backoff,
+    cancel: &CancelToken,
+) -> Result<(), RegistryError> {
+    let fault = match failure {
+        Failure::Error(error) => return Err(error),
+        Failure::Fault(fault) => fault,
+    };
+    let error = fault_error(fault, endpoint, cancel);
+    match error {
+        (error, Again::No) => Err(error),
+        (error, Again::Once) => {
+            if backoff.once() && backoff.wait(None, cancel)? {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+        (error, Again::Yes) => {
+            if backoff.wait(None, cancel)? {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub struct RegistryConfig {
     pub stall_timeout: Duration,
     /// How often a request is made before its fault is final, the first time included.
     pub attempts: u32,
+    /// Bytes in one request after a registry refused a whole blob in one. Proxies commonly allow 100 MiB.
+    pub upload_piece: u64,
 }
 
 /// Proxies for requests, in the meaning of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
@@ -66,6 +68,7 @@ impl Default for RegistryConfig {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             attempts: 5,
+            upload_piece: 32 << 20,
         }
     }
 }

@@ -102,6 +102,10 @@ impl Response {
     }
 
     pub(super) fn content_length(&self) -> Option<u64> {
+        // Where both are given, the length is not the body's (RFC 9112, section 6.3).
+        if self.header("transfer-encoding").is_some() {
+            return None;
+        }
         self.header("content-length")?.trim().parse().ok()
     }
 

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use ureq::http::Method;
 
 use super::auth::Access;
-use super::client::{Call, Registry};
+use super::client::{Call, Registry, after_failure};
 use super::connection::{Response, io_fault};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
@@ -165,7 +165,7 @@ impl Registry {
             let mut bytes = Vec::new();
             let read = response.into_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
             if let Err(error) = read {
-                self.inner.after_failure(io_fault(&error).into(), endpoint, &mut backoff, cancel)?;
+                after_failure(io_fault(&error).into(), endpoint, &mut backoff, cancel)?;
                 continue;
             }
             if bytes.len() as u64 > MAX_DOCUMENT {

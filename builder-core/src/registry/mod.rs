@@ -40,6 +40,4 @@ pub use push::BlobSource;
 pub use push_image::{BlobToPush, ImageToPush, TransferEvent};
 
 #[cfg(test)]
-mod fault_server;
-#[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::auth::Access;
-use super::client::{Call, Failure, Registry};
+use super::client::{Call, Failure, Registry, after_failure};
 use super::connection::{Again, Fault, io_fault};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
@@ -233,7 +233,7 @@ impl BlobStream {
     fn interrupted(&mut self, fault: Fault) -> Result<(), RegistryError> {
         self.body = None;
         let endpoint = self.endpoints[self.at].clone();
-        self.registry.inner.after_failure(Failure::Fault(fault), &endpoint, &mut self.backoff, &self.cancel)
+        after_failure(Failure::Fault(fault), &endpoint, &mut self.backoff, &self.cancel)
     }
 
     /// Reads the next bytes, through as many connections as it takes.

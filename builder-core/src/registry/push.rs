@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use ureq::http::Method;
 
 use super::auth::Access;
-use super::client::{Call, Failure, Registry, Target, is_temporary};
+use super::client::{Call, Failure, Registry, Target, after_failure, is_temporary};
 use super::connection::Response;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
@@ -19,9 +19,6 @@ use crate::oci::{Descriptor, Digest, Hasher, MediaType, Reference};
 
 /// Opens the bytes of a blob from their beginning; it is called again when they have to be sent again.
 pub type BlobSource<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync + 'a;
-
-/// Bytes in one request after a registry refused the whole blob in one. Proxies commonly allow 100 MiB.
-const PIECE: u64 = 32 << 20;
 
 /// What a request to begin an upload led to.
 enum Begun {
@@ -215,7 +212,7 @@ impl Upload<'_> {
                         let call = self.call(Method::PUT, &location);
                         return Err(call.nonsense("it refuses even small pieces of a blob"));
                     }
-                    piece = Some(PIECE);
+                    piece = Some(self.registry.inner.config.upload_piece.max(1));
                     (location, offset) = (self.begin()?, 0);
                     continue;
                 }
@@ -234,7 +231,7 @@ impl Upload<'_> {
                         return Err(error);
                     }
                 }
-                failure => self.registry.inner.after_failure(failure, &self.endpoint, &mut backoff, self.cancel)?,
+                failure => after_failure(failure, &self.endpoint, &mut backoff, self.cancel)?,
             }
             // The answer may be all that was lost.
             if self.registry.has_blob(&self.endpoint, &self.access, self.path, self.descriptor, self.cancel)? {
@@ -323,10 +320,6 @@ impl Upload<'_> {
             self.cancel.check().map_err(RegistryError::from)?;
             return Err(failed(source).into());
         }
-        // A source that ends too early makes a request that can't be finished.
-        if result.is_err() && body.sent < length && body.ended() {
-            return Err(failed(io::ErrorKind::UnexpectedEof.into()).into());
-        }
         result
     }
 
@@ -387,16 +380,13 @@ struct Counted<'a, R> {
     failed: Option<io::Error>,
 }
 
-impl<R: Read> Counted<'_, R> {
-    /// Says whether the source has nothing more.
-    fn ended(&mut self) -> bool {
-        matches!(self.inner.read(&mut [0u8; 1]), Ok(0))
-    }
-}
-
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer).and_then(|count| {
+            // The HTTP library would wait for more for ever.
+            if count == 0 && self.inner.limit() > 0 && !buffer.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             self.sent += count as u64;
             (self.progress)(self.offset + self.sent).map(|()| count)
         });
