@@ -31,7 +31,7 @@ fn layer(bytes: &[u8]) -> Descriptor {
 
 /// Bytes that differ everywhere, so that a piece in the wrong place is noticed.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
+    (0..length).map(|at| (at * 31 + at / 251).to_le_bytes()[0]).collect()
 }
 
 fn never() -> CancelToken {

@@ -164,6 +164,15 @@ fn a_location_on_another_host_gets_the_bytes_but_no_credentials() {
     assert_eq!((seen[0].header("authorization"), &seen[0].body), (None, &bytes), "E-12");
 }
 
+/// A source that cannot be read.
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("broken"))
+    }
+}
+
 #[test]
 fn a_source_that_fails_or_ends_is_not_the_registrys_fault() {
     let (server, uploads) = upload_registry(|_, _| None);
@@ -176,12 +185,6 @@ fn a_source_that_fails_or_ends_is_not_the_registrys_fault() {
     };
     check(&source(&short));
     check(&|| Err(io::ErrorKind::PermissionDenied.into()));
-    struct Broken;
-    impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::Error::other("broken"))
-        }
-    }
     check(&|| Ok(Box::new(Broken)));
     assert!(stored(&uploads).is_empty());
 }

@@ -48,7 +48,7 @@ impl Reply {
         Self { body: body.into(), ..Self::new(200) }
     }
 
-    pub(super) fn header(mut self, name: &str, value: impl ToString) -> Self {
+    pub(super) fn header(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
         self
     }
@@ -170,16 +170,15 @@ fn read_head(reader: &mut impl BufRead) -> Option<(Seen, usize)> {
 }
 
 fn write_reply(stream: &mut TcpStream, reply: &Reply, is_head: bool) -> Option<()> {
-    let mut head = format!("HTTP/1.1 {} x\r\n", reply.status);
+    write!(stream, "HTTP/1.1 {} x\r\n", reply.status).ok()?;
     for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(stream, "{name}: {value}\r\n").ok()?;
     }
     let framed = ["content-length", "transfer-encoding"];
     if !reply.headers.iter().any(|(name, _)| framed.contains(&&**name)) {
-        head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
+        write!(stream, "content-length: {}\r\n", reply.body.len()).ok()?;
     }
-    head.push_str("\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(b"\r\n").ok()?;
     if is_head {
         return Some(());
     }
