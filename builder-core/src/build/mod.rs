@@ -1,7 +1,33 @@
-//! Drives everything.
+//! Drives everything: [`Engine::build`].
+//!
+//! The path of a build, each step one module:
+//!
+//! 1. [`dockerfile::parse`](crate::dockerfile::parse): text → `Dockerfile`; all errors, not the first.
+//! 2. [`graph::plan`](crate::graph::plan): the stages that the target needs, and the images that they name.
+//! 3. `base`: what each name of an image means now; tags end here.
+//! 4. [`graph::lower`](crate::graph::lower): the `Graph`; it never changes from here on.
+//! 5. `solve`: every vertex gets its root filesystem, from the cache or by `op`, as many at once as there are
+//!    processors. Keys are computed by [`cache::key`](crate::cache::key).
+//! 6. [`image`](crate::image): base, layers and config → image.
+//! 7. [`export`](crate::export): the image goes where it should.
+//!
+//! `start` runs a command in an image with the same sandbox (`rbuild run`); `images` is what can be done with the
+//! images of the store.
 
+mod base;
+mod contexts;
+mod engine;
+mod error;
+mod events;
+mod filesystem;
 pub mod images;
 pub mod op;
 mod request;
+mod result;
+mod solve;
+mod start;
 
+pub use engine::{Engine, EngineOptions};
+pub use error::{BuildError, StepError};
 pub use request::{BuildRequest, BuildResult, ContextSource, PullPolicy, SecretSource};
+pub use start::StartRequest;

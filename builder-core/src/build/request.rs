@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::diagnostic::Source;
 use crate::executor::Limits;
 use crate::graph;
-use crate::oci::{Descriptor, ImageId, Reference};
+use crate::oci::{Descriptor, ImageId, Platform, Reference};
 
 /// One build.
 #[derive(Debug, Clone)]
@@ -33,6 +33,25 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Text of the host's `resolv.conf`, for steps; the library does not look for it.
     pub resolv_conf: Option<Vec<u8>>,
+}
+
+impl BuildRequest {
+    /// A build for this machine's platform with every default, that keeps its result in the build cache only.
+    pub fn new(dockerfile: Source, context: ContextSource) -> Self {
+        Self {
+            dockerfile,
+            context,
+            named_contexts: BTreeMap::new(),
+            options: graph::Options::new(Platform::host()),
+            pull: PullPolicy::default(),
+            secrets: BTreeMap::new(),
+            limits: Limits::default(),
+            tags: Vec::new(),
+            outputs: Vec::new(),
+            jobs: None,
+            resolv_conf: None,
+        }
+    }
 }
 
 /// Where the build context is.
@@ -89,6 +108,8 @@ pub struct BuildResult {
     pub manifest: Option<Descriptor>,
     /// All names that were given.
     pub names: Vec<Reference>,
+    /// What docker writes for `--metadata-file` about the image.
+    pub metadata: BTreeMap<String, serde_json::Value>,
     /// Steps of the graph that were looked at.
     pub steps: usize,
     /// Steps whose result was known.

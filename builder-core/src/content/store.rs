@@ -107,6 +107,11 @@ impl ContentStore {
         &self.inner.state
     }
 
+    /// Where the bytes of a blob are, for passing them on as a file. Whoever reads them there verifies them.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.inner.blob_path(digest)
+    }
+
     /// The database of images, tags and facts; its file is opened at the first use.
     pub fn database(&self) -> &Database {
         &self.inner.database

@@ -1,3 +1,10 @@
-//! What vertices do: one file for each kind.
+//! One file an op: what identifies it (its key), and doing it.
 
+pub(super) mod archive;
 pub mod copy;
+pub mod http;
+pub(super) mod image;
+pub(super) mod mounts;
+pub(super) mod run;
+pub(super) mod transfer;
+pub(super) mod workdir;

@@ -26,7 +26,6 @@
 
 mod destination;
 mod error;
-mod files;
 mod mode;
 mod stack;
 
@@ -34,7 +33,6 @@ mod stack;
 mod tests;
 
 pub use error::CopyError;
-pub use files::{Origin, PlanFiles};
 pub use mode::ModeChange;
 pub use stack::select;
 

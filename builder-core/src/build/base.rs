@@ -1,0 +1,422 @@
+//! Base images: where a tag ends ([`Bases::resolve`]), and their layers, fetched when a step reads them
+//! ([`BaseLayers`]).
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::engine::{Engine, seconds_now};
+use super::error::StepError;
+use super::filesystem::{Access, Work};
+use super::request::PullPolicy;
+use crate::cancel::CancelToken;
+use crate::content::{ImageRecord, ResolvedTag};
+use crate::graph::{ImageRequest, KnownImage};
+use crate::image::{ImageLayer, LayerSource};
+use crate::layer::{self, UnpackOptions, Unpacked};
+use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaKind, MediaType, Reference, chain_id};
+use crate::progress::TaskId;
+use crate::snapshot::{Active, Snapshot};
+use crate::tree::{Stack, Tree, TreeId};
+
+/// Largest image config that is read, in bytes.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// Layers that are fetched and unpacked at the same time: enough to fill a link, few enough to share a disk.
+const PARALLEL_LAYERS: usize = 4;
+
+/// An image that steps can start from.
+pub(super) struct BaseImage {
+    pub(super) known: KnownImage,
+    pub(super) layers: Arc<BaseLayers>,
+}
+
+/// The layers of an image, on disk or not.
+pub(super) struct BaseLayers {
+    /// Where the image comes from, pinned to its manifest where it has one.
+    reference: Reference,
+    layers: Vec<BaseLayer>,
+    /// The vertex that its progress belongs to.
+    task: Mutex<Option<TaskId>>,
+    loaded: Mutex<Option<Vec<(TreeId, Tree)>>>,
+}
+
+struct BaseLayer {
+    diff_id: DiffId,
+    /// Its blob; `None` for a layer that was built here.
+    descriptor: Option<Descriptor>,
+    /// Under what its tree is remembered: its diff id or, if its tree depends on the layers below, their chain id.
+    chain: DiffId,
+}
+
+/// Finds out what `request` means now.
+pub(super) fn resolve(
+    engine: &Engine,
+    request: &ImageRequest,
+    pull: PullPolicy,
+    cancel: &CancelToken,
+) -> Result<BaseImage, StepError> {
+    if pull != PullPolicy::Always
+        && let Some(image) = local(engine, request)?
+    {
+        return Ok(image);
+    }
+    if pull != PullPolicy::Always
+        && let Some(image) = remembered(engine, request)?
+    {
+        return Ok(image);
+    }
+    if pull == PullPolicy::Never {
+        return Err(StepError::NotLocal(request.reference.clone()));
+    }
+    let (descriptor, _) = engine.fetch_manifest(&request.reference, &request.platform, cancel)?;
+    let tag = ResolvedTag { descriptor, at: seconds_now() };
+    engine.content.database().put_resolved_tag(&request.reference, &request.platform, &tag)?;
+    remembered(engine, request)?.ok_or_else(|| StepError::MalformedImage {
+        image: request.reference.familiar(),
+        reason: "its manifest or config vanished from the store".to_owned(),
+    })
+}
+
+/// The image of the local store with this name.
+fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, StepError> {
+    let database = engine.content.database();
+    let Some(id) = database.resolve(&request.reference)? else { return Ok(None) };
+    let Some(ImageRecord { layers, .. }) = database.image(&id)? else { return Ok(None) };
+    let config = read_config(engine, &request.reference, id.digest())?;
+    if config.platform().distance(&request.platform).is_none() {
+        return Ok(None);
+    }
+    let layers = layers.into_iter().map(|layer| (layer.diff_id, layer.descriptor)).collect();
+    let known = KnownImage { config, digest: id.digest().clone() };
+    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request.reference.clone(), layers)) }))
+}
+
+/// The image that this name led to before, as long as its manifest and config are in the store.
+fn remembered(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, StepError> {
+    let Some(tag) = engine.content.database().resolved_tag(&request.reference, &request.platform)? else {
+        return Ok(None);
+    };
+    let descriptor = tag.descriptor;
+    if engine.content.has(&descriptor.digest)?.is_none() {
+        return Ok(None);
+    }
+    let image = || request.reference.familiar();
+    let bytes = engine.content.read(&descriptor.digest, MAX_CONFIG)?;
+    let manifest = Manifest::parse(&bytes, &descriptor.media_type)
+        .map_err(|error| StepError::Manifest { image: image(), error })?;
+    if engine.content.has(&manifest.config.digest)?.is_none() {
+        return Ok(None);
+    }
+    let config = read_config(engine, &request.reference, &manifest.config.digest)?;
+    let layers = layers_of(&image(), &manifest, &config)?;
+    let pinned = request.reference.with_digest(descriptor.digest.clone());
+    let known = KnownImage { config, digest: descriptor.digest };
+    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(pinned, layers)) }))
+}
+
+fn read_config(engine: &Engine, reference: &Reference, digest: &Digest) -> Result<ImageConfig, StepError> {
+    let bytes = engine.content.read(digest, MAX_CONFIG)?;
+    ImageConfig::parse(&bytes).map_err(|error| StepError::Manifest { image: reference.familiar(), error })
+}
+
+/// Pairs the layers of a manifest with the diff ids of its config.
+pub(super) fn layers_of(
+    image: &str,
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> Result<Vec<(DiffId, Option<Descriptor>)>, StepError> {
+    let malformed = |reason: String| StepError::MalformedImage { image: image.to_owned(), reason };
+    let diff_ids = &config.rootfs.diff_ids;
+    if manifest.layers.len() != diff_ids.len() {
+        let (layers, ids) = (manifest.layers.len(), diff_ids.len());
+        return Err(malformed(format!("its manifest has {layers} layers and its config {ids} diff ids")));
+    }
+    for layer in &manifest.layers {
+        if !matches!(layer.media_type.kind(), MediaKind::Layer(_)) {
+            return Err(malformed(format!("layer {} has the unknown media type `{}`", layer.digest, layer.media_type)));
+        }
+    }
+    Ok(diff_ids.iter().cloned().zip(manifest.layers.iter().cloned().map(Some)).collect())
+}
+
+impl BaseLayers {
+    fn new(reference: Reference, layers: Vec<(DiffId, Option<Descriptor>)>) -> Self {
+        let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
+        let layer = |(index, (diff_id, descriptor))| {
+            let chain = chain_id(&diff_ids[..=index]).expect("not empty");
+            BaseLayer { diff_id, descriptor, chain: DiffId::new(chain.digest().clone()) }
+        };
+        let layers = layers.into_iter().enumerate().map(layer).collect();
+        Self { reference, layers, task: Mutex::default(), loaded: Mutex::default() }
+    }
+
+    /// Says which vertex the progress of fetching belongs to.
+    pub(super) fn belongs_to(&self, task: TaskId) {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(task);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The layers as they go into an image that is built on this one.
+    pub(super) fn image_layers(&self) -> Vec<ImageLayer> {
+        self.layers.iter().map(|layer| self.image_layer(layer)).collect()
+    }
+
+    fn image_layer(&self, layer: &BaseLayer) -> ImageLayer {
+        let source = LayerSource::Stored { descriptor: layer.descriptor.clone(), origin: Some(self.reference.clone()) };
+        ImageLayer { diff_id: Some(layer.diff_id.clone()), source }
+    }
+
+    /// The trees; `None` if some are not known and no work is allowed.
+    pub(super) fn trees(&self, access: &Access<'_>, work: Work) -> Result<Option<Vec<Tree>>, StepError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.is_none() {
+            *loaded = self.known_trees(access.engine)?;
+        }
+        if loaded.is_none() && work == Work::Allowed {
+            *loaded = Some(self.load(access)?);
+        }
+        Ok(loaded.as_ref().map(|trees| trees.iter().map(|(_, tree)| tree.clone()).collect()))
+    }
+
+    /// The snapshots, fetched and unpacked if they are not there.
+    pub(super) fn snapshots(&self, access: &Access<'_>) -> Result<Vec<Snapshot>, StepError> {
+        let trees = self.trees(access, Work::Allowed)?.expect("with work allowed there is always a result");
+        let mut snapshots = Vec::new();
+        for tree in trees.iter().filter(|tree| !tree.is_empty()) {
+            if let Some(snapshot) = access.engine.snapshots.get_verified(tree)? {
+                snapshots.push(snapshot);
+                continue;
+            }
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            *loaded = Some(self.load(access)?);
+            drop(loaded);
+            return self.snapshots(access);
+        }
+        Ok(snapshots)
+    }
+
+    /// The snapshot of one layer.
+    pub(super) fn snapshot(&self, access: &Access<'_>, layer: usize) -> Result<Snapshot, StepError> {
+        let trees = self.trees(access, Work::Allowed)?.expect("with work allowed there is always a result");
+        if access.engine.snapshots.get(&trees[layer].id())?.is_none() {
+            self.snapshots(access)?;
+        }
+        self.snapshot_of(access, &trees[layer])
+    }
+
+    fn snapshot_of(&self, access: &Access<'_>, tree: &Tree) -> Result<Snapshot, StepError> {
+        access.engine.snapshots.get_verified(tree)?.ok_or_else(|| StepError::MalformedImage {
+            image: self.reference.familiar(),
+            reason: format!("layer {} vanished from the store", tree.id()),
+        })
+    }
+
+    fn known_trees(&self, engine: &Engine) -> Result<Option<Vec<(TreeId, Tree)>>, StepError> {
+        let mut trees = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            match known_tree(engine, layer)? {
+                Some(tree) => trees.push(tree),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(trees))
+    }
+
+    /// Fetches and unpacks what is not on disk, several layers at a time.
+    fn load(&self, access: &Access<'_>) -> Result<Vec<(TreeId, Tree)>, StepError> {
+        let mut missing = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let known = known_tree(access.engine, layer)?;
+            let there = match &known {
+                Some((_, tree)) => tree.is_empty() || access.engine.snapshots.get_verified(tree)?.is_some(),
+                None => false,
+            };
+            if !there {
+                missing.push(index);
+            }
+        }
+        let mut unpacked = self.unpack_all(access, &missing)?;
+        let mut stack = Stack::default();
+        let mut trees = Vec::with_capacity(self.layers.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (id, tree) = match unpacked.remove(&index) {
+                Some((active, unpacked)) => self.settle(access, layer, active, unpacked, &stack, &trees)?,
+                None => known_tree(access.engine, layer)?.expect("it was known just now"),
+            };
+            stack.push(tree.clone());
+            trees.push((id, tree));
+        }
+        Ok(trees)
+    }
+
+    fn unpack_all(
+        &self,
+        access: &Access<'_>,
+        missing: &[usize],
+    ) -> Result<std::collections::BTreeMap<usize, (Active, Unpacked)>, StepError> {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let results = Mutex::new(std::collections::BTreeMap::new());
+        let failure = Mutex::new(None);
+        let stop = access.cancel.child();
+        let work = || {
+            while let Some(index) = missing.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                match self.unpack(access, *index, &stop) {
+                    Ok(done) => drop(results.lock().unwrap_or_else(PoisonError::into_inner).insert(*index, done)),
+                    Err(error) => {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        stop.cancel();
+                        return;
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..missing.len().min(PARALLEL_LAYERS) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// Unpacks one layer while it is fetched; the blob stays in the store, for whoever wants the image as it was.
+    fn unpack(&self, access: &Access<'_>, index: usize, cancel: &CancelToken) -> Result<(Active, Unpacked), StepError> {
+        let engine = access.engine;
+        let layer = &self.layers[index];
+        let Some(descriptor) = &layer.descriptor else {
+            return Err(StepError::MalformedImage {
+                image: self.reference.familiar(),
+                reason: format!("the files of layer {} vanished from the store", layer.diff_id),
+            });
+        };
+        let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = |current: u64, finished: bool| {
+            if let Some(task) = task {
+                access.events.status(task, descriptor.digest.as_str(), current, Some(descriptor.size), finished);
+            }
+        };
+        let active = engine.snapshots.begin()?;
+        let options = UnpackOptions::default();
+        let unpacked = if engine.content.has(&descriptor.digest)?.is_some() {
+            let mut blob = engine.content.open_blob(&descriptor.digest)?;
+            let unpacked = layer::unpack(&mut blob, &active, &options)?;
+            drain(&mut blob)?;
+            unpacked
+        } else {
+            let stream = engine.registry.open_and_store_blob(&self.reference, descriptor, &engine.content, cancel)?;
+            let mut blob = Counted { inner: stream, read: 0, report: &|read| report(read, false) };
+            let unpacked = layer::unpack(&mut blob, &active, &options)?;
+            blob.inner.finish()?;
+            unpacked
+        };
+        report(descriptor.size, true);
+        if unpacked.diff_id != layer.diff_id {
+            return Err(StepError::DiffId {
+                image: self.reference.familiar(),
+                index,
+                expected: layer.diff_id.clone(),
+                actual: unpacked.diff_id,
+            });
+        }
+        Ok((active, unpacked))
+    }
+
+    /// Completes a layer with what it takes from the layers below, and commits it.
+    fn settle(
+        &self,
+        access: &Access<'_>,
+        layer: &BaseLayer,
+        active: Active,
+        unpacked: Unpacked,
+        below: &Stack,
+        trees: &[(TreeId, Tree)],
+    ) -> Result<(TreeId, Tree), StepError> {
+        let engine = access.engine;
+        let alone = unpacked.implied.is_empty() && unpacked.lower_links.is_empty();
+        let mut tree = layer::fix_implied(&active, &unpacked.tree, &unpacked.implied, below)?;
+        if !unpacked.lower_links.is_empty() {
+            let lower = trees.iter().map(|(_, tree)| self.snapshot_of(access, tree)).collect::<Result<Vec<_>, _>>()?;
+            let lower: Vec<&Snapshot> = lower.iter().collect();
+            tree = layer::resolve_lower_links(&active, &tree, &unpacked.lower_links, below, &lower)?;
+        }
+        let id = engine.trees.put(&tree)?;
+        if tree.is_empty() {
+            drop(active);
+        } else {
+            engine.snapshots.commit(active, &tree)?;
+        }
+        let remembered_as = if alone { &layer.diff_id } else { &layer.chain };
+        engine.content.database().put_layer_tree(remembered_as, id.as_bytes())?;
+        Ok((id, tree))
+    }
+}
+
+fn known_tree(engine: &Engine, layer: &BaseLayer) -> Result<Option<(TreeId, Tree)>, StepError> {
+    let database = engine.content.database();
+    for name in [&layer.chain, &layer.diff_id] {
+        if let Some(bytes) = database.layer_tree(name)? {
+            let id = TreeId::new(bytes);
+            if let Some(tree) = engine.trees.get(&id)? {
+                return Ok(Some((id, tree)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A stream that tells how far it is.
+struct Counted<'a, R> {
+    inner: R,
+    read: u64,
+    report: &'a dyn Fn(u64),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.read += length as u64;
+        (self.report)(self.read);
+        Ok(length)
+    }
+}
+
+/// Reads to the end, where a blob's digest is checked.
+fn drain(blob: &mut impl Read) -> Result<(), StepError> {
+    std::io::copy(blob, &mut std::io::sink())
+        .map(drop)
+        .map_err(|source| StepError::Io { what: "cannot read a layer from the store".to_owned(), source })
+}
+
+impl Engine {
+    /// Asks a registry what a reference means for a platform; manifest and config are in the store afterwards.
+    pub(super) fn fetch_manifest(
+        &self,
+        reference: &Reference,
+        platform: &crate::oci::Platform,
+        cancel: &CancelToken,
+    ) -> Result<(Descriptor, Manifest), StepError> {
+        let resolved = self.registry.resolve(reference, cancel)?;
+        let selected = self.registry.select_platform(reference, &resolved, platform, cancel)?;
+        let manifest = selected.manifest;
+        if manifest.config.size > MAX_CONFIG || manifest.config.media_type.kind() != MediaKind::Config {
+            return Err(StepError::MalformedImage {
+                image: reference.familiar(),
+                reason: format!("its config is no image config: `{}`", manifest.config.media_type),
+            });
+        }
+        if self.content.has(&manifest.config.digest)?.is_none() {
+            let pinned = reference.with_digest(selected.descriptor.digest.clone());
+            let mut config = self.registry.open_and_store_blob(&pinned, &manifest.config, &self.content, cancel)?;
+            drain(&mut config)?;
+            config.finish()?;
+        }
+        self.content.put(&selected.bytes)?;
+        Ok((selected.descriptor, manifest))
+    }
+}

@@ -1,0 +1,262 @@
+//! [`Engine`]: the store and everything that works on it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::base::{self, BaseLayers};
+use super::contexts::Contexts;
+use super::error::{BuildError, StepError};
+use super::events::{Events, TaskNumbers};
+use super::filesystem::Access;
+use super::request::{BuildRequest, BuildResult};
+use super::result;
+use super::solve::{self, Session};
+use crate::cache::{CacheMounts, CacheStore};
+use crate::cancel::CancelToken;
+use crate::content::ContentStore;
+use crate::dockerfile::{self, Dockerfile};
+use crate::executor::{Executor, Sandbox, SandboxOptions};
+use crate::graph::{self, Graph, ImageRequest, Images};
+use crate::progress::{Outcome, Sink, TaskId, Warning};
+use crate::registry::{Registry, RegistryConfig};
+use crate::snapshot::{self, SnapshotError, SnapshotStore, Snapshotter};
+use crate::tree::TreeStore;
+
+/// What an engine needs to know.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The directory of the store; made when something is first written.
+    pub state: PathBuf,
+    /// Registries, mirrors, credentials.
+    pub registry: RegistryConfig,
+}
+
+/// A store with everything that works on it. Any number of engines, in any number of processes, share one store.
+///
+/// An engine has no state of its own beyond what it remembers of the store: two builds may run in it at once.
+pub struct Engine {
+    pub(super) content: ContentStore,
+    pub(super) trees: TreeStore,
+    pub(super) snapshots: SnapshotStore,
+    snapshotter: OnceLock<Box<dyn Snapshotter>>,
+    pub(super) cache: CacheStore,
+    pub(super) cache_mounts: CacheMounts,
+    pub(super) registry: Registry,
+    pub(super) executor: Box<dyn Executor>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("content", &self.content).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens the store. Nothing is written, no connection is made.
+    ///
+    /// # Errors
+    /// [`BuildError::Store`] if the directory cannot be used, or belongs to a newer version of this program.
+    pub fn open(options: EngineOptions) -> Result<Self, BuildError> {
+        Self::with_executor(options, Box::new(Sandbox::new(SandboxOptions::default())))
+    }
+
+    /// The same with another way to run commands.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn with_executor(options: EngineOptions, executor: Box<dyn Executor>) -> Result<Self, BuildError> {
+        let state = &options.state;
+        let store = |error: crate::content::ContentError| BuildError::Store(Box::new(error.into()));
+        Ok(Self {
+            content: ContentStore::open(state).map_err(store)?,
+            trees: TreeStore::new(state),
+            snapshots: SnapshotStore::new(state),
+            snapshotter: OnceLock::new(),
+            cache: CacheStore::new(state),
+            cache_mounts: CacheMounts::new(state),
+            registry: Registry::new(options.registry),
+            executor,
+        })
+    }
+
+    /// What puts layers on top of each other here: overlayfs where it can be mounted. Found out at the first use.
+    pub(super) fn snapshotter(&self) -> Result<&dyn Snapshotter, SnapshotError> {
+        if self.snapshotter.get().is_none() {
+            let found = snapshot::probe(self.snapshots.clone())?;
+            // Another thread may have been first; it found the same.
+            let _ = self.snapshotter.set(found);
+        }
+        Ok(&**self.snapshotter.get().expect("set just above"))
+    }
+
+    /// Builds an image and sends it where the request says.
+    ///
+    /// # Errors
+    /// Every case of [`BuildError`]. Whatever happens, the store stays usable and keeps the steps that were done.
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        sink: &dyn Sink,
+        cancel: &CancelToken,
+    ) -> Result<BuildResult, BuildError> {
+        self.build_to(request, sink, cancel, None)
+    }
+
+    /// The same with a place for outputs that go to standard output.
+    ///
+    /// # Errors
+    /// As [`Engine::build`].
+    pub fn build_to(
+        &self,
+        request: &BuildRequest,
+        sink: &dyn Sink,
+        cancel: &CancelToken,
+        stdout: Option<&Mutex<dyn std::io::Write + Send>>,
+    ) -> Result<BuildResult, BuildError> {
+        let store = |error: StepError| match error.is_cancelled() {
+            true => BuildError::Cancelled(crate::cancel::Cancelled),
+            false => BuildError::Store(Box::new(error)),
+        };
+        let events = Events::Direct(sink);
+        let numbers = TaskNumbers::default();
+        let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
+
+        let parsed = parse(request, &events, &numbers)?;
+        let (images, bases) = self.resolve(&parsed, request, &events, &numbers, cancel)?;
+        let graph = graph::lower(&parsed, &request.options, &images).map_err(BuildError::Graph)?;
+        warn(&graph, &events);
+        let tasks = declare(&graph, &events, &numbers);
+        bases_belong_to(&graph, &bases, &tasks);
+
+        let contexts = Contexts::new(request, self.content.state());
+        let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
+        let access = Access { engine: self, events, cancel: cancel.clone() };
+        let session = Session { access, request, contexts: &contexts, bases: &bases, now };
+        let needed = result::needs_files(request);
+        let solution = solve::solve(&session, &graph, &tasks, needed)?;
+        contexts.save();
+        let mut built = BuildResult::default();
+        if needed {
+            let task =
+                numbers.declare(&session.events, "exporting to image", tasks.last().copied().into_iter().collect());
+            session.events.started(task);
+            let exported = result::export(&session, &graph, &solution, task, sink, stdout);
+            let outcome = match &exported {
+                Ok(_) => Outcome::Done,
+                Err(BuildError::Cancelled(_)) => Outcome::Cancelled,
+                Err(error) => Outcome::Failed(error.to_string()),
+            };
+            session.events.finished(task, outcome);
+            built = exported?;
+        }
+        built.steps = graph.vertices.iter().filter(|vertex| !matches!(vertex.op, graph::Op::Image(_))).count();
+        built.cached = solution.cached;
+        Ok(built)
+    }
+
+    /// Finds out what every image that the target needs means, until no more turn up.
+    #[expect(clippy::type_complexity, reason = "two maps with one key: what is known, and where the layers are")]
+    fn resolve(
+        &self,
+        parsed: &Dockerfile,
+        request: &BuildRequest,
+        events: &Events<'_>,
+        numbers: &TaskNumbers,
+        cancel: &CancelToken,
+    ) -> Result<(Images, HashMap<ImageRequest, Arc<BaseLayers>>), BuildError> {
+        let mut images: Images = BTreeMap::new();
+        let mut bases = HashMap::new();
+        loop {
+            let plan = graph::plan(parsed, &request.options, &images).map_err(BuildError::Graph)?;
+            if plan.missing.is_empty() {
+                return Ok((images, bases));
+            }
+            for image in &plan.missing {
+                let name = format!("[internal] load metadata for {}", image.reference);
+                let task = numbers.declare(events, &name, Vec::new());
+                events.started(task);
+                match base::resolve(self, image, request.pull, cancel) {
+                    Ok(found) => {
+                        events.finished(task, Outcome::Done);
+                        images.insert(image.clone(), found.known);
+                        bases.insert(image.clone(), found.layers);
+                    }
+                    Err(error) if error.is_cancelled() => {
+                        events.finished(task, Outcome::Cancelled);
+                        return Err(BuildError::Cancelled(crate::cancel::Cancelled));
+                    }
+                    Err(error) => {
+                        events.finished(task, Outcome::Failed(error.to_string()));
+                        let used = plan.first_use(image);
+                        return Err(BuildError::Base {
+                            location: used.map(|used| used.location.clone()),
+                            origin: used.and_then(|used| used.origin.clone()),
+                            suggestion: used.and_then(|used| used.hint.clone()),
+                            error: Box::new(error),
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn parse(request: &BuildRequest, events: &Events<'_>, numbers: &TaskNumbers) -> Result<Dockerfile, BuildError> {
+    let source = &request.dockerfile;
+    let task = numbers.declare(events, &format!("[internal] load build definition from {}", source.name()), Vec::new());
+    events.started(task);
+    match dockerfile::parse(source) {
+        Ok(parsed) => {
+            events.finished(task, Outcome::Done);
+            Ok(parsed)
+        }
+        Err(errors) => {
+            events.finished(task, Outcome::Failed(errors.to_string()));
+            Err(BuildError::Parse(errors))
+        }
+    }
+}
+
+fn warn(graph: &Graph, events: &Events<'_>) {
+    for (warning, location) in &graph.warnings {
+        let place = Some((location.source.name().to_owned(), location.source.line(location.span.start)));
+        events.emit(crate::progress::Event::Warning(Warning {
+            task: None,
+            short: format!("{}: {}", warning.rule.name(), warning.detail),
+            detail: vec![warning.rule.text().to_owned()],
+            url: Some(warning.rule.url().to_owned()),
+            place,
+        }));
+    }
+    if !graph.unused_build_args.is_empty() {
+        let names = graph.unused_build_args.join(" ");
+        events.warning(None, format!("one or more build-args [{names}] were not consumed"));
+    }
+}
+
+fn declare(graph: &Graph, events: &Events<'_>, numbers: &TaskNumbers) -> Vec<TaskId> {
+    let mut tasks: Vec<TaskId> = Vec::with_capacity(graph.vertices.len());
+    for vertex in &graph.vertices {
+        let inputs = vertex.root.into_iter().chain(vertex.op.inputs()).map(|input| tasks[input.0]).collect();
+        tasks.push(numbers.declare(events, &vertex.name, inputs));
+    }
+    tasks
+}
+
+fn bases_belong_to(graph: &Graph, bases: &HashMap<ImageRequest, Arc<BaseLayers>>, tasks: &[TaskId]) {
+    for (vertex, task) in graph.vertices.iter().zip(tasks) {
+        if let graph::Op::Image(op) = &vertex.op {
+            let request = ImageRequest { reference: op.reference.clone(), platform: op.platform.clone() };
+            if let Some(base) = bases.get(&request) {
+                base.belongs_to(*task);
+            }
+        }
+    }
+}
+
+/// The time, in seconds since 1970.
+pub(super) fn seconds_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

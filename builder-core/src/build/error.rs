@@ -1,0 +1,298 @@
+//! [`BuildError`]: everything that can end a build, with the place in the Dockerfile where there is one.
+
+use crate::cache::{CacheError, CacheMountError};
+use crate::cancel::Cancelled;
+use crate::content::ContentError;
+use crate::context::ContextError;
+use crate::diagnostic::{Diagnostic, Location};
+use crate::dockerfile::ParseErrors;
+use crate::executor::{ExecuteError, Exit};
+use crate::export::ExportError;
+use crate::graph::GraphErrors;
+use crate::layer::{CaptureError, PackError, UnpackError};
+use crate::oci::ParseManifestError;
+use crate::registry::RegistryError;
+use crate::rootfs::{AccountsError, RootPath};
+use crate::snapshot::SnapshotError;
+use crate::tree::{ResolveError, TreeStoreError};
+
+/// Why a build ended.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile does not parse; all of its errors.
+    #[error("{0}")]
+    Parse(ParseErrors),
+    /// The Dockerfile parses and makes no graph; all of its errors.
+    #[error("{0}")]
+    Graph(GraphErrors),
+    /// A step failed.
+    #[error("{error}")]
+    Step {
+        /// The step as it is shown: `[build 2/4] RUN make`.
+        name: String,
+        /// Where it is written.
+        location: Option<Location>,
+        /// For an ONBUILD trigger, the `FROM` that brought it.
+        origin: Option<Location>,
+        /// What went wrong.
+        error: Box<StepError>,
+    },
+    /// A base image cannot be had.
+    #[error("{error}")]
+    Base {
+        /// The `FROM`, `COPY --from` or mount that asks for it.
+        location: Option<Location>,
+        /// For an ONBUILD trigger, the `FROM` that brought it.
+        origin: Option<Location>,
+        /// What may have been meant, should there be no such image.
+        suggestion: Option<String>,
+        /// What went wrong.
+        error: Box<StepError>,
+    },
+    /// The build context cannot be opened.
+    #[error(transparent)]
+    Context(ContextError),
+    /// The result cannot go where it should.
+    #[error(transparent)]
+    Export(ExportError),
+    /// The store fails.
+    #[error(transparent)]
+    Store(Box<StepError>),
+    /// The caller cancelled it.
+    #[error(transparent)]
+    Cancelled(Cancelled),
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The command ran and failed.
+    #[error("process {command} did not complete successfully: {exit}")]
+    Command {
+        /// The command, quoted for people.
+        command: String,
+        /// How it ended.
+        exit: Exit,
+        /// The last lines that it wrote.
+        output: Vec<String>,
+    },
+    /// The command could not be run.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// `USER` or `--chown` names somebody that the image does not know.
+    #[error(transparent)]
+    User(#[from] AccountsError),
+    /// A path cannot be resolved in the image.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// WORKDIR leads through something that is no directory.
+    #[error("cannot make directory `{path}`: `{blocker}` is not a directory")]
+    Workdir {
+        /// The directory.
+        path: RootPath,
+        /// What is in the way.
+        blocker: RootPath,
+    },
+    /// A bind mount shows something that does not exist.
+    #[error("`{source_path}` of the mount at `{target}` does not exist")]
+    MountSource {
+        /// The path that is missing.
+        source_path: RootPath,
+        /// The mount.
+        target: RootPath,
+    },
+    /// A secret is required and was not given.
+    #[error("secret `{id}` is required and was not given")]
+    MissingSecret {
+        /// Which one.
+        id: String,
+    },
+    /// A secret's file cannot be read.
+    #[error("cannot read secret `{id}` from {}", path.display())]
+    ReadSecret {
+        /// Which one.
+        id: String,
+        /// Its file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The step needs something that this version does not do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// COPY or ADD cannot be done.
+    #[error(transparent)]
+    Copy(super::op::copy::CopyError),
+    /// An address of ADD cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] super::op::http::FetchError),
+    /// The context.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// What a command changed cannot be read.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// A layer cannot be written.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// A layer or an archive cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The diff id of a layer is not what the image's config says.
+    #[error("layer {index} of `{image}` is not what its config says: expected diff id {expected}, found {actual}")]
+    DiffId {
+        /// The image.
+        image: String,
+        /// Which layer, 0 the lowest.
+        index: usize,
+        /// What the config says.
+        expected: crate::oci::DiffId,
+        /// What was unpacked.
+        actual: crate::oci::DiffId,
+    },
+    /// A config and a manifest that do not fit together.
+    #[error("image `{image}` is malformed: {reason}")]
+    MalformedImage {
+        /// The image.
+        image: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A manifest, index or config does not parse.
+    #[error("image `{image}`: {error}")]
+    Manifest {
+        /// The image.
+        image: String,
+        /// What is wrong.
+        error: ParseManifestError,
+    },
+    /// `--pull=never`, and the store has not got the image.
+    #[error("image `{0}` is not in the local store")]
+    NotLocal(crate::oci::Reference),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Blobs, images.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// Records.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Cache mounts.
+    #[error(transparent)]
+    CacheMount(#[from] CacheMountError),
+    /// Trees.
+    #[error(transparent)]
+    Tree(#[from] TreeStoreError),
+    /// The file system.
+    #[error("{what}")]
+    Io {
+        /// What was done to which path.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The files of a known result were pruned; its vertex has to run again. Never reaches a caller of the library.
+    #[error("the files of step {} are gone", .0.0)]
+    Lost(crate::graph::VertexId),
+    /// Cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl StepError {
+    /// Whether this is only the echo of a cancel.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled(_)
+                | Self::Execute(ExecuteError::Cancelled(_))
+                | Self::Cache(CacheError::Cancelled(_))
+                | Self::CacheMount(CacheMountError::Cancelled(_))
+        )
+    }
+}
+
+impl Diagnostic for BuildError {
+    fn location(&self) -> Option<Location> {
+        match self {
+            Self::Step { location, error, .. } | Self::Base { location, error, .. } => {
+                step_location(error).or_else(|| location.clone())
+            }
+            Self::Context(error) => error.location(),
+            _ => None,
+        }
+    }
+
+    fn origin(&self) -> Option<Location> {
+        match self {
+            Self::Step { origin, .. } | Self::Base { origin, .. } => origin.clone(),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Base { suggestion: Some(suggestion), .. } => Some(suggestion.clone()),
+            Self::Step { error, .. } | Self::Base { error, .. } | Self::Store(error) => error.hint(),
+            Self::Context(error) => error.hint(),
+            Self::Export(error) => error.hint(),
+            Self::Parse(_) | Self::Graph(_) | Self::Cancelled(_) => None,
+        }
+    }
+}
+
+/// Errors inside a step may know a more exact place than the step.
+fn step_location(error: &StepError) -> Option<Location> {
+    match error {
+        StepError::Context(error) => error.location(),
+        _ => None,
+    }
+}
+
+impl Diagnostic for StepError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Execute(error) => error.hint(),
+            Self::Copy(error) => error.hint(),
+            Self::User(error) => error.hint(),
+            Self::Context(error) => error.hint(),
+            Self::Registry(error) => error.hint(),
+            Self::Content(error) => error.hint(),
+            Self::Snapshot(error) => error.hint(),
+            Self::Capture(error) => error.hint(),
+            Self::Pack(error) => error.hint(),
+            Self::Unpack(error) => error.hint(),
+            Self::Fetch(error) => error.hint(),
+            Self::MissingSecret { id } => Some(format!("pass it with `--secret id={id},src=FILE` or `env=NAME`")),
+            Self::NotLocal(reference) => {
+                Some(format!("pull it with `rbuild pull {}`, or build without `--pull=never`", reference.familiar()))
+            }
+            Self::Command { exit: Exit::OutOfMemory, .. } => {
+                Some("give the step more memory, or run fewer steps at once with `--jobs`".to_owned())
+            }
+            Self::DiffId { .. } => {
+                Some("the registry or its mirror serves a damaged image; pull it elsewhere".to_owned())
+            }
+            Self::Io { source, .. } | Self::ReadSecret { source, .. } => storage_hint(source),
+            _ => None,
+        }
+    }
+}
+
+/// What to do about an error of the file system.
+pub(crate) fn storage_hint(error: &std::io::Error) -> Option<String> {
+    let hint = match rustix::io::Errno::from_io_error(error)? {
+        rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => {
+            "the disk is full; free space with `rbuild prune`, or put the store elsewhere with `--root`"
+        }
+        rustix::io::Errno::ROFS => "the file system is read-only; put the store elsewhere with `--root`",
+        rustix::io::Errno::MFILE => "too many open files; raise the limit with `ulimit -n`",
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "permission denied; check who owns the store (`--root`)",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}

@@ -1,0 +1,183 @@
+//! [`Filesystem`]: the root filesystem that a vertex results in, as the layers that it is made of.
+//!
+//! Nothing of it needs to be on disk: its trees answer most questions. [`Filesystem::snapshots`] brings the files.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use super::base::BaseLayers;
+use super::engine::Engine;
+use super::error::StepError;
+use super::events::Events;
+use crate::cancel::CancelToken;
+use crate::graph::VertexId;
+use crate::layer::{self, Files};
+use crate::rootfs::RootPath;
+use crate::snapshot::Snapshot;
+use crate::tree::{Entry, Node, Stack, Tree, TreeId};
+
+/// What everything that reads layers may use.
+#[derive(Clone)]
+pub(super) struct Access<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) events: Events<'a>,
+    pub(super) cancel: CancelToken,
+}
+
+/// Whether a question may be answered with downloads and other work, or only from what is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Only what is known.
+    Known,
+    /// Whatever it takes.
+    Allowed,
+}
+
+/// The files of a tree that has none.
+pub(super) struct NoFiles;
+
+impl Files for NoFiles {
+    fn open(&self, _: &Entry) -> io::Result<File> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// The layers of a root filesystem: those of a base image, and those built on it. Cloning is cheap.
+#[derive(Clone, Default)]
+pub(super) struct Filesystem {
+    pub(super) base: Option<Arc<BaseLayers>>,
+    pub(super) built: Vec<Arc<BuiltLayer>>,
+}
+
+/// A layer that a vertex made, now or in an earlier build.
+pub(super) struct BuiltLayer {
+    pub(super) vertex: VertexId,
+    pub(super) tree: Tree,
+    pub(super) id: TreeId,
+    /// When it was made first, in seconds since 1970.
+    pub(super) created: i64,
+    /// Where the bytes of its files are as long as there is no snapshot.
+    pub(super) source: Source,
+}
+
+/// Where the bytes of a layer can come from.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// Only from running its vertex again.
+    Rerun,
+    /// From files that are at hand, such as those of a context.
+    Files(Arc<dyn Files + Send + Sync>),
+    /// From other layers of the build, which may have to be fetched.
+    Layers(Arc<dyn LayerFiles + Send + Sync>),
+}
+
+/// Files in other layers of the build.
+pub(super) trait LayerFiles {
+    /// Opens the file of an entry.
+    fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError>;
+}
+
+/// [`LayerFiles`] for one use.
+struct Opened<'a> {
+    files: &'a (dyn LayerFiles + Send + Sync),
+    access: &'a Access<'a>,
+}
+
+impl Files for Opened<'_> {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        self.files.open(self.access, entry).map_err(io::Error::other)
+    }
+}
+
+impl BuiltLayer {
+    /// Its snapshot, made from its source if it is not there yet.
+    pub(super) fn snapshot(&self, access: &Access<'_>) -> Result<Snapshot, StepError> {
+        let snapshots = &access.engine.snapshots;
+        if let Some(snapshot) = snapshots.get_verified(&self.tree)? {
+            return Ok(snapshot);
+        }
+        let active = snapshots.begin()?;
+        match &self.source {
+            Source::Rerun => return Err(StepError::Lost(self.vertex)),
+            Source::Files(files) => layer::materialise(&self.tree, &**files, &active)?,
+            Source::Layers(files) => layer::materialise(&self.tree, &Opened { files: &**files, access }, &active)?,
+        }
+        Ok(snapshots.commit(active, &self.tree)?)
+    }
+
+    fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError> {
+        let failed = |source| StepError::Io { what: format!("cannot read `{}`", entry.path), source };
+        match &self.source {
+            Source::Files(files) if access.engine.snapshots.get(&self.id)?.is_none() => {
+                files.open(entry).map_err(failed)
+            }
+            Source::Layers(files) if access.engine.snapshots.get(&self.id)?.is_none() => files.open(access, entry),
+            _ => self.snapshot(access)?.open(entry).map_err(failed),
+        }
+    }
+}
+
+impl Filesystem {
+    /// The same with a layer on top.
+    pub(super) fn with(&self, layer: BuiltLayer) -> Self {
+        let mut built = self.built.clone();
+        built.push(Arc::new(layer));
+        Self { base: self.base.clone(), built }
+    }
+
+    /// Its trees; `None` if they are not known and no work is allowed.
+    pub(super) fn stack(&self, access: &Access<'_>, work: Work) -> Result<Option<Stack>, StepError> {
+        let mut stack = Stack::default();
+        if let Some(base) = &self.base {
+            let Some(trees) = base.trees(access, work)? else { return Ok(None) };
+            trees.into_iter().for_each(|tree| stack.push(tree));
+        }
+        self.built.iter().for_each(|layer| stack.push(layer.tree.clone()));
+        Ok(Some(stack))
+    }
+
+    /// Its snapshots, lowest first; what is missing is made or fetched.
+    pub(super) fn snapshots(&self, access: &Access<'_>) -> Result<Vec<Snapshot>, StepError> {
+        let mut snapshots = match &self.base {
+            Some(base) => base.snapshots(access)?,
+            None => Vec::new(),
+        };
+        for layer in self.built.iter().filter(|layer| !layer.tree.is_empty()) {
+            snapshots.push(layer.snapshot(access)?);
+        }
+        Ok(snapshots)
+    }
+
+    /// Opens the regular file that `entry` of layer `layer` describes, wherever its bytes are.
+    pub(super) fn open(&self, access: &Access<'_>, layer: usize, entry: &Entry) -> Result<File, StepError> {
+        let base_layers = self.base.as_ref().map_or(0, |base| base.len());
+        if let Some(base) = self.base.as_ref().filter(|_| layer < base_layers) {
+            let opened = base.snapshot(access, layer)?.open(entry);
+            return opened.map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source });
+        }
+        self.built[layer - base_layers].open(access, entry)
+    }
+
+    /// The content of a small file such as `/etc/passwd`, links followed inside the root; `None` if it is no regular
+    /// file or does not exist.
+    pub(super) fn read(
+        &self,
+        access: &Access<'_>,
+        stack: &Stack,
+        path: &str,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, StepError> {
+        let path = RootPath::clean(path).expect("a constant path");
+        let Ok(path) = stack.resolve(&path, true) else { return Ok(None) };
+        let Some(found) = stack.lookup(&path) else { return Ok(None) };
+        if !matches!(found.entry.node, Node::File { .. }) {
+            return Ok(None);
+        }
+        let mut content = Vec::new();
+        let file = self.open(access, found.layer, &found.entry)?;
+        let read = file.take(limit).read_to_end(&mut content);
+        read.map_err(|source: io::Error| StepError::Io { what: format!("cannot read `{path}`"), source })?;
+        Ok(Some(content))
+    }
+}

@@ -1,0 +1,123 @@
+//! Archives of ADD: unpacked once each, and remembered by their content.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::build::error::StepError;
+use crate::build::filesystem::Work;
+use crate::build::solve::Session;
+use crate::cache::{Preimage, Record};
+use crate::layer::{self, Archive, Decompressor, UnpackOptions};
+use crate::snapshot::Snapshot;
+use crate::tree::{Entry, Node, Tree};
+
+/// What became of a file that may be an archive.
+pub(crate) enum Unpacked {
+    /// It is copied as it is.
+    NotAnArchive,
+    /// What it changes, and the snapshot that has its files.
+    Archive(Tree, Snapshot),
+    /// It takes work to find out, and none is allowed.
+    Unknown,
+}
+
+/// Unpacks the file of `entry`, which `open` opens, if it is a tar archive, compressed or not.
+///
+/// What it comes to is remembered by everything that it depends on: content, place, owner, and the image below, whose
+/// links are followed.
+pub(crate) fn unpack(
+    session: &Session<'_>,
+    entry: &Entry,
+    open: &dyn Fn() -> io::Result<File>,
+    archive: Archive<'_>,
+    work: Work,
+) -> Result<Unpacked, StepError> {
+    let failed = |source| StepError::Io { what: format!("cannot read `{}`", entry.path), source };
+    let Node::File { content, .. } = entry.node else { return Ok(Unpacked::NotAnArchive) };
+    if !is_archive(open().map_err(failed)?).map_err(failed)? {
+        return Ok(Unpacked::NotAnArchive);
+    }
+    let engine = session.engine;
+    let mut preimage = Preimage::new("archive");
+    preimage.add("content", content);
+    preimage.add("into", &archive.into);
+    preimage.add("owner", format_args!("{:?}", archive.owner));
+    preimage.add("root", archive.lower.state());
+    if let Some(record) = engine.cache.get(&preimage.key())?
+        && let Some(tree) = engine.trees.get(&record.tree)?
+        && let Some(snapshot) = engine.snapshots.get_verified(&tree)?
+    {
+        return Ok(Unpacked::Archive(tree, snapshot));
+    }
+    if work == Work::Known {
+        return Ok(Unpacked::Unknown);
+    }
+    let active = engine.snapshots.begin()?;
+    let options = UnpackOptions { archive: Some(archive), ..UnpackOptions::default() };
+    let tree = layer::unpack(open().map_err(failed)?, &active, &options)?.tree;
+    let id = engine.trees.put(&tree)?;
+    let snapshot = engine.snapshots.commit(active, &tree)?;
+    let record = Record { preimage, tree: id, semantic: tree.semantic(), created: session.now, milliseconds: 0 };
+    engine.cache.put(&record)?;
+    Ok(Unpacked::Archive(tree, snapshot))
+}
+
+/// Whether a file begins, uncompressed, with a header of tar: the checksum of the first block is right.
+fn is_archive(file: File) -> io::Result<bool> {
+    let mut block = Vec::with_capacity(512);
+    let mut reader = match Decompressor::new(file) {
+        Ok(reader) => reader.take(512),
+        Err(_) => return Ok(false),
+    };
+    // What cannot be uncompressed is no archive, whatever it begins with.
+    if reader.read_to_end(&mut block).is_err() {
+        return Ok(false);
+    }
+    let Ok(block) = <[u8; 512]>::try_from(block) else { return Ok(false) };
+    Ok(has_tar_checksum(&block))
+}
+
+/// POSIX.1-1988 ustar: the sum of all bytes, those of the checksum itself taken as blanks.
+fn has_tar_checksum(block: &[u8; 512]) -> bool {
+    let field = &block[148..156];
+    let digits: Vec<u8> = field.iter().copied().filter(|byte| (b'0'..=b'7').contains(byte)).collect();
+    let Some(expected) = std::str::from_utf8(&digits).ok().and_then(|text| u64::from_str_radix(text, 8).ok()) else {
+        return false;
+    };
+    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+    let own: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
+    block[0] != 0 && sum - own + 8 * u64::from(b' ') == expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    fn archive(bytes: &[u8]) -> bool {
+        let mut file = tempfile::tempfile().expect("temporary file");
+        file.write_all(bytes).expect("written");
+        file.rewind().expect("rewound");
+        is_archive(file).expect("readable")
+    }
+
+    #[test]
+    fn tar_is_known_by_its_checksum_through_any_compression() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_cksum();
+        tar.append_data(&mut header, "f", &b"x"[..]).expect("appended");
+        let tar = tar.into_inner().expect("finished");
+        assert!(archive(&tar));
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).expect("compressed");
+        assert!(archive(&gzip.finish().expect("finished")));
+        assert!(archive(&zstd::encode_all(&tar[..], 1).expect("compressed")));
+        let mut damaged = tar.clone();
+        damaged[3] ^= 1;
+        for other in [&b""[..], b"text", b"\x1f\x8b broken gzip", &[0; 1024], &damaged] {
+            assert!(!archive(other));
+        }
+    }
+}

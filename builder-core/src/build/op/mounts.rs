@@ -1,0 +1,398 @@
+//! `RUN --mount`: what is shown where, first as data (for the key), then as mounts.
+
+use std::sync::Arc;
+
+use super::run::{duplicate, network_files};
+use crate::build::error::StepError;
+use crate::build::filesystem::{Filesystem, Work};
+use crate::build::request::SecretSource;
+use crate::build::solve::{Job, Session};
+use crate::cache::MountedCache;
+use crate::context::{BuildContext, Request};
+use crate::dockerfile::Network;
+use crate::executor::{HostLoopback, Mount, MountSource, REQUIRED_DIRECTORIES};
+use crate::graph::{CacheMount, Files, MountOp, MountTarget, RunOp, SecretMount};
+use crate::layer;
+use crate::rootfs::{RootDir, RootPath};
+use crate::snapshot::{Active, Mount as SnapshotMount, Snapshot};
+use crate::sys::mount::{Attributes, bind};
+use crate::tree::{Entry, Node, SemanticDigest, Stack, Tree, TreeBuilder};
+
+/// Largest secret, in bytes (as in BuildKit).
+const MAX_SECRET: u64 = 500 << 10;
+
+/// The files that a mount shows, as data.
+pub(crate) struct Source {
+    /// What is shown, as a tree whose root is what appears at the target.
+    tree: Tree,
+    origin: Origin,
+}
+
+enum Origin {
+    /// Files of a context, whose paths start at this one.
+    Context(Arc<BuildContext>, RootPath),
+    /// A path in a root filesystem.
+    Filesystem(Filesystem, RootPath),
+}
+
+impl Source {
+    /// Digest of exactly what the step can see.
+    pub(crate) fn digest(&self) -> SemanticDigest {
+        self.tree.semantic()
+    }
+
+    fn is_directory(&self) -> bool {
+        self.tree.get(&RootPath::root()).is_none_or(|entry| entry.node.is_directory())
+    }
+}
+
+/// The sources of all mounts that show files; `None` if they are not known and no work is allowed.
+pub(crate) fn sources(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Vec<Option<Source>>>, StepError> {
+    let mut sources = Vec::with_capacity(op.mounts.len());
+    for mount in &op.mounts {
+        let (files, path) = match &mount.kind {
+            MountTarget::Bind { from, source, .. } => (from, source),
+            MountTarget::Cache(CacheMount { seed: Some((from, source)), .. }) => (from, source),
+            _ => {
+                sources.push(None);
+                continue;
+            }
+        };
+        match source(job, files, path, &mount.target, work)? {
+            Some(source) => sources.push(Some(source)),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(sources))
+}
+
+fn source(
+    job: &Job<'_>,
+    files: &Files,
+    path: &RootPath,
+    target: &RootPath,
+    work: Work,
+) -> Result<Option<Source>, StepError> {
+    let missing = || StepError::MountSource { source_path: path.clone(), target: target.clone() };
+    match files {
+        Files::Context(id) => {
+            let context = job.session.contexts.get(id)?;
+            let pattern = literal_pattern(path);
+            let request = Request { source: &pattern, parents: false, exclude: &[] };
+            let Some(found) = context.select(&request)?.into_iter().next() else { return Err(missing()) };
+            let tree = rebased(found.entries.into_iter().map(|selected| selected.entry), &found.root);
+            Ok(Some(Source { tree, origin: Origin::Context(context, found.root) }))
+        }
+        Files::Vertex(vertex) => {
+            let filesystem = job.input(*vertex);
+            let Some(stack) = filesystem.stack(job.session, work)? else { return Ok(None) };
+            let path = stack.resolve(path, true)?;
+            let entries: Vec<Entry> = stack.select(&path).into_iter().map(|found| found.entry).collect();
+            if entries.is_empty() && !path.is_root() {
+                return Err(missing());
+            }
+            let tree = rebased(entries.into_iter(), &path);
+            Ok(Some(Source { tree, origin: Origin::Filesystem(filesystem, path) }))
+        }
+    }
+}
+
+/// A pattern that matches just this path.
+fn literal_pattern(path: &RootPath) -> String {
+    let mut pattern = String::from("/");
+    for character in String::from_utf8_lossy(path.as_bytes()).chars() {
+        if "*?[\\".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// A tree whose root is `top`.
+fn rebased(entries: impl Iterator<Item = Entry>, top: &RootPath) -> Tree {
+    let mut builder = TreeBuilder::new();
+    for entry in entries {
+        let path = entry.path.strip_prefix(top).expect("only what is below was selected");
+        builder.push(Entry { path, ..entry });
+    }
+    builder.finish()
+}
+
+/// Everything that has to be mounted for one process.
+#[derive(Default)]
+pub(crate) struct Prepared {
+    pub(crate) mounts: Vec<Mount>,
+    /// Which targets have to exist, and whether as directories.
+    pub(crate) targets: Vec<(RootPath, bool)>,
+    /// Variables that hold secrets.
+    pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What has to live until the process ends.
+    pub(crate) held: Vec<Held>,
+}
+
+/// Something that a mount needs while it is in use.
+#[expect(dead_code, reason = "held for what happens when they are dropped")]
+pub(crate) enum Held {
+    /// Keeps others off a cache mount.
+    Cache(MountedCache),
+    /// Takes the writes to a bind mount, and drops them.
+    Discarded(Active),
+    /// Files that may exist only for the mount.
+    Files(SnapshotMount),
+}
+
+/// Makes the mounts of a step.
+pub(crate) fn prepare(
+    job: &Job<'_>,
+    op: &RunOp,
+    stack: &Stack,
+    sources: &[Option<Source>],
+) -> Result<Prepared, StepError> {
+    let session = job.session;
+    let mut prepared = Prepared::required();
+    let loopback = match op.network {
+        Network::None => HostLoopback::Unreachable,
+        Network::Default | Network::Host => HostLoopback::Reachable,
+    };
+    let resolv = session.request.resolv_conf.as_deref();
+    let (hosts, resolv) = network_files(&op.hostname, &op.add_hosts, resolv, loopback)?;
+    prepared.file(stack, "/etc/hosts", hosts, 0o644)?;
+    prepared.file(stack, "/etc/resolv.conf", resolv, 0o644)?;
+    if let Some(script) = &op.script {
+        // Below /dev, which is a file system of the sandbox: the executor makes the target there.
+        let target = RootPath::clean("/dev/pipes").expect("a constant path").child(script.name.as_bytes());
+        let source = file(script.body.clone().into_bytes(), 0o755, 0, 0);
+        prepared.mounts.push(Mount { target, source, read_only: true });
+    }
+    let mut all: Vec<(&MountOp, &Option<Source>)> = op.mounts.iter().zip(sources).collect();
+    // Parents before their children, whatever the order in the file.
+    all.sort_by_key(|(mount, _)| mount.target.components().count());
+    for (mount, source) in all {
+        prepared.mount(job, stack, mount, source.as_ref())?;
+    }
+    Ok(prepared)
+}
+
+fn file(content: Vec<u8>, mode: u32, uid: u32, gid: u32) -> MountSource {
+    MountSource::File { content, mode, uid, gid }
+}
+
+impl Prepared {
+    /// What every process needs.
+    pub(crate) fn required() -> Self {
+        let directory = |name| (RootPath::clean(name).expect("a constant path"), true);
+        Self { targets: REQUIRED_DIRECTORIES.map(directory).into(), ..Self::default() }
+    }
+
+    /// A generated file that never enters the layer.
+    pub(crate) fn file(&mut self, stack: &Stack, path: &str, content: Vec<u8>, mode: u32) -> Result<(), StepError> {
+        let target = stack.resolve(&RootPath::clean(path).expect("a constant path"), true)?;
+        self.targets.push((target.clone(), false));
+        self.mounts.push(Mount { target, source: file(content, mode, 0, 0), read_only: false });
+        Ok(())
+    }
+
+    fn mount(
+        &mut self,
+        job: &Job<'_>,
+        stack: &Stack,
+        mount: &MountOp,
+        source: Option<&Source>,
+    ) -> Result<(), StepError> {
+        let session = job.session;
+        let target = stack.resolve(&mount.target, true)?;
+        let (shown, read_only, kind) = match &mount.kind {
+            MountTarget::Bind { writable, .. } => {
+                let source = source.expect("every bind mount has a source");
+                let kind = if source.is_directory() { true } else { false };
+                let shown = self.bind(session, source, *writable)?;
+                (MountSource::Detached(shown), !writable, kind)
+            }
+            MountTarget::Cache(cache) => {
+                let opened = session.engine.cache_mounts.open(cache, &session.cancel)?;
+                if let Some(source) = source
+                    && opened.is_new
+                {
+                    fill(session, source, &opened)?;
+                }
+                let shown = bind_path(&opened.content)?;
+                self.held.push(Held::Cache(opened));
+                (MountSource::Detached(shown), cache.read_only, true)
+            }
+            MountTarget::Tmpfs { size } => (MountSource::Tmpfs { size: *size, mode: 0o1777 }, false, true),
+            MountTarget::Secret(secret) => {
+                let Some(value) = read_secret(session, secret)? else { return Ok(()) };
+                if let Some(name) = &secret.env {
+                    self.env.push((name.clone().into_bytes(), value.clone()));
+                }
+                if !secret.file {
+                    return Ok(());
+                }
+                (file(value, secret.mode, secret.uid, secret.gid), true, false)
+            }
+            MountTarget::Ssh(ssh) if !ssh.required => return Ok(()),
+            MountTarget::Ssh(_) => {
+                return Err(StepError::Unsupported("`--mount=type=ssh` is not supported yet".to_owned()));
+            }
+        };
+        self.targets.push((target.clone(), kind));
+        self.mounts.push(Mount { target, source: shown, read_only });
+        Ok(())
+    }
+
+    /// A detached mount of what `source` shows.
+    fn bind(
+        &mut self,
+        session: &Session<'_>,
+        source: &Source,
+        writable: bool,
+    ) -> Result<std::os::fd::OwnedFd, StepError> {
+        let (lowers, path) = match &source.origin {
+            Origin::Context(..) => (vec![context_snapshot(session, source)?], context_root(source)),
+            Origin::Filesystem(filesystem, path) => (filesystem.snapshots(session)?, path.clone()),
+        };
+        let lowers: Vec<&Snapshot> = lowers.iter().collect();
+        let snapshotter = session.engine.snapshotter()?;
+        let root = if writable {
+            let active = session.engine.snapshots.begin()?;
+            let root = snapshotter.mount(&lowers, None, &active)?;
+            self.held.push(Held::Discarded(active));
+            root
+        } else {
+            snapshotter.mount_read_only(&lowers)?
+        };
+        let io = |source_error| StepError::Io { what: format!("cannot mount `{path}`"), source: source_error };
+        let fd = duplicate(&root).map_err(io)?;
+        self.held.push(Held::Files(root));
+        if path.is_root() {
+            return Ok(fd);
+        }
+        let opened = RootDir::from_fd(fd).open_path(&path).map_err(io)?;
+        bind(opened, Attributes::empty()).map_err(io)
+    }
+}
+
+fn bind_path(path: &std::path::Path) -> Result<std::os::fd::OwnedFd, StepError> {
+    crate::sys::mount::bind_path(path, Attributes::empty())
+        .map_err(|source| StepError::Io { what: format!("cannot mount {}", path.display()), source })
+}
+
+/// Where the shown path is in the snapshot that [`context_snapshot`] makes: a single file needs a directory around it.
+fn context_root(source: &Source) -> RootPath {
+    if source.is_directory() { RootPath::root() } else { RootPath::root().child(b"file") }
+}
+
+/// The selected files of a context as a snapshot: what is ignored must not be seen, and what changes during the step
+/// must not change below it.
+fn context_snapshot(session: &Session<'_>, source: &Source) -> Result<Snapshot, StepError> {
+    let Origin::Context(context, top) = &source.origin else {
+        unreachable!("only called for sources in a context");
+    };
+    let mut builder = TreeBuilder::new();
+    let below = context_root(source);
+    for entry in source.tree.iter() {
+        builder.push(Entry { path: below.append(&entry.path), ..entry });
+    }
+    let tree = builder.finish();
+    let snapshots = &session.engine.snapshots;
+    if let Some(snapshot) = snapshots.get_verified(&tree)? {
+        return Ok(snapshot);
+    }
+    let active = snapshots.begin()?;
+    layer::materialise(&tree, &Shown { context, top, below: &below }, &active)?;
+    session.engine.trees.put(&tree)?;
+    Ok(snapshots.commit(active, &tree)?)
+}
+
+/// Opens the files of a snapshot of a context.
+struct Shown<'a> {
+    context: &'a BuildContext,
+    top: &'a RootPath,
+    below: &'a RootPath,
+}
+
+impl layer::Files for Shown<'_> {
+    fn open(&self, entry: &Entry) -> std::io::Result<std::fs::File> {
+        let inside = entry.path.strip_prefix(self.below).unwrap_or_default();
+        self.context.open_file(&Entry { path: self.top.append(&inside), ..entry.clone() })
+    }
+}
+
+/// Copies the seed of a new cache mount into it.
+fn fill(session: &Session<'_>, source: &Source, opened: &MountedCache) -> Result<(), StepError> {
+    let tree = below_root(&source.tree);
+    let active = session.engine.snapshots.begin()?;
+    match &source.origin {
+        Origin::Context(context, top) => {
+            let files = Shown { context, top, below: &RootPath::root() };
+            layer::materialise(&tree, &files, &active)?;
+        }
+        Origin::Filesystem(filesystem, top) => {
+            let stack = filesystem.stack(session, Work::Allowed)?.unwrap_or_default();
+            let files = Seed { session, filesystem, stack: &stack, top };
+            layer::materialise(&tree, &files, &active)?;
+        }
+    }
+    let moved = RootDir::open(&opened.content).and_then(|content| {
+        let from = active.root().directory();
+        from.names()?.iter().try_for_each(|name| from.rename(name, content.directory(), name))
+    });
+    moved.map_err(|source| StepError::Io { what: format!("cannot fill {}", opened.content.display()), source })
+}
+
+/// The tree without its root: mode and owner of a cache mount are those that the mount asks for.
+fn below_root(tree: &Tree) -> Tree {
+    let mut builder = TreeBuilder::new();
+    tree.iter().filter(|entry| !entry.path.is_root()).for_each(|entry| builder.push(entry));
+    builder.finish()
+}
+
+struct Seed<'a> {
+    session: &'a Session<'a>,
+    filesystem: &'a Filesystem,
+    stack: &'a Stack,
+    top: &'a RootPath,
+}
+
+impl layer::Files for Seed<'_> {
+    fn open(&self, entry: &Entry) -> std::io::Result<std::fs::File> {
+        let found = self.stack.lookup(&self.top.append(&entry.path)).ok_or(std::io::ErrorKind::NotFound)?;
+        self.filesystem.open(self.session, found.layer, &found.entry).map_err(std::io::Error::other)
+    }
+}
+
+/// The value of a secret; `None` if it was not given and is not required.
+fn read_secret(session: &Session<'_>, secret: &SecretMount) -> Result<Option<Vec<u8>>, StepError> {
+    use std::io::Read as _;
+    match session.request.secrets.get(&secret.id) {
+        Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
+        Some(SecretSource::File(path)) => {
+            let error = |source| StepError::ReadSecret { id: secret.id.clone(), path: path.clone(), source };
+            let mut value = Vec::new();
+            let file = std::fs::File::open(path).map_err(error)?;
+            file.take(MAX_SECRET + 1).read_to_end(&mut value).map_err(error)?;
+            if value.len() as u64 > MAX_SECRET {
+                return Err(error(std::io::Error::other("it is larger than 500 KiB")));
+            }
+            Ok(Some(value))
+        }
+        None if secret.required => Err(StepError::MissingSecret { id: secret.id.clone() }),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Time;
+
+    #[test]
+    fn a_shown_tree_starts_at_its_top() {
+        let at = |text: &str| RootPath::clean(text).expect("clean");
+        let directory = |text: &str| Entry::directory(at(text), 0o755, 0, 0, Time::default());
+        let fifo = Entry { node: Node::Fifo, ..directory("/a/b/c") };
+        let tree = rebased([directory("/a/b"), fifo].into_iter(), &at("/a/b"));
+        assert_eq!(tree.iter().map(|entry| entry.path.to_string()).collect::<Vec<_>>(), ["/", "/c"]);
+    }
+}

@@ -1,0 +1,302 @@
+//! RUN: one command in the sandbox; its layer is what it changed.
+//!
+//! 1. Which files it sees (root, mounts) is known from trees: that gives the key.
+//! 2. A miss waits for others who run the same step, then prepares the root: snapshots below, a layer of empty mount
+//!    targets, a fresh upper directory on top.
+//! 3. The executor runs the command.
+//! 4. The upper directory becomes a tree, and the tree a layer.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::fs::Timespec;
+
+use super::mounts::{self, Prepared};
+use crate::build::error::StepError;
+use crate::build::filesystem::{Access, Filesystem, Source, Work};
+use crate::build::solve::{Job, Session, Solved};
+use crate::cache::key;
+use crate::dockerfile;
+use crate::executor::{self, HostLoopback, Network, Process, Security, Stdio, hosts_file, resolv_conf};
+use crate::graph::RunOp;
+use crate::layer;
+use crate::rootfs::{self, Accounts, Identity, RootDir, RootPath, UserSpec};
+use crate::snapshot::{self, Active, Mount};
+use crate::tree::{Entry, Node, Stack};
+
+/// Lines of a failed command's output that its error carries.
+const LAST_LINES: usize = 20;
+
+/// Longest line that is kept for an error, in bytes.
+const LONGEST_LINE: usize = 4096;
+
+/// Largest passwd or group file that is read (security invariant S-10).
+pub(crate) const MAX_ACCOUNTS: u64 = 10 << 20;
+
+pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solved>, StepError> {
+    let session = job.session;
+    let Some(stack) = job.root.stack(session, work)? else { return Ok(None) };
+    let Some(sources) = mounts::sources(job, op, work)? else { return Ok(None) };
+    let shown: Vec<_> = sources.iter().map(|source| source.as_ref().map(mounts::Source::digest)).collect();
+    let platform = &session.request.options.platform;
+    let preimage = key::run(op, platform, &stack.state(), &shown);
+    if let Some(known) = job.lookup(&preimage)? {
+        return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
+    }
+    if work == Work::Known {
+        return Ok(None);
+    }
+    let cache = &session.engine.cache;
+    let key = preimage.key();
+    let lock = cache.lock(&key, &session.cancel)?;
+    let solved = match job.lookup(&preimage)? {
+        // Another process ran it while this one waited.
+        Some(known) => Solved::layer(job, known, Source::Rerun, true),
+        None => {
+            let begun = Instant::now();
+            let (active, tree) = execute(job, op, &stack, &sources)?;
+            let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let made = job.remember(preimage, &stack.state(), tree, milliseconds)?;
+            keep(session, active, &made.0)?;
+            Solved::layer(job, made, Source::Rerun, false)
+        }
+    };
+    cache.unlock(&key, lock);
+    Ok(Some(solved))
+}
+
+/// Commits what a step made as the snapshot of `tree`, which says the same apart from times.
+fn keep(session: &Session<'_>, active: Active, tree: &crate::tree::Tree) -> Result<(), StepError> {
+    let snapshots = &session.engine.snapshots;
+    if tree.is_empty() || snapshots.get(&tree.id())?.is_some() {
+        return Ok(());
+    }
+    // Deepest first: nothing below a directory changes after its own time is set.
+    for entry in tree.iter().collect::<Vec<_>>().iter().rev() {
+        let set = set_time(active.root(), entry);
+        set.map_err(|source| StepError::Io { what: format!("cannot set the time of `{}`", entry.path), source })?;
+    }
+    snapshots.commit(active, tree)?;
+    Ok(())
+}
+
+fn set_time(root: &RootDir, entry: &Entry) -> std::io::Result<()> {
+    let time = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: entry.mtime.nanoseconds.into() };
+    match entry.node {
+        // A whiteout has no time of its own.
+        Node::Whiteout => Ok(()),
+        _ if entry.path.is_root() => rootfs::set_times(root.directory(), time),
+        _ => root.parent(&entry.path).and_then(|(directory, name)| directory.set_mtime(name, time)),
+    }
+}
+
+fn execute(
+    job: &Job<'_>,
+    op: &RunOp,
+    stack: &Stack,
+    sources: &[Option<mounts::Source>],
+) -> Result<(Active, crate::tree::Tree), StepError> {
+    let session = job.session;
+    let engine = session.engine;
+    if op.security == dockerfile::Security::Insecure {
+        return Err(StepError::Unsupported(
+            "`--security=insecure` has to be allowed with `--allow security.insecure`".into(),
+        ));
+    }
+    let account = resolve_user(session, &job.root, stack, &op.user)?;
+    let prepared = mounts::prepare(job, op, stack, sources)?;
+    let active = engine.snapshots.begin()?;
+    let root = Root { filesystem: &job.root, stack, prepared: &prepared }.mount(session, &active, &op.workdir)?;
+
+    let mut env = environment(op, &account);
+    env.extend(prepared.env.iter().cloned());
+    let Prepared { mounts, held, .. } = prepared;
+    let process = Process {
+        root: duplicate(&root).map_err(|source| StepError::Io { what: "cannot open the root".to_owned(), source })?,
+        args: op.args.iter().map(|argument| argument.clone().into_bytes()).collect(),
+        env,
+        cwd: stack.resolve(&op.workdir, true)?,
+        user: executor::Identity { uid: account.uid, gid: account.gid, groups: account.groups },
+        mounts,
+        network: match op.network {
+            dockerfile::Network::None => Network::None,
+            dockerfile::Network::Default | dockerfile::Network::Host => Network::Host,
+        },
+        hostname: op.hostname.clone(),
+        security: Security::Sandbox,
+        no_new_privileges: false,
+        limits: session.request.limits.clone(),
+        stdio: Stdio::Captured,
+    };
+    let mut last = LastLines::default();
+    let mut output = |stream, bytes: &[u8]| {
+        last.push(bytes);
+        session.events.output(job.task, stream, bytes);
+    };
+    let exit = engine.executor.run(process, &mut output, &session.cancel)?;
+    drop((root, held));
+    if !exit.is_success() {
+        return Err(StepError::Command { command: quoted(&op.args), exit, output: last.finish() });
+    }
+    let tree = layer::capture(&active, stack)?;
+    Ok((active, tree))
+}
+
+/// A root filesystem about to be mounted.
+pub(crate) struct Root<'a> {
+    pub(crate) filesystem: &'a Filesystem,
+    pub(crate) stack: &'a Stack,
+    pub(crate) prepared: &'a Prepared,
+}
+
+impl Root<'_> {
+    /// Mounts the layers with `active` on top; mount targets that the image has not got are in a layer between, which
+    /// never becomes part of an image.
+    pub(crate) fn mount(&self, access: &Access<'_>, active: &Active, workdir: &RootPath) -> Result<Mount, StepError> {
+        let engine = access.engine;
+        let lowers = self.filesystem.snapshots(access)?;
+        let stubs = snapshot::stubs(active, self.stack, &self.prepared.targets)?;
+        let root = engine.snapshotter()?.mount(&lowers.iter().collect::<Vec<_>>(), stubs.as_ref(), active)?;
+        // As container runtimes do: a working directory that is missing is made, and is part of the layer.
+        let workdir = self.stack.resolve(workdir, true)?;
+        if self.stack.lookup(&workdir).is_none() {
+            let made = duplicate(&root)
+                .and_then(|fd| RootDir::from_fd(fd).create_dir_all(&workdir, 0o755))
+                .map_err(|source| StepError::Io { what: format!("cannot make working directory `{workdir}`"), source });
+            made?;
+        }
+        Ok(root)
+    }
+}
+
+/// A second descriptor of a mount.
+pub(crate) fn duplicate(mount: &Mount) -> std::io::Result<OwnedFd> {
+    mount.as_fd().try_clone_to_owned()
+}
+
+fn environment(op: &RunOp, account: &Identity) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let unkeyed = op.unkeyed_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let keyed = op.env.to_vec();
+    let has = |name: &str| keyed.iter().any(|(known, _)| *known == name);
+    let mut env: Vec<(Vec<u8>, Vec<u8>)> = unkeyed
+        .chain(keyed.iter().copied())
+        .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+        .collect();
+    if !has("HOME") {
+        let home = account.home.clone().unwrap_or_else(|| "/".to_owned());
+        env.push((b"HOME".to_vec(), home.into_bytes()));
+    }
+    if !has("HOSTNAME") {
+        env.push((b"HOSTNAME".to_vec(), op.hostname.clone().into_bytes()));
+    }
+    env
+}
+
+/// Finds out who `user` is in the image.
+pub(crate) fn resolve_user(
+    access: &Access<'_>,
+    filesystem: &Filesystem,
+    stack: &Stack,
+    user: &str,
+) -> Result<Identity, StepError> {
+    let spec = UserSpec::parse(if user.is_empty() { "0" } else { user })?;
+    Ok(accounts(access, filesystem, stack)?.run_as(&spec)?)
+}
+
+/// The users and groups of an image.
+pub(crate) fn accounts(access: &Access<'_>, filesystem: &Filesystem, stack: &Stack) -> Result<Accounts, StepError> {
+    let read = |path: &str| -> Result<Vec<u8>, StepError> {
+        Ok(filesystem.read(access, stack, path, MAX_ACCOUNTS)?.unwrap_or_default())
+    };
+    Ok(Accounts::parse(&read("/etc/passwd")?, &read("/etc/group")?))
+}
+
+/// `/etc/hosts` and `/etc/resolv.conf` of a process that has the host's network, or none.
+pub(crate) fn network_files(
+    hostname: &str,
+    add_hosts: &[(String, String)],
+    resolv: Option<&[u8]>,
+    loopback: HostLoopback,
+) -> Result<(Vec<u8>, Vec<u8>), StepError> {
+    let parsed = add_hosts.iter().map(|(name, address)| match address.parse() {
+        Ok(address) => Ok((name.clone(), address)),
+        Err(_) => Err(StepError::Unsupported(format!("`{address}` is not an address for the host `{name}`"))),
+    });
+    let hosts = hosts_file(hostname, &parsed.collect::<Result<Vec<_>, _>>()?);
+    let resolv = resolv_conf(&String::from_utf8_lossy(resolv.unwrap_or_default()), None, loopback);
+    Ok((hosts.into_bytes(), resolv.into_bytes()))
+}
+
+/// The command as a person would type it.
+fn quoted(args: &[String]) -> String {
+    let words: Vec<String> = args
+        .iter()
+        .map(|word| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+            if !word.is_empty() && word.chars().all(plain) { word.clone() } else { format!("{word:?}") }
+        })
+        .collect();
+    format!("`{}`", words.join(" "))
+}
+
+/// Keeps the last lines of a stream.
+#[derive(Default)]
+struct LastLines {
+    lines: VecDeque<String>,
+    current: Vec<u8>,
+}
+
+impl LastLines {
+    fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LONGEST_LINE.saturating_sub(self.current.len());
+            self.current.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.current);
+        if self.lines.len() == LAST_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if !self.current.is_empty() {
+            self.end_line();
+        }
+        self.lines.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_however_the_output_is_split() {
+        let mut last = LastLines::default();
+        let text: String = (0..50).map(|n| format!("line {n}\n")).collect::<String>() + "end";
+        for piece in text.as_bytes().chunks(7) {
+            last.push(piece);
+        }
+        let lines = last.finish();
+        assert_eq!(lines.len(), LAST_LINES);
+        assert_eq!(lines[0], "line 31");
+        assert_eq!(lines[19], "end");
+        let mut long = LastLines::default();
+        long.push(&vec![b'x'; 1 << 20]);
+        assert_eq!(long.finish()[0].len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn commands_are_quoted_where_they_need_it() {
+        let args = ["/bin/sh", "-c", "echo \"a b\""].map(str::to_owned);
+        assert_eq!(quoted(&args), r#"`/bin/sh -c "echo \"a b\""`"#);
+    }
+}

@@ -1,0 +1,281 @@
+//! COPY and ADD: what lands where is planned from trees; the layer is the plan.
+//!
+//! The key of a copy is its result without times: the copied entries as they land, and the directories above them with the
+//! mode and owner that the destination gives them. So nothing else of the destination runs a copy again.
+//!
+//! A copy is not carried out here. Its files are opened where they are when somebody needs them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::archive;
+use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile};
+use super::http::{self, Fetched};
+use super::run::accounts;
+use crate::build::error::StepError;
+use crate::build::filesystem::{Access, Filesystem, LayerFiles, Source, Work};
+use crate::build::solve::{Job, Solved};
+use crate::cache::Preimage;
+use crate::context::{BuildContext, Match, Request};
+use crate::graph::{AddSource, CopyOp, Files};
+use crate::layer::{self, Archive, Files as _};
+use crate::oci::Digest;
+use crate::rootfs::{Owner, RootPath, UserSpec};
+use crate::snapshot::Snapshot;
+use crate::tree::{ContentDigest, ContentHasher, Entry, Node, Stack, Time};
+
+pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Solved>, StepError> {
+    let session = job.session;
+    let begun = Instant::now();
+    let below = if op.link && op.chown.is_none() { Some(Stack::default()) } else { job.root.stack(session, work)? };
+    let Some(below) = below else { return Ok(None) };
+    let owner = match &op.chown {
+        Some(chown) => Some(accounts(session, &job.root, &below)?.owner(&UserSpec::parse(chown)?)?),
+        None => None,
+    };
+    let Some(found) = (Finder { job, op, work, below: &below, owner, found: Found::default() }).all()? else {
+        return Ok(None);
+    };
+    let owner = owner.map(|owner| (owner.uid, owner.gid));
+    let attributes = Attributes { owner, created: Time::from_seconds(session.now) };
+    let plan = copy::plan(op, found.sources, &below, attributes)?;
+
+    let mut preimage = Preimage::new(if op.add { "add" } else { "copy" });
+    preimage.add("result", plan.tree.semantic());
+    let from_layers = plan.files.values().any(|file| matches!(file, FileSource::Layer { .. }));
+    let files = Arc::new(Copied { files: plan.files, places: found.places });
+    let source = if from_layers { Source::Layers(files) } else { Source::Files(files) };
+    if let Some(known) = job.lookup(&preimage)? {
+        return Ok(Some(Solved::layer(job, known, source, true)));
+    }
+    let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // The root is left out: the same files are the same layer wherever they are copied to.
+    let made = job.remember(preimage, &Stack::default().state(), plan.tree, milliseconds)?;
+    Ok(Some(Solved::layer(job, made, source, false)))
+}
+
+/// The sources of a copy, and where their bytes are.
+#[derive(Default)]
+struct Found {
+    sources: Vec<CopySource>,
+    places: Places,
+}
+
+/// Where the bytes of sources are.
+#[derive(Default)]
+struct Places {
+    context: Option<Arc<BuildContext>>,
+    filesystem: Option<Filesystem>,
+    /// Snapshots of archives, by the number of their source.
+    unpacked: BTreeMap<usize, Snapshot>,
+}
+
+/// Finds the sources of one copy.
+struct Finder<'a> {
+    job: &'a Job<'a>,
+    op: &'a CopyOp,
+    work: Work,
+    below: &'a Stack,
+    owner: Option<Owner>,
+    found: Found,
+}
+
+/// Whether something is known; if not, it takes work and none is allowed.
+type Known = bool;
+
+impl Finder<'_> {
+    /// Finds every source; `None` if that takes work and none is allowed.
+    fn all(mut self) -> Result<Option<Found>, StepError> {
+        for source in &self.op.sources {
+            let known = match source {
+                AddSource::Inline { name, body } => {
+                    self.found.sources.push(inline(self.job, name, body));
+                    true
+                }
+                AddSource::Http(_) | AddSource::Git(_) if self.work == Work::Known => false,
+                AddSource::Http(url) => self.download(url)?,
+                AddSource::Git(_) => {
+                    return Err(StepError::Unsupported("ADD of git repositories is not supported yet".to_owned()));
+                }
+                AddSource::Path(path) => self.path(path)?,
+            };
+            if !known {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.found))
+    }
+
+    fn path(&mut self, path: &str) -> Result<Known, StepError> {
+        let request = Request { source: path, parents: self.op.parents, exclude: &self.op.exclude };
+        match &self.op.from {
+            Files::Context(id) => {
+                let context = self.job.session.contexts.get(id)?;
+                let matches = context.select(&request)?;
+                self.found.places.context = Some(Arc::clone(&context));
+                self.from_context(&context, matches)
+            }
+            Files::Vertex(vertex) => {
+                let filesystem = self.job.input(*vertex);
+                let Some(stack) = filesystem.stack(self.job.session, self.work)? else { return Ok(false) };
+                self.found.places.filesystem = Some(filesystem);
+                self.found.sources.push(CopySource::Stack(copy::select(&stack, &request)?));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Adds matches, archives of an ADD unpacked.
+    fn from_context(&mut self, context: &BuildContext, matches: Vec<Match>) -> Result<Known, StepError> {
+        if !self.op.add || self.op.unpack == Some(false) {
+            self.found.sources.push(CopySource::Context(matches));
+            return Ok(true);
+        }
+        for found in matches {
+            let file = found.entries.first().map(|first| first.entry.clone()).filter(|first| first.node.is_file());
+            let source = CopySource::Context(vec![found]);
+            let known = match file {
+                Some(entry) => self.archive_or(&entry, &|| context.open_file(&entry), source)?,
+                None => {
+                    self.found.sources.push(source);
+                    true
+                }
+            };
+            if !known {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds a file unpacked if it is an archive, else as `otherwise`.
+    fn archive_or(
+        &mut self,
+        entry: &Entry,
+        open: &dyn Fn() -> io::Result<File>,
+        otherwise: CopySource,
+    ) -> Result<Known, StepError> {
+        let into = copy::landing(self.op, self.below)?;
+        let archive = Archive { into, owner: self.owner, lower: self.below };
+        match archive::unpack(self.job.session, entry, open, archive, self.work)? {
+            archive::Unpacked::NotAnArchive => self.found.sources.push(otherwise),
+            archive::Unpacked::Archive(tree, snapshot) => {
+                self.found.places.unpacked.insert(self.found.sources.len(), snapshot);
+                self.found.sources.push(CopySource::Unpacked(tree));
+            }
+            archive::Unpacked::Unknown => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn download(&mut self, url: &str) -> Result<Known, StepError> {
+        let (job, session) = (self.job, self.job.session);
+        let checksum = match self.op.checksum.as_deref().map(str::parse::<Digest>) {
+            Some(Err(error)) => return Err(StepError::Unsupported(format!("invalid `--checksum`: {error}"))),
+            Some(Ok(checksum)) => Some(checksum),
+            None => None,
+        };
+        let content = &session.engine.content;
+        let progress = |current, total| session.events.status(job.task, url, current, total, false);
+        let Fetched { digest, size, modified, name, .. } =
+            http::fetch(content, url, checksum.as_ref(), &progress, &session.cancel)?;
+        session.events.status(job.task, url, size, Some(size), true);
+        let path = content.blob_path(&digest);
+        let file = LooseFile {
+            name,
+            mode: 0o600,
+            mtime: Time::from_seconds(modified.unwrap_or(session.now)),
+            size,
+            content: hash(content.open_blob(&digest)?)?,
+            bytes: FileSource::Host(path.clone()),
+        };
+        let node = Node::File { size, content: file.content, link: 0 };
+        let entry = Entry { node, ..Entry::directory(RootPath::root(), 0o600, 0, 0, file.mtime) };
+        let source = CopySource::File(file);
+        if self.op.unpack == Some(true) {
+            return self.archive_or(&entry, &|| File::open(&path), source);
+        }
+        self.found.sources.push(source);
+        Ok(true)
+    }
+}
+
+fn inline(job: &Job<'_>, name: &str, body: &str) -> CopySource {
+    let bytes: Arc<[u8]> = body.as_bytes().into();
+    CopySource::File(LooseFile {
+        name: name.to_owned(),
+        mode: 0o644,
+        mtime: Time::from_seconds(job.session.now),
+        size: bytes.len() as u64,
+        content: ContentDigest::of(&bytes),
+        bytes: FileSource::Inline(bytes),
+    })
+}
+
+fn hash(mut reader: impl Read) -> Result<ContentDigest, StepError> {
+    let mut hasher = ContentHasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = reader.read(&mut buffer);
+        let length =
+            read.map_err(|source| StepError::Io { what: "cannot read a download from the store".to_owned(), source })?;
+        if length == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..length]);
+    }
+}
+
+/// Where the files of a copy are.
+struct Copied {
+    files: BTreeMap<RootPath, FileSource>,
+    places: Places,
+}
+
+impl layer::Files for Copied {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        match self.files.get(&entry.path) {
+            Some(FileSource::Context { entry, .. }) => {
+                self.places.context.as_ref().ok_or(io::ErrorKind::NotFound)?.open_file(entry)
+            }
+            Some(FileSource::Unpacked { source }) => {
+                self.places.unpacked.get(source).ok_or(io::ErrorKind::NotFound)?.open(entry)
+            }
+            Some(FileSource::Host(path)) => File::open(path),
+            Some(FileSource::Inline(bytes)) => in_memory(bytes),
+            Some(FileSource::Layer { .. }) | None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl LayerFiles for Copied {
+    fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError> {
+        match (self.files.get(&entry.path), &self.places.filesystem) {
+            (Some(FileSource::Layer { layer, path, .. }), Some(filesystem)) => {
+                filesystem.open(access, *layer, &Entry { path: path.clone(), ..entry.clone() })
+            }
+            _ => layer::Files::open(self, entry)
+                .map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source }),
+        }
+    }
+}
+
+/// A file that only this process has.
+fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("inline", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+impl From<CopyError> for StepError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Context(error) => Self::Context(error),
+            error => Self::Copy(error),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Solves a graph: every vertex gets its [`Filesystem`], from the cache or by executing its op.
+//!
+//! 1. [`Solver::known`]: one thread asks for each vertex in order whether its result is known. A cached build ends
+//!    here: no thread is started, nothing is mounted, nothing is fetched.
+//! 2. [`Solver::execute`]: the rest runs on a few threads. A vertex starts as soon as its inputs are there; a
+//!    coordinator hands out vertices and passes events on.
+//! 3. If files of a known result turn out to be gone ([`StepError::Lost`]), its vertex is marked to run again and
+//!    everything starts over: what ran meanwhile hits.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::base::BaseLayers;
+use super::contexts::Contexts;
+use super::error::{BuildError, StepError};
+use super::events::{Events, Message};
+use super::filesystem::{Access, BuiltLayer, Filesystem, Source, Work};
+use super::op;
+use super::request::BuildRequest;
+use crate::cache::{Preimage, Record};
+use crate::cancel::CancelToken;
+use crate::graph::{Graph, ImageRequest, Op, VertexId};
+use crate::progress::{Outcome, TaskId};
+use crate::tree::{StateDigest, Tree};
+
+/// What every op may use.
+#[derive(Clone)]
+pub(super) struct Session<'a> {
+    pub(super) access: Access<'a>,
+    pub(super) request: &'a BuildRequest,
+    pub(super) contexts: &'a Contexts<'a>,
+    pub(super) bases: &'a HashMap<ImageRequest, Arc<BaseLayers>>,
+    /// Seconds since 1970 for what is made now: the build's start, or the epoch that the user gave.
+    pub(super) now: i64,
+}
+
+impl<'a> Deref for Session<'a> {
+    type Target = Access<'a>;
+
+    fn deref(&self) -> &Access<'a> {
+        &self.access
+    }
+}
+
+/// A vertex with what its op needs to know.
+pub(super) struct Job<'a> {
+    pub(super) session: &'a Session<'a>,
+    pub(super) vertex: VertexId,
+    pub(super) task: TaskId,
+    /// The root filesystem that it starts from.
+    pub(super) root: Filesystem,
+    /// Ignore what is known.
+    pub(super) rerun: bool,
+    solver: &'a Solver<'a>,
+}
+
+impl Job<'_> {
+    /// The filesystem of an input.
+    pub(super) fn input(&self, vertex: Option<VertexId>) -> Filesystem {
+        vertex.map(|vertex| self.solver.result(vertex)).unwrap_or_default()
+    }
+
+    /// Looks a result up, unless the vertex has to run.
+    pub(super) fn lookup(&self, preimage: &Preimage) -> Result<Option<(Tree, Record)>, StepError> {
+        if self.rerun {
+            return Ok(None);
+        }
+        let Some(record) = self.session.engine.cache.get(&preimage.key())? else { return Ok(None) };
+        let tree = self.session.engine.trees.get(&record.tree)?;
+        Ok(tree.map(|tree| (tree, record)))
+    }
+
+    /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,
+    /// that older layer is the result, so that everything after it hits (early cutoff).
+    pub(super) fn remember(
+        &self,
+        preimage: Preimage,
+        root: &StateDigest,
+        tree: Tree,
+        milliseconds: u64,
+    ) -> Result<(Tree, Record), StepError> {
+        let engine = self.session.engine;
+        let semantic = tree.semantic();
+        if let Some(older) = engine.cache.first_result(root, &semantic)?
+            && let Some(older_tree) = engine.trees.get(&older.tree)?
+        {
+            let record = Record { preimage, milliseconds, ..older };
+            engine.cache.put(&record)?;
+            return Ok((older_tree, record));
+        }
+        let id = engine.trees.put(&tree)?;
+        let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds };
+        engine.cache.put_first_result(root, &record)?;
+        engine.cache.put(&record)?;
+        Ok((tree, record))
+    }
+}
+
+/// What a vertex came to.
+pub(super) struct Solved {
+    pub(super) filesystem: Filesystem,
+    pub(super) cached: bool,
+}
+
+impl Solved {
+    /// The root with the layer that a record describes.
+    pub(super) fn layer(job: &Job<'_>, (tree, record): (Tree, Record), source: Source, cached: bool) -> Self {
+        let layer = BuiltLayer { vertex: job.vertex, tree, id: record.tree, created: record.created, source };
+        Self { filesystem: job.root.with(layer), cached }
+    }
+}
+
+/// The result of a graph.
+pub(super) struct Solution {
+    /// The filesystem of each vertex.
+    pub(super) filesystems: Vec<Filesystem>,
+    /// How many results were known.
+    pub(super) cached: usize,
+}
+
+pub(super) struct Solver<'a> {
+    graph: &'a Graph,
+    tasks: &'a [TaskId],
+    results: Vec<OnceLock<Filesystem>>,
+    /// Vertices whose known results have lost their files.
+    lost: BTreeSet<VertexId>,
+    cached: AtomicUsize,
+}
+
+/// Solves `graph`; `tasks` has the number of each vertex for events.
+///
+/// With `files_needed` the layers of the target can be read afterwards: a known result whose files are gone is made
+/// again.
+pub(super) fn solve(
+    session: &Session<'_>,
+    graph: &Graph,
+    tasks: &[TaskId],
+    files_needed: bool,
+) -> Result<Solution, BuildError> {
+    let mut lost = BTreeSet::new();
+    loop {
+        let mut solver = Solver {
+            graph,
+            tasks,
+            results: graph.vertices.iter().map(|_| OnceLock::new()).collect(),
+            lost: lost.clone(),
+            cached: AtomicUsize::new(0),
+        };
+        match solver.run(session).and_then(|()| solver.check_files(session, files_needed)) {
+            Ok(()) => {
+                let cached = solver.cached.load(Ordering::Relaxed);
+                let filesystems = solver.results.iter_mut().map(|cell| cell.take().unwrap_or_default()).collect();
+                return Ok(Solution { filesystems, cached });
+            }
+            // Each round adds a vertex, so there are at most as many rounds as vertices.
+            Err((_, StepError::Lost(vertex))) if lost.insert(vertex) => {}
+            Err((vertex, error)) => return Err(step_error(graph, vertex, error)),
+        }
+    }
+}
+
+/// Puts the place of a vertex around an error.
+pub(super) fn step_error(graph: &Graph, vertex: VertexId, error: StepError) -> BuildError {
+    if error.is_cancelled() {
+        return BuildError::Cancelled(crate::cancel::Cancelled);
+    }
+    let vertex = &graph.vertices[vertex.0];
+    BuildError::Step {
+        name: vertex.name.clone(),
+        location: vertex.location.clone(),
+        origin: vertex.origin.clone(),
+        error: Box::new(error),
+    }
+}
+
+type Failure = (VertexId, StepError);
+
+impl Solver<'_> {
+    fn run(&self, session: &Session<'_>) -> Result<(), Failure> {
+        let pending = self.known(session)?;
+        if pending.is_empty() { Ok(()) } else { self.execute(session, pending) }
+    }
+
+    /// Whether every layer of the target has its files somewhere.
+    fn check_files(&self, session: &Session<'_>, needed: bool) -> Result<(), Failure> {
+        let Some(target) = self.graph.target.root.filter(|_| needed) else { return Ok(()) };
+        for layer in &self.result(target).built {
+            let snapshots = &session.engine.snapshots;
+            if matches!(layer.source, Source::Rerun)
+                && !layer.tree.is_empty()
+                && snapshots.get(&layer.id).map_err(|error| (layer.vertex, error.into()))?.is_none()
+            {
+                return Err((layer.vertex, StepError::Lost(layer.vertex)));
+            }
+        }
+        Ok(())
+    }
+
+    fn result(&self, vertex: VertexId) -> Filesystem {
+        self.results[vertex.0].get().cloned().expect("inputs are solved before their users")
+    }
+
+    fn is_ready(&self, vertex: VertexId) -> bool {
+        let vertex = &self.graph.vertices[vertex.0];
+        let solved = |input: &VertexId| self.results[input.0].get().is_some();
+        vertex.root.iter().all(solved) && vertex.op.inputs().iter().all(solved)
+    }
+
+    /// Sets every result that is known; returns the vertices that are left.
+    fn known(&self, session: &Session<'_>) -> Result<BTreeSet<VertexId>, Failure> {
+        let mut pending = BTreeSet::new();
+        for vertex in (0..self.graph.vertices.len()).map(VertexId) {
+            session.cancel.check().map_err(|error| (vertex, error.into()))?;
+            let solved = if self.is_ready(vertex) { self.evaluate(session, vertex, Work::Known) } else { Ok(None) };
+            match solved.map_err(|error| (vertex, error))? {
+                Some(solved) => self.finish(session, vertex, solved),
+                None => drop(pending.insert(vertex)),
+            }
+        }
+        Ok(pending)
+    }
+
+    fn finish(&self, session: &Session<'_>, vertex: VertexId, solved: Solved) {
+        // An image is brought when somebody needs its files; until then it counts as known.
+        let quiet = matches!(self.graph.vertices[vertex.0].op, Op::Image(_));
+        if solved.cached && !quiet {
+            self.cached.fetch_add(1, Ordering::Relaxed);
+        }
+        if !quiet {
+            let outcome = if solved.cached { Outcome::Cached } else { Outcome::Done };
+            session.events.finished(self.tasks[vertex.0], outcome);
+        }
+        let first = self.results[vertex.0].set(solved.filesystem).is_ok();
+        debug_assert!(first, "a vertex is solved once");
+    }
+
+    fn evaluate(&self, session: &Session<'_>, id: VertexId, work: Work) -> Result<Option<Solved>, StepError> {
+        let vertex = &self.graph.vertices[id.0];
+        let root = vertex.root.map(|root| self.result(root)).unwrap_or_default();
+        let rerun = vertex.no_cache || self.lost.contains(&id);
+        let job = Job { session, vertex: id, task: self.tasks[id.0], root, rerun, solver: self };
+        match &vertex.op {
+            Op::Image(image) => Ok(Some(op::image::solve(session, image))),
+            Op::Run(run) => op::run::solve(&job, run, work),
+            Op::Copy(copy) => op::transfer::solve(&job, copy, work),
+            Op::Workdir(workdir) => op::workdir::solve(&job, workdir, work),
+        }
+    }
+
+    /// Runs the pending vertices on threads.
+    fn execute(&self, session: &Session<'_>, mut pending: BTreeSet<VertexId>) -> Result<(), Failure> {
+        let threads = session.request.jobs.unwrap_or_else(processors).clamp(1, pending.len());
+        let (messages_in, messages) = channel();
+        let (work_in, work) = channel();
+        let work = Mutex::new(work);
+        let access = Access {
+            engine: session.engine,
+            events: Events::Channel(messages_in.clone()),
+            cancel: session.cancel.child(),
+        };
+        let worker = Session { access, ..session.clone() };
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (worker, work, messages) = (&worker, &work, messages_in.clone());
+                scope.spawn(move || self.work(worker, work, &messages));
+            }
+            self.coordinate(&mut pending, work_in, &messages, session, &worker.cancel)
+        })
+    }
+
+    /// One thread: takes vertices until there are no more.
+    fn work(&self, session: &Session<'_>, work: &Mutex<Receiver<VertexId>>, messages: &Sender<Message>) {
+        loop {
+            let next = work.lock().expect("no holder of the lock panics").recv();
+            let Ok(vertex) = next else { return };
+            let result = self.attempt(session, vertex);
+            if messages.send(Message::Done { vertex, result }).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn attempt(&self, session: &Session<'_>, vertex: VertexId) -> Result<(), StepError> {
+        let task = self.tasks[vertex.0];
+        session.events.started(task);
+        let solved = match session.cancel.check() {
+            Ok(()) => self.evaluate(session, vertex, Work::Allowed),
+            Err(cancelled) => Err(cancelled.into()),
+        };
+        match solved {
+            Ok(solved) => {
+                self.finish(session, vertex, solved.expect("with work allowed there is always a result"));
+                Ok(())
+            }
+            Err(error) => {
+                let outcome = match &error {
+                    StepError::Lost(_) => Outcome::Cancelled,
+                    error if error.is_cancelled() => Outcome::Cancelled,
+                    error => Outcome::Failed(error.to_string()),
+                };
+                session.events.finished(task, outcome);
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands out vertices as they become ready, and passes events on, until nothing runs any more.
+    fn coordinate(
+        &self,
+        pending: &mut BTreeSet<VertexId>,
+        work: Sender<VertexId>,
+        messages: &Receiver<Message>,
+        session: &Session<'_>,
+        stop: &CancelToken,
+    ) -> Result<(), Failure> {
+        let mut running = 0_usize;
+        let mut failure: Option<Failure> = None;
+        loop {
+            if failure.is_none() {
+                let ready: Vec<VertexId> = pending.iter().copied().filter(|vertex| self.is_ready(*vertex)).collect();
+                for vertex in ready {
+                    pending.remove(&vertex);
+                    running += usize::from(work.send(vertex).is_ok());
+                }
+            }
+            if running == 0 {
+                break;
+            }
+            match messages.recv().expect("this function's caller holds a sender") {
+                Message::Event(event) => session.events.emit(event),
+                Message::Done { result: Ok(()), .. } => running -= 1,
+                Message::Done { vertex, result: Err(error) } => {
+                    running -= 1;
+                    // What has lost its files is run again in the next round; nothing that runs now is in vain.
+                    if !matches!(error, StepError::Lost(_)) {
+                        stop.cancel();
+                    }
+                    // The echoes of the cancel come after the error that caused it, unless the user cancelled.
+                    failure.get_or_insert((vertex, error));
+                }
+            }
+        }
+        while let Ok(Message::Event(event)) = messages.try_recv() {
+            session.events.emit(event);
+        }
+        // The threads end when there is no more work to come.
+        drop(work);
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
