@@ -13,7 +13,7 @@ use crate::content::{ImageRecord, ResolvedTag};
 use crate::graph::{ImageRequest, KnownImage};
 use crate::image::{ImageLayer, LayerSource};
 use crate::layer::{self, UnpackOptions, Unpacked};
-use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaKind, MediaType, Reference, chain_id};
+use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaKind, Reference, chain_id};
 use crate::progress::TaskId;
 use crate::snapshot::{Active, Snapshot};
 use crate::tree::{Stack, Tree, TreeId};

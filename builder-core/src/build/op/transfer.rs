@@ -21,7 +21,7 @@ use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
 use crate::context::{BuildContext, Match, Request};
 use crate::graph::{AddSource, CopyOp, Files};
-use crate::layer::{self, Archive, Files as _};
+use crate::layer::{self, Archive};
 use crate::oci::Digest;
 use crate::rootfs::{Owner, RootPath, UserSpec};
 use crate::snapshot::Snapshot;
@@ -39,7 +39,6 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
     let Some(found) = (Finder { job, op, work, below: &below, owner, found: Found::default() }).all()? else {
         return Ok(None);
     };
-    let owner = owner.map(|owner| (owner.uid, owner.gid));
     let attributes = Attributes { owner, created: Time::from_seconds(session.now) };
     let plan = copy::plan(op, found.sources, &below, attributes)?;
 
