@@ -167,7 +167,7 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Remembers every file, so that what a command did not touch need not be read again.
+/// Remembers every path, so that what a command did not touch need not be read again.
 fn baseline(root: &RootDir) -> io::Result<Baseline> {
     let mut baseline = Baseline::new();
     let mut pending = vec![RootPath::root()];
@@ -177,10 +177,9 @@ fn baseline(root: &RootDir) -> io::Result<Baseline> {
             let stat = directory.stat(&name)?;
             let below = path.child(&name);
             if stat.kind == Kind::Directory {
-                pending.push(below);
-            } else {
-                baseline.insert(below, (stat.identity.1, stat.ctime));
+                pending.push(below.clone());
             }
+            baseline.insert(below, (stat.identity.1, stat.ctime));
         }
     }
     Ok(baseline)

@@ -162,7 +162,12 @@ pub(crate) fn set_metadata(directory: &Directory, name: &[u8], entry: &Entry) ->
     Ok(exact)
 }
 
-pub(crate) fn timespec(time: Time) -> Timespec {
+/// Sets the time of an open file or directory.
+pub(crate) fn set_mtime(file: impl AsFd, mtime: Time) -> io::Result<()> {
+    rootfs::set_times(file, timespec(mtime))
+}
+
+fn timespec(time: Time) -> Timespec {
     Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() }
 }
 

@@ -31,7 +31,7 @@ pub use active::Active;
 pub use copy::CopySnapshotter;
 pub(crate) use disk::{
     Dialect, Overlaid, clear_opaque, create_node, hash_file, make_whiteout, overlaid, read_entry, set_metadata,
-    set_metadata_of, set_opaque,
+    set_metadata_of, set_mtime, set_opaque,
 };
 pub use error::SnapshotError;
 pub use mount::{Mount, OverlaySnapshotter, Snapshotter, probe};

@@ -140,6 +140,29 @@ impl Tree {
         self.range(directory).map(|index| self.entry(index))
     }
 
+    /// The entries right in `directory`, in order; what is below them is skipped, not read.
+    pub fn children(&self, directory: &RootPath) -> impl Iterator<Item = Entry> + '_ {
+        let Range { mut start, end } = self.range(directory);
+        let skip = if directory.is_root() { 0 } else { directory.as_bytes().len() + 1 };
+        std::iter::from_fn(move || {
+            while start < end {
+                let (index, path) = (start, self.path(start));
+                let Some(below) = path.get(skip..).filter(|below| !below.is_empty()) else {
+                    // The directory itself.
+                    start += 1;
+                    continue;
+                };
+                let name = below.iter().position(|byte| *byte == b'/').unwrap_or(below.len());
+                // `\0` as a rank follows `/`: the first entry after the child and all that is below it.
+                start = self.lower_bound(&[&path[..skip + name], b"\0"].concat());
+                if name == below.len() {
+                    return Some(self.entry(index));
+                }
+            }
+            None
+        })
+    }
+
     /// Sum of the sizes of all regular files in bytes, each link group counted once.
     pub fn content_size(&self) -> u64 {
         let mut linked = std::collections::HashSet::new();

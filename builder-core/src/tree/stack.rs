@@ -145,10 +145,25 @@ impl Stack {
 
     /// The names in a directory, sorted, each with its entry. Empty if it is not a directory.
     pub fn children(&self, directory: &RootPath) -> Vec<Found> {
-        let depth = directory.components().count() + 1;
-        let mut all = self.select(directory);
-        all.retain(|found| found.entry.path.components().count() == depth);
-        all
+        let mut merged: BTreeMap<RootPath, Found> = BTreeMap::new();
+        for (layer, tree) in self.trees.iter().enumerate() {
+            let own = tree.get(directory).map(|entry| entry.node);
+            if hides_below(tree, directory) || own.is_some_and(|node| node != Node::Directory { opaque: false }) {
+                merged.clear();
+            }
+            for mut entry in tree.children(directory) {
+                match &mut entry.node {
+                    Node::Whiteout => {
+                        merged.remove(&entry.path);
+                        continue;
+                    }
+                    Node::Directory { opaque } => *opaque = false,
+                    _ => {}
+                }
+                merged.insert(entry.path.clone(), Found { layer, entry });
+            }
+        }
+        merged.into_values().collect()
     }
 
     /// The whole merged filesystem as one tree.
@@ -242,8 +257,12 @@ mod tests {
             assert_eq!(stack.lookup(&path(at)).map(|found| found.layer), layer, "{at}");
         }
         assert!(stack.lookup(&RootPath::root()).is_some());
-        let names: Vec<_> = stack.children(&path("/")).iter().map(|found| found.entry.path.to_string()).collect();
-        assert_eq!(names, ["/a", "/b", "/c", "/d"]);
+        for directory in ["/", "/a", "/b", "/c", "/d", "/d/e", "/none", "/a/y"] {
+            let depth = path(directory).components().count() + 1;
+            let mut expected = stack.select(&path(directory));
+            expected.retain(|found| found.entry.path.components().count() == depth);
+            assert_eq!(stack.children(&path(directory)), expected, "{directory}");
+        }
         assert_eq!(stack.flatten().len(), 7);
     }
 
