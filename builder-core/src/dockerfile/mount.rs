@@ -237,6 +237,17 @@ impl Mount {
         Self::from_fields(value, &|value| Ok(expander.word(value, lookup)?.text))
     }
 
+    /// What `from=` names, without looking at the other keys: variables in them have no values yet.
+    pub fn source_name(value: &str) -> Option<String> {
+        let fields = csv_fields(value)?;
+        let field = |key: &str| {
+            let pairs = fields.iter().filter_map(|field| field.split_once('='));
+            pairs.filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value).next_back()
+        };
+        let is_memory = field("type").is_some_and(|kind| kind.eq_ignore_ascii_case("tmpfs"));
+        field("from").filter(|name| !name.is_empty() && !is_memory).map(str::to_owned)
+    }
+
     /// Checks what can be checked before variables have values: everything if there are none.
     pub(super) fn check(value: &str) -> Result<(), MountError> {
         if !value.contains(['$', '\\', '`', '\'']) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::diagnostic::{Diagnostic, Location};
-use crate::dockerfile::{ExpandError, MountError, ParseError};
+use crate::dockerfile::{ExpandError, MountError, ParseError, PortError};
 use crate::oci::{ParsePlatformError, ParseReferenceError, Reference};
 use crate::rootfs::ParseRootPathError;
 
@@ -115,16 +115,13 @@ pub enum GraphErrorKind {
     /// A mount has no place of its own.
     #[error("mount target `{0}` is the root directory")]
     MountRoot(String),
-    /// A mount type needs a target.
-    #[error("mount needs a target")]
-    MountTarget,
     /// A path that no kernel takes.
     #[error(transparent)]
     Path(#[from] ParseRootPathError),
     /// An empty value where one is needed.
     #[error("{instruction} is empty after expansion")]
     Empty {
-        /// Name of the instruction or flag.
+        /// Its name.
         instruction: &'static str,
     },
     /// `ENV =x`.
@@ -134,13 +131,8 @@ pub enum GraphErrorKind {
         instruction: &'static str,
     },
     /// An `EXPOSE` word is not a port.
-    #[error("invalid port `{port}`: {reason}")]
-    Port {
-        /// As written.
-        port: String,
-        /// Why.
-        reason: &'static str,
-    },
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// Not a signal.
     #[error("invalid signal `{0}`")]
     Signal(String),
@@ -150,6 +142,9 @@ pub enum GraphErrorKind {
     /// `COPY` reads files only.
     #[error("`COPY` can not fetch `{0}`")]
     RemoteCopy(String),
+    /// `--chown` is given and empty, and the like.
+    #[error("`--{0}` is empty after expansion")]
+    EmptyFlag(&'static str),
     /// `ADD --checksum` with more or less than one source.
     #[error("`--checksum` needs exactly one source")]
     ChecksumSources,
@@ -165,12 +160,17 @@ pub enum GraphErrorKind {
         /// The limit.
         limit: usize,
     },
-    /// `# check=error=true` and there are warnings.
-    #[error("lint violation found for rules: {0}")]
-    Lint(String),
-    /// A feature that needs another system.
-    #[error("{0} is not supported")]
-    Unsupported(String),
+    /// A warning where `# check=error=true`.
+    #[error("lint violation of {rule}: {detail}")]
+    Violation {
+        /// Name of the rule.
+        rule: &'static str,
+        /// What was found.
+        detail: String,
+    },
+    /// The build argument `BUILDKIT_DOCKERFILE_CHECK` has an option that does not exist.
+    #[error("invalid check option `{0}`")]
+    CheckOption(String),
 }
 
 /// All errors of a graph, in the order of their places; never empty.

@@ -1,7 +1,45 @@
 //! [`lower`]: from instructions to vertices.
+//!
+//! ```text
+//! for each needed stage, in file order
+//!     begin      state of the base: root, environment, config
+//!     instruct   each ONBUILD trigger of the base, then each instruction:
+//!                expand its words ─▶ change the state, and maybe add a vertex ─▶ add an entry to the history
+//! finish         the target's state becomes the image's config, its chain of bases the history
+//! ```
 
-use super::{Graph, GraphErrors, Images, Options};
-use crate::dockerfile::Dockerfile;
+use std::collections::HashMap;
+
+use super::checks::Checks;
+use super::error::{GraphError, GraphErrorKind};
+use super::globals::{build_arg, is_predefined};
+use super::names::Counter;
+use super::stages::{Base, Stage, Stages};
+use super::state::State;
+use super::{
+    AddSource, ContextId, CopyOp, Files, Graph, GraphErrors, ImageOp, ImageRequest, Images, NoCache, Op, Options, Step,
+    Target, Vertex, VertexId,
+};
+use crate::diagnostic::{Location, Source, Span};
+use crate::dockerfile::lint::{self, Rule};
+use crate::dockerfile::{Dockerfile, Expander, Instruction, InstructionKind, Word};
+use crate::oci::HistoryEntry;
+use crate::rootfs::RootPath;
+
+/// What BuildKit writes into the comment of each entry that an instruction makes.
+const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// What BuildKit writes for a layer that no instruction made.
+const FOREIGN_COMMENT: &str = "buildkit.exporter.image.v0";
+
+/// Longest sum of all texts in the history, in bytes. Each `RUN` repeats every `ARG` before it.
+const MAX_HISTORY: usize = 64 << 20;
+
+/// How many undefined variables are compared with all defined ones to find what was meant.
+const MAX_SUGGESTIONS: usize = 100;
+
+/// Arguments that are for the builder and never part of the environment.
+const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// Makes the graph of a target.
 ///
@@ -9,6 +47,479 @@ use crate::dockerfile::Dockerfile;
 /// Everything that is wrong, as [`plan`](super::plan) and beyond. An image that [`plan`](super::plan) reports as
 /// missing is an error here.
 pub fn lower(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Result<Graph, GraphErrors> {
-    let _ = (dockerfile, options, images);
-    Ok(Graph::default())
+    let expander = Expander::new(dockerfile.directives.escape);
+    let mut errors = Vec::new();
+    let stages = Stages::resolve(dockerfile, options, images, &expander, &mut errors);
+    let source_date_epoch = epoch(&stages, options, &mut errors);
+    let mut lowering = Lowering {
+        dockerfile,
+        options,
+        images,
+        stages: &stages,
+        expander,
+        names: Expander::new(dockerfile.directives.escape),
+        errors,
+        checks: Checks::default(),
+        vertices: Vec::new(),
+        image_vertices: HashMap::new(),
+        states: stages.list.iter().map(|_| None).collect(),
+        roots: vec![None; stages.list.len()],
+        steps: stages.list.iter().map(|_| Vec::new()).collect(),
+        children: children(&stages),
+        history_left: Some(MAX_HISTORY),
+        suggestions_left: MAX_SUGGESTIONS,
+    };
+    for (index, stage) in stages.needed() {
+        lowering.stage(index, stage);
+    }
+    let target = lowering.target();
+    let Lowering { mut errors, checks, vertices, .. } = lowering;
+    let (warnings, warnings_are_errors) = checks.finish(dockerfile, &stages, options, &mut errors);
+    GraphErrors::check(errors)?;
+    let unused_build_args = unused_build_args(dockerfile, &stages, options);
+    Ok(Graph { vertices, target, warnings, warnings_are_errors, unused_build_args, source_date_epoch })
+}
+
+pub(super) struct Lowering<'a> {
+    dockerfile: &'a Dockerfile,
+    pub(super) options: &'a Options,
+    images: &'a Images,
+    pub(super) stages: &'a Stages<'a>,
+    pub(super) expander: Expander,
+    /// Expands for names that are shown, so that showing takes nothing from what the build may expand.
+    pub(super) names: Expander,
+    errors: Vec<GraphError>,
+    pub(super) checks: Checks,
+    vertices: Vec<Vertex>,
+    image_vertices: HashMap<ImageRequest, Option<VertexId>>,
+    /// Finished stages, as long as one may be built on them.
+    states: Vec<Option<State>>,
+    roots: Vec<Option<VertexId>>,
+    steps: Vec<Vec<Step>>,
+    /// Number of stages that are still to be built on each stage, and one for the target.
+    children: Vec<usize>,
+    /// `None` once it was overdrawn.
+    history_left: Option<usize>,
+    suggestions_left: usize,
+}
+
+/// A stage in work.
+pub(super) struct Current {
+    pub(super) index: usize,
+    pub(super) state: State,
+    pub(super) counter: Counter,
+    /// A `CMD` was seen in this very stage.
+    pub(super) cmd_set: bool,
+    no_cache: bool,
+    pub(super) title: String,
+    steps: Vec<Step>,
+}
+
+/// The instruction in work.
+pub(super) struct At<'a> {
+    pub(super) instruction: &'a Instruction,
+    source: &'a Source,
+    /// The `FROM` whose base brought it.
+    pub(super) origin: Option<Location>,
+}
+
+/// Where an image is first used.
+pub(super) struct ImageUsed<'u> {
+    pub(super) stage: &'u str,
+    pub(super) location: Location,
+    pub(super) origin: Option<Location>,
+}
+
+impl At<'_> {
+    pub(super) fn on_build(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    pub(super) fn location(&self, span: Span) -> Location {
+        Location { source: self.source.clone(), span }
+    }
+}
+
+impl<'a> Lowering<'a> {
+    fn stage(&mut self, index: usize, stage: &'a Stage<'a>) {
+        let from = Location { source: self.dockerfile.source.clone(), span: stage.from.image.span };
+        let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
+        let instructions = stage.triggers.iter().map(|trigger| &trigger.instruction).chain(stage.body);
+        // Triggers count whatever they are, as in BuildKit.
+        let total = usize::from(!matches!(stage.base, Base::Scratch | Base::Stage(_)))
+            + instructions.skip(stage.triggers.len()).filter(|instruction| makes_vertex(instruction)).count()
+            + stage.triggers.len();
+        let counter = Counter {
+            label: self.stages.label(index),
+            shown: 0,
+            total,
+            platform: self.options.name_platform.then_some(platform),
+        };
+        let mut current = Current {
+            index,
+            state: State::empty(&self.options.platform),
+            counter,
+            cmd_set: false,
+            no_cache: self.ignores_cache(index),
+            title: self.stages.title(index),
+            steps: Vec::new(),
+        };
+        self.begin(&mut current, stage);
+        for trigger in &stage.triggers {
+            let at = At { instruction: &trigger.instruction, source: &trigger.source, origin: Some(from.clone()) };
+            self.instruct(&mut current, &at);
+        }
+        for instruction in stage.body {
+            self.instruct(&mut current, &At { instruction, source: &self.dockerfile.source, origin: None });
+        }
+        self.roots[index] = current.state.root;
+        self.steps[index] = current.steps;
+        if self.children[index] > 0 {
+            self.states[index] = Some(current.state);
+        }
+    }
+
+    fn ignores_cache(&self, index: usize) -> bool {
+        let name = self.stages.list[index].name().unwrap_or("");
+        match &self.options.no_cache {
+            NoCache::Never => false,
+            NoCache::Always => true,
+            NoCache::Stages(names) => {
+                names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name) || *wanted == index.to_string())
+            }
+        }
+    }
+
+    /// Takes over what the base is.
+    fn begin(&mut self, current: &mut Current, stage: &'a Stage<'a>) {
+        match &stage.base {
+            Base::Scratch | Base::Broken => {}
+            Base::Stage(base) => {
+                // The last user takes it, so that a long chain of stages copies nothing.
+                self.children[*base] -= 1;
+                let state =
+                    if self.children[*base] == 0 { self.states[*base].take() } else { self.states[*base].clone() };
+                if let Some(state) = state {
+                    current.state = state.inherit();
+                }
+            }
+            Base::Image(request) => self.begin_image(current, stage, request),
+            Base::Directory(context) => {
+                let files = Files::Context(ContextId::Named(context.clone()));
+                let op = CopyOp {
+                    sources: vec![AddSource::Path("/".to_owned())],
+                    ..CopyOp::new(files, "/", RootPath::root())
+                };
+                let name = format!("[context {context}] load");
+                let location = Location { source: self.dockerfile.source.clone(), span: stage.instruction.span };
+                let vertex = Vertex {
+                    op: Op::Copy(op),
+                    root: None,
+                    name: name.clone(),
+                    stage: current.title.clone(),
+                    location: Some(location),
+                    origin: None,
+                    no_cache: current.no_cache,
+                };
+                let id = self.push(vertex);
+                current.state.root = Some(id);
+                let entry =
+                    HistoryEntry { created_by: name, comment: FOREIGN_COMMENT.to_owned(), ..HistoryEntry::default() };
+                current.steps.push(Step { entry, vertex: Some(id) });
+            }
+        }
+    }
+
+    fn begin_image(&mut self, current: &mut Current, stage: &'a Stage<'a>, request: &ImageRequest) {
+        let location = Location { source: self.dockerfile.source.clone(), span: stage.from.image.span };
+        let Some(image) = self.images.get(request) else {
+            let error = GraphError::new(GraphErrorKind::UnresolvedImage(request.reference.clone()));
+            self.errors.push(error.at(location));
+            return;
+        };
+        let workdir = match RootPath::clean(&image.config.config.working_dir) {
+            Ok(workdir) => workdir,
+            Err(error) => {
+                self.errors.push(GraphError::new(error).at(location.clone()));
+                RootPath::root()
+            }
+        };
+        let has = image.config.platform();
+        let wanted = &request.platform;
+        current.state = State::from_image(&image.config, wanted, workdir);
+        if has.os != wanted.os || has.architecture != wanted.architecture {
+            let detail = lint::invalid_base_platform(&stage.from.image.text, &has, wanted);
+            self.checks.report(Rule::InvalidBaseImagePlatform, location, stage.instruction, detail);
+        }
+        let replaced = stage.name().and_then(|name| self.options.context(name));
+        let context = replaced.or_else(|| self.options.context(&stage.from.image.text));
+        let location = Location { source: self.dockerfile.source.clone(), span: stage.instruction.span };
+        let used = ImageUsed { stage: &current.title, location, origin: None };
+        current.state.root = self.image(request, used, |reference| match context {
+            Some((name, _)) => format!("[context {name}] {reference}"),
+            None => current.counter.next(&format!("FROM {reference}"), false, None),
+        });
+    }
+
+    /// The vertex of an image, made at its first use; `None` for an image without layers.
+    pub(super) fn image(
+        &mut self,
+        request: &ImageRequest,
+        used: ImageUsed<'_>,
+        name: impl FnOnce(&str) -> String,
+    ) -> Option<VertexId> {
+        if let Some(known) = self.image_vertices.get(request) {
+            return *known;
+        }
+        let image = self.images.get(request)?;
+        let is_empty =
+            image.config.rootfs.diff_ids.is_empty() && image.config.history.iter().all(|entry| entry.empty_layer);
+        let reference = match request.reference.digest() {
+            Some(_) => request.reference.to_string(),
+            None => format!("{}@{}", request.reference, image.digest),
+        };
+        let name = name(&reference);
+        let vertex = (!is_empty).then(|| {
+            self.push(Vertex {
+                op: Op::Image(ImageOp {
+                    reference: request.reference.clone(),
+                    platform: request.platform.clone(),
+                    digest: image.digest.clone(),
+                }),
+                root: None,
+                stage: used.stage.to_owned(),
+                name,
+                location: Some(used.location),
+                origin: used.origin,
+                no_cache: false,
+            })
+        });
+        self.image_vertices.insert(request.clone(), vertex);
+        vertex
+    }
+
+    fn push(&mut self, vertex: Vertex) -> VertexId {
+        self.vertices.push(vertex);
+        VertexId(self.vertices.len() - 1)
+    }
+
+    /// Adds the vertex of an instruction on top of the stage.
+    pub(super) fn add(&mut self, current: &mut Current, at: &At<'a>, op: Op, name: String) -> VertexId {
+        let id = self.push(Vertex {
+            op,
+            root: current.state.root,
+            name,
+            stage: current.title.clone(),
+            location: Some(at.location(at.instruction.span)),
+            origin: at.origin.clone(),
+            no_cache: current.no_cache,
+        });
+        current.state.root = Some(id);
+        id
+    }
+
+    /// Adds an entry to the history.
+    pub(super) fn record(&mut self, current: &mut Current, at: &At<'a>, created_by: String, vertex: Option<VertexId>) {
+        match self.history_left.map(|left| left.checked_sub(created_by.len())) {
+            Some(Some(left)) => self.history_left = Some(left),
+            Some(None) => {
+                self.history_left = None;
+                self.error(at, at.instruction.span, GraphErrorKind::HistoryTooLong { limit: MAX_HISTORY });
+            }
+            None => {}
+        }
+        if self.history_left.is_none() {
+            return;
+        }
+        let comment = COMMENT.to_owned();
+        let entry = HistoryEntry { created_by, comment, empty_layer: vertex.is_none(), ..HistoryEntry::default() };
+        current.steps.push(Step { entry, vertex });
+    }
+
+    /// The history is too long, which was reported: there is no point in making more of it.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.history_left.is_none()
+    }
+
+    /// Reports an error at a place of the instruction.
+    pub(super) fn error(&mut self, at: &At<'a>, span: Span, kind: impl Into<GraphErrorKind>) {
+        self.report(at, span, GraphError::new(kind));
+    }
+
+    pub(super) fn report(&mut self, at: &At<'a>, span: Span, error: GraphError) {
+        let error = error.at(at.location(span));
+        self.errors.push(GraphError { origin: at.origin.clone(), ..error });
+    }
+
+    pub(super) fn warn(&mut self, at: &At<'a>, span: Span, rule: Rule, detail: String) {
+        self.checks.report(rule, at.location(span), at.instruction, detail);
+    }
+
+    /// Expands a word with what the stage has in scope.
+    pub(super) fn word(&mut self, current: &Current, at: &At<'a>, word: &Word) -> Option<String> {
+        match self.expander.word(&word.text, &|name| current.state.scope.get(name).map(str::to_owned)) {
+            Ok(expanded) => {
+                self.warn_unset(current, at, word.span, &expanded.unset);
+                Some(expanded.text)
+            }
+            Err(error) => {
+                self.error(at, word.span, error);
+                None
+            }
+        }
+    }
+
+    /// Expands every word; `None` if one is wrong.
+    pub(super) fn words<'w>(
+        &mut self,
+        current: &Current,
+        at: &At<'a>,
+        words: impl IntoIterator<Item = &'w Word>,
+    ) -> Option<Vec<String>> {
+        let expanded: Vec<_> = words.into_iter().map(|word| self.word(current, at, word)).collect();
+        expanded.into_iter().collect()
+    }
+
+    /// Expands the value of a flag: `Some(None)` if it was not given.
+    #[expect(clippy::option_option, reason = "the outer one says that an error was reported")]
+    pub(super) fn flag(&mut self, current: &Current, at: &At<'a>, word: Option<&Word>) -> Option<Option<String>> {
+        match word {
+            None => Some(None),
+            Some(word) => self.word(current, at, word).map(Some),
+        }
+    }
+
+    /// Warns of variables that nobody set; an `ARG` without a value counts as set.
+    pub(super) fn warn_unset(&mut self, current: &Current, at: &At<'a>, span: Span, unset: &[String]) {
+        for name in unset {
+            if current.state.is_declared(name) || NOT_IN_ENV.contains(&name.as_str()) {
+                continue;
+            }
+            let mut names: Vec<&str> = Vec::new();
+            if self.suggestions_left > 0 {
+                self.suggestions_left -= 1;
+                names.extend(current.state.scope.names());
+                names.sort_unstable();
+            }
+            self.warn(at, span, Rule::UndefinedVar, lint::undefined_var(name, names));
+        }
+    }
+
+    /// The value that an `ARG` has in this stage, and whether it becomes part of the environment.
+    pub(super) fn argument(
+        &mut self,
+        current: &Current,
+        at: &At<'a>,
+        name: &str,
+        default: Option<&Word>,
+    ) -> Option<ArgumentValue> {
+        let value = match (build_arg(self.options, name), default) {
+            (Some(value), _) => Some(value),
+            (None, Some(word)) => Some(self.word(current, at, word)?),
+            (None, None) => self.stages.globals.value(name),
+        };
+        Some(ArgumentValue { value, in_env: !NOT_IN_ENV.contains(&name) })
+    }
+
+    pub(super) fn is_known(&self, request: &ImageRequest) -> bool {
+        self.images.contains_key(request)
+    }
+
+    /// The root filesystem of a stage that is finished.
+    pub(super) fn root_of(&self, index: usize) -> Option<VertexId> {
+        self.roots[index]
+    }
+
+    /// The image that the graph ends in.
+    fn target(&mut self) -> Target {
+        let index = self.stages.target;
+        let Some(state) = self.states.get_mut(index).and_then(Option::take) else { return Target::default() };
+        let mut config = state.config;
+        config.config.labels.extend(self.options.labels.clone());
+        if self.options.explicit_platform {
+            let wanted = &self.options.platform;
+            let same = wanted.os == config.os && wanted.architecture == config.architecture;
+            config.os.clone_from(&wanted.os);
+            config.architecture.clone_from(&wanted.architecture);
+            if wanted.variant.is_some() || !same {
+                config.variant.clone_from(&wanted.variant);
+            }
+            if wanted.os_version.is_some() || !same {
+                config.os_version.clone_from(&wanted.os_version);
+            }
+            if !wanted.os_features.is_empty() {
+                config.os_features.clone_from(&wanted.os_features);
+            }
+        }
+        let normal = config.platform();
+        config.architecture = normal.architecture;
+        config.os = normal.os;
+        config.variant = normal.variant;
+
+        let mut chain = vec![index];
+        while let Base::Stage(base) = self.stages.list[chain[chain.len() - 1]].base {
+            chain.push(base);
+        }
+        let base_history = match &self.stages.list[chain[chain.len() - 1]].base {
+            Base::Image(request) => self.images.get(request).map(|image| image.config.history.clone()),
+            _ => None,
+        };
+        // The target needs each of them once, so they can be taken.
+        let history = chain.iter().rev().flat_map(|stage| std::mem::take(&mut self.steps[*stage])).collect();
+        Target { root: self.roots[index], config, base_history: base_history.unwrap_or_default(), history }
+    }
+}
+
+/// The value of an `ARG`.
+pub(super) struct ArgumentValue {
+    pub(super) value: Option<String>,
+    pub(super) in_env: bool,
+}
+
+/// Whether BuildKit counts an instruction among the steps of its stage.
+fn makes_vertex(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.kind,
+        InstructionKind::Add(_) | InstructionKind::Copy(_) | InstructionKind::Run(_) | InstructionKind::Workdir(_)
+    )
+}
+
+fn children(stages: &Stages<'_>) -> Vec<usize> {
+    let mut children = vec![0; stages.list.len()];
+    for (_, stage) in stages.needed() {
+        if let Base::Stage(base) = stage.base {
+            children[base] += 1;
+        }
+    }
+    if let Some(target) = children.get_mut(stages.target) {
+        *target += 1;
+    }
+    children
+}
+
+fn epoch(stages: &Stages<'_>, options: &Options, errors: &mut Vec<GraphError>) -> Option<i64> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let value = build_arg(options, NAME).or_else(|| stages.globals.value(NAME)).filter(|value| !value.is_empty())?;
+    let Ok(epoch) = value.parse() else {
+        errors.push(GraphError::new(GraphErrorKind::SourceDateEpoch(value)));
+        return None;
+    };
+    Some(epoch)
+}
+
+/// Build arguments that no `ARG` names, in no stage and no trigger.
+fn unused_build_args(dockerfile: &Dockerfile, stages: &Stages<'_>, options: &Options) -> Vec<String> {
+    let triggers = stages.list.iter().flat_map(|stage| stage.triggers.iter().map(|trigger| &trigger.instruction));
+    let mut declared = std::collections::HashSet::new();
+    for instruction in dockerfile.instructions.iter().chain(triggers) {
+        let instruction = match &instruction.kind {
+            InstructionKind::Onbuild { trigger, .. } => trigger,
+            _ => instruction,
+        };
+        if let InstructionKind::Arg(arguments) = &instruction.kind {
+            declared.extend(arguments.iter().map(|argument| argument.name.text.as_str()));
+        }
+    }
+    let is_unused = |name: &&String| !declared.contains(name.as_str()) && !is_predefined(name);
+    options.build_args.keys().filter(is_unused).cloned().collect()
 }

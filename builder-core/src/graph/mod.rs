@@ -9,13 +9,25 @@
 //!
 //! Pure: no file, no network, no process. A tag ends in `Images`; after `lower` the graph never changes.
 
+mod checks;
+mod copy;
+mod dump;
 mod env;
 mod error;
+mod globals;
+mod instruct;
 mod lower;
+mod names;
 mod op;
 mod options;
 mod plan;
+mod run;
+mod stages;
+mod state;
+#[cfg(test)]
+mod tests;
 
+pub use dump::{to_dot, to_json};
 pub use env::Env;
 pub use error::{GraphError, GraphErrorKind, GraphErrors};
 pub use lower::lower;
@@ -44,6 +56,8 @@ pub struct Graph {
     pub target: Target,
     /// What is doubtful, already filtered by `# check=`; each with the text it points into.
     pub warnings: Vec<(LintWarning, Location)>,
+    /// `# check=error=true`: see [`Graph::violations`].
+    pub warnings_are_errors: bool,
     /// Build arguments that no `ARG` of the file names; sorted.
     pub unused_build_args: Vec<String>,
     /// The time that everything new gets, in seconds since 1970, from the build argument `SOURCE_DATE_EPOCH`, the
@@ -87,7 +101,7 @@ pub struct Target {
 /// An entry of the history with the vertex that makes its layer.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// The entry; `empty_layer` is set by whoever assembles the image.
+    /// The entry, without a time. `empty_layer` is set where there is no vertex.
     pub entry: HistoryEntry,
     /// The vertex, if the instruction has one.
     pub vertex: Option<VertexId>,

@@ -212,6 +212,27 @@ pub struct CopyOp {
     pub keep_git_dir: Option<bool>,
 }
 
+impl CopyOp {
+    /// A copy of nothing yet, without options.
+    pub fn new(from: Files, destination: impl Into<String>, workdir: RootPath) -> Self {
+        Self {
+            add: false,
+            from,
+            sources: Vec::new(),
+            destination: destination.into(),
+            workdir,
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            checksum: None,
+            unpack: None,
+            keep_git_dir: None,
+        }
+    }
+}
+
 /// One source of `COPY` or `ADD`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddSource {

@@ -1,8 +1,9 @@
 //! [`plan`]: which stages does the target need, and which images do they need?
 
+use super::stages::Stages;
 use super::{GraphErrors, ImageRequest, Images, Options};
 use crate::diagnostic::Location;
-use crate::dockerfile::Dockerfile;
+use crate::dockerfile::{Dockerfile, Expander};
 
 /// What has to happen for a target, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,20 @@ pub struct ImageUse {
 /// # Errors
 /// Everything that is wrong with names, platforms and the order of stages.
 pub fn plan(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Result<Plan, GraphErrors> {
-    let _ = (dockerfile, options, images);
-    Ok(Plan { stages: Vec::new(), missing: Vec::new(), uses: Vec::new() })
+    let expander = Expander::new(dockerfile.directives.escape);
+    let mut errors = Vec::new();
+    let stages = Stages::resolve(dockerfile, options, images, &expander, &mut errors);
+    GraphErrors::check(errors)?;
+    let mut missing: Vec<ImageRequest> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for image in &stages.uses {
+        if !images.contains_key(&image.request) && seen.insert(&image.request) {
+            missing.push(image.request.clone());
+        }
+    }
+    let planned = |(index, stage): (usize, &super::stages::Stage<'_>)| PlannedStage {
+        index,
+        name: stage.name().map(str::to_owned),
+    };
+    Ok(Plan { stages: stages.needed().map(planned).collect(), missing, uses: stages.uses })
 }

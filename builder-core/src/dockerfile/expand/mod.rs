@@ -147,6 +147,13 @@ impl Expander {
         self.expand(body, Quotes::Ignore, '\\', lookup)
     }
 
+    /// A command line with its variables filled in, to be shown: quotes stay, and so do variables that are not set.
+    /// What can't be expanded is shown as it is.
+    pub fn display(&self, line: &str, lookup: Lookup<'_>) -> String {
+        let options = Options { escape: self.escape, quotes: Quotes::Keep, keep_escapes: false, keep_unset: true };
+        Lexer::new(line, options, lookup, &self.remaining).text().unwrap_or_else(|_| line.to_owned())
+    }
+
     fn expand(&self, input: &str, quotes: Quotes, escape: char, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
         let options = Options { escape, quotes, keep_escapes: false, keep_unset: false };
         let mut lexer = Lexer::new(input, options, lookup, &self.remaining);

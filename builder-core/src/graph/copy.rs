@@ -1,0 +1,265 @@
+//! `COPY` and `ADD`.
+
+use std::fmt::Write as _;
+
+use super::error::{GraphError, GraphErrorKind};
+use super::lower::{At, Current, ImageUsed, Lowering};
+use super::stages::Foreign;
+use super::{AddSource, ContextId, CopyOp, Files, Op};
+use crate::dockerfile::{Add, Copy, CopySource, Heredoc, Word};
+
+impl<'a> Lowering<'a> {
+    pub(super) fn copy(&mut self, current: &mut Current, at: &At<'a>, copy: &'a Copy) -> Option<()> {
+        let from = match &copy.from {
+            Some(word) => self.files(current, at, word, &word.text)?,
+            None => Files::Context(ContextId::Main),
+        };
+        let op =
+            CopyOp { link: copy.link, parents: copy.parents, ..CopyOp::new(from, "", current.state.workdir.clone()) };
+        let words = Words {
+            sources: &copy.sources,
+            destination: &copy.destination,
+            chown: copy.chown.as_ref(),
+            chmod: copy.chmod.as_ref(),
+            checksum: None,
+            exclude: &copy.exclude,
+        };
+        self.copy_op(current, at, op, &words)
+    }
+
+    pub(super) fn add_files(&mut self, current: &mut Current, at: &At<'a>, add: &'a Add) -> Option<()> {
+        let files = Files::Context(ContextId::Main);
+        let op = CopyOp {
+            add: true,
+            link: add.link,
+            unpack: add.unpack,
+            keep_git_dir: add.keep_git_dir,
+            ..CopyOp::new(files, "", current.state.workdir.clone())
+        };
+        let words = Words {
+            sources: &add.sources,
+            destination: &add.destination,
+            chown: add.chown.as_ref(),
+            chmod: add.chmod.as_ref(),
+            checksum: add.checksum.as_ref(),
+            exclude: &add.exclude,
+        };
+        self.copy_op(current, at, op, &words)
+    }
+
+    /// What `--from` or `from=` names. `None` if it is wrong, which was reported when the stages were put together.
+    pub(super) fn files(&mut self, current: &Current, at: &At<'a>, word: &Word, name: &str) -> Option<Files> {
+        Some(match self.stages.foreign(name, current.index, self.options).ok()? {
+            Foreign::Scratch => Files::Vertex(None),
+            Foreign::Stage(other) if other < current.index => Files::Vertex(self.root_of(other)),
+            Foreign::Stage(_) => return None,
+            Foreign::Directory(context) => Files::Context(ContextId::Named(context)),
+            Foreign::Image(request) => {
+                if !self.is_known(&request) {
+                    self.error(at, word.span, GraphErrorKind::UnresolvedImage(request.reference));
+                    return None;
+                }
+                let context = self.options.context(name).map(|(name, _)| name);
+                let location = at.location(at.instruction.span);
+                let used = ImageUsed { stage: &current.title, location, origin: at.origin.clone() };
+                Files::Vertex(self.image(&request, used, |reference| match context {
+                    Some(name) => format!("[context {name}] {reference}"),
+                    None => format!("FROM {reference}"),
+                }))
+            }
+        })
+    }
+
+    fn copy_op(&mut self, current: &mut Current, at: &At<'a>, mut op: CopyOp, words: &Words<'_>) -> Option<()> {
+        op.chown = self.flag(current, at, words.chown)?;
+        op.chmod = self.flag(current, at, words.chmod)?;
+        op.checksum = self.flag(current, at, words.checksum)?;
+        op.exclude = self.words(current, at, words.exclude)?;
+        if let (Some(mode), Some(word)) = (&op.chmod, words.chmod)
+            && !is_mode(mode)
+        {
+            self.error(at, word.span, GraphErrorKind::Chmod(mode.clone()));
+            return None;
+        }
+        let mut inline = Vec::new();
+        for source in words.sources {
+            match source {
+                CopySource::Path(word) => {
+                    let source = self.source(current, at, word, op.add)?;
+                    op.sources.push(source);
+                }
+                // As in BuildKit here-documents are copied after everything else.
+                CopySource::Heredoc(heredoc) => inline.push(self.inline(current, at, heredoc)?),
+            }
+        }
+        op.sources.extend(inline);
+        let destination = self.word(current, at, words.destination)?;
+        let created_by = created_by(&op, &destination);
+        op.destination = if matches!(destination.as_str(), "" | ".") { "./".to_owned() } else { destination };
+        if let (Some(_), Some(word)) = (&op.checksum, words.checksum) {
+            self.check_checksum(at, word, &op)?;
+        }
+        let name = self.shown(current, at);
+        let vertex = self.add(current, at, Op::Copy(op), name);
+        self.record(current, at, created_by, Some(vertex));
+        Some(())
+    }
+
+    fn source(&mut self, current: &Current, at: &At<'a>, word: &Word, add: bool) -> Option<AddSource> {
+        let source = self.word(current, at, word)?;
+        let source = if is_git(&source) {
+            AddSource::Git(source)
+        } else if is_http(&source) {
+            AddSource::Http(source)
+        } else {
+            return Some(AddSource::Path(source));
+        };
+        if let (AddSource::Git(address) | AddSource::Http(address), false) = (&source, add) {
+            let error = GraphError::new(GraphErrorKind::RemoteCopy(address.clone()));
+            self.report(at, word.span, error.hint("use `ADD`"));
+            return None;
+        }
+        Some(source)
+    }
+
+    fn inline(&mut self, current: &Current, at: &At<'a>, heredoc: &Heredoc) -> Option<AddSource> {
+        let name = heredoc.name.clone();
+        let body = heredoc.text();
+        if !heredoc.expand {
+            return Some(AddSource::Inline { name, body: body.into_owned() });
+        }
+        let scope = &current.state.scope;
+        match self.expander.heredoc(&body, &|name| scope.get(name).map(str::to_owned)) {
+            Ok(expanded) => {
+                self.warn_unset(current, at, heredoc.span, &expanded.unset);
+                Some(AddSource::Inline { name, body: expanded.text })
+            }
+            Err(error) => {
+                self.error(at, heredoc.body, error);
+                None
+            }
+        }
+    }
+
+    fn check_checksum(&mut self, at: &At<'a>, word: &Word, op: &CopyOp) -> Option<()> {
+        match &op.sources[..] {
+            [AddSource::Http(_) | AddSource::Git(_)] => Some(()),
+            [AddSource::Path(path)] => {
+                self.error(at, word.span, GraphErrorKind::ChecksumLocal(path.clone()));
+                None
+            }
+            _ => {
+                self.error(at, word.span, GraphErrorKind::ChecksumSources);
+                None
+            }
+        }
+    }
+}
+
+/// The words of a copy that are expanded.
+struct Words<'w> {
+    sources: &'w [CopySource],
+    destination: &'w Word,
+    chown: Option<&'w Word>,
+    chmod: Option<&'w Word>,
+    checksum: Option<&'w Word>,
+    exclude: &'w [Word],
+}
+
+/// The entry of the history, with those flags that BuildKit shows there.
+fn created_by(op: &CopyOp, destination: &str) -> String {
+    let mut text = if op.add { "ADD" } else { "COPY" }.to_owned();
+    if op.parents {
+        text.push_str(" --parents");
+    }
+    for (name, value) in [("chown", &op.chown), ("chmod", &op.chmod)] {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            let _ = write!(text, " --{name}={value}");
+        }
+    }
+    for source in &op.sources {
+        match source {
+            AddSource::Path(word) | AddSource::Http(word) | AddSource::Git(word) => {
+                text.push(' ');
+                text.push_str(word);
+            }
+            AddSource::Inline { name, .. } => {
+                text.push_str(" <<");
+                text.push_str(name);
+            }
+        }
+    }
+    text + " " + destination + " # buildkit"
+}
+
+fn is_http(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+/// A git repository as BuildKit recognises it: `git://`, `ssh://`, `user@host:path`, or a web address whose path ends
+/// in `.git`.
+fn is_git(source: &str) -> bool {
+    if source.starts_with("git://") || source.starts_with("ssh://") {
+        return true;
+    }
+    if is_http(source) {
+        let path = source.split(['#', '?']).next().unwrap_or(source);
+        return path.strip_suffix(".git").is_some();
+    }
+    let Some((user, rest)) = source.split_once('@') else { return false };
+    let Some((host, _)) = rest.split_once(':') else { return false };
+    let name = |text: &str, more: &[u8]| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    name(user, b"-_") && name(host, b"-.")
+}
+
+/// Octal digits up to 7777, or symbols as chmod(1) takes them; empty is not given.
+fn is_mode(mode: &str) -> bool {
+    if mode.is_empty() {
+        return true;
+    }
+    if mode.bytes().all(|byte| byte.is_ascii_digit()) {
+        return u32::from_str_radix(mode, 8).is_ok_and(|mode| mode <= 0o7777);
+    }
+    mode.split(',').all(|clause| {
+        let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        let mut parts = actions.split(['+', '-', '=']);
+        // The part before the first operator is empty: only the letters above may stand there.
+        let permissions =
+            |part: &str| matches!(part, "u" | "g" | "o") || part.bytes().all(|byte| b"rwxXst".contains(&byte));
+        actions.starts_with(['+', '-', '=']) && parts.next() == Some("") && parts.all(permissions)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        for mode in ["", "0", "755", "0755", "7777", "+x", "u=rwX,go=rX", "a-w", "g=u", "ug+rw-x", "+s", "=", "o+t"] {
+            assert!(is_mode(mode), "{mode}");
+        }
+        for mode in ["8", "10000", "77777777777777", "x", "u", "u=y", "rwx", ",", "u+r,", "u=ug", "-1"] {
+            assert!(!is_mode(mode), "{mode}");
+        }
+    }
+
+    #[test]
+    fn repositories_are_recognised() {
+        for source in [
+            "git://host/a",
+            "ssh://git@host/a",
+            "git@github.com:moby/buildkit.git#v1",
+            "https://github.com/moby/buildkit.git",
+            "https://github.com/moby/buildkit.git?tag=v1",
+            "http://host/a.git#main:sub",
+        ] {
+            assert!(is_git(source), "{source}");
+        }
+        for source in ["https://host/a.tar", "https://host/?a.git", "a.git", "a@b", "./git@host:x", "github.com/a/b"] {
+            assert!(!is_git(source), "{source}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+# option: no-cache=BUILD
+FROM alpine:3.20 AS build
+RUN a
+FROM build AS test
+RUN b

@@ -1,0 +1,3 @@
+# option: platform=linux/arm/v7
+FROM empty:1
+ENV X=1

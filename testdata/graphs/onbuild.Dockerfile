@@ -1,0 +1,3 @@
+# option: build-arg=MODE=release
+FROM onbuild:1 AS app
+RUN own
