@@ -17,6 +17,12 @@ use super::{AnnotationLevel, Annotations, ExportContext, ExportError};
 use crate::content::ContentError;
 use crate::oci::{Descriptor, Digest, Index, MediaType, Reference};
 
+/// Annotation with the whole name of an image, as containerd reads it.
+const NAME: &str = "io.containerd.image.name";
+
+/// Annotation with the tag (image-spec `annotations.md`).
+const TAG: &str = "org.opencontainers.image.ref.name";
+
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// An image with its names, for an archive.
@@ -46,7 +52,7 @@ pub(crate) fn write_archive(
         let mut content = blob.open(context)?;
         archive.file(&blob_name(&descriptor.digest), descriptor.size, &mut content).map_err(archive_error)?;
     }
-    let mut documents = vec![("index.json", index(sets, None)), ("oci-layout", LAYOUT.to_vec())];
+    let mut documents = vec![("index.json", index(named_manifests(sets))), ("oci-layout", LAYOUT.to_vec())];
     if docker {
         documents.insert(1, ("manifest.json", docker_manifest(sets)));
     }
@@ -90,7 +96,8 @@ impl ArchiveError {
 /// A layout directory whose blobs are in place and whose index is not.
 #[derive(Debug)]
 pub(super) struct LayoutDirectory {
-    index: AtomicFile,
+    directory: PathBuf,
+    manifests: Vec<Descriptor>,
 }
 
 /// Writes images into a layout directory, all but its `index.json`. Other images in it stay.
@@ -106,7 +113,7 @@ pub(super) fn write_directory(
     if fs::metadata(directory).is_ok_and(|metadata| !metadata.is_dir()) {
         return Err(ExportError::NotADirectory { path: directory.to_owned() });
     }
-    let known = known_index(&directory.join("index.json"))?;
+    known_index(&directory.join("index.json"))?;
     let blob_directory = directory.join("blobs/sha256");
     fs::create_dir_all(&blob_directory).map_err(write(&blob_directory))?;
     for blob in blobs(sets) {
@@ -125,16 +132,32 @@ pub(super) fn write_directory(
     }
     let path = directory.join("oci-layout");
     fs::write(&path, LAYOUT).map_err(write(&path))?;
-    let path = directory.join("index.json");
-    let mut index_file = AtomicFile::create(&path)?;
-    index_file.write_all(&index(sets, known)).map_err(write(&path))?;
-    Ok(LayoutDirectory { index: index_file })
+    Ok(LayoutDirectory { directory: directory.to_owned(), manifests: named_manifests(sets) })
 }
 
 impl LayoutDirectory {
-    /// Puts the index in place: now the images are there.
-    pub(super) fn commit(self) -> Result<(), ExportError> {
-        self.index.commit()
+    /// Puts the index in place: now the images are there. Of the images in an index that is there already, those stay
+    /// whose names are not given anew.
+    pub(super) fn commit(mut self) -> Result<(), ExportError> {
+        let path = self.directory.join("index.json");
+        if let Some(known) = known_index(&path)? {
+            let kept: Vec<Descriptor> = known
+                .manifests
+                .into_iter()
+                .filter(|old| !self.manifests.iter().any(|new| replaces(new, old)))
+                .collect();
+            self.manifests.splice(0..0, kept);
+        }
+        super::write_file(&path, |out, write| out.write_all(&index(self.manifests)).map_err(write))
+    }
+}
+
+/// Whether two descriptors are of the same name or, without a name, of the same image.
+fn replaces(new: &Descriptor, old: &Descriptor) -> bool {
+    let names = |one: &Descriptor| [NAME, TAG].map(|key| one.annotations.get(key).cloned());
+    match names(old) {
+        [None, None] => new.digest == old.digest,
+        name => names(new) == name,
     }
 }
 
@@ -193,45 +216,30 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// Writes `index.json`: one descriptor for each name of each image. Of the images of an index that is there already,
-/// those stay whose names are not given anew.
-fn index(sets: &[NamedSet], known: Option<Index>) -> Vec<u8> {
-    const NAME: &str = "io.containerd.image.name";
+/// What `index.json` says: one descriptor for each name of each image.
+fn named_manifests(sets: &[NamedSet]) -> Vec<Descriptor> {
     let mut manifests = Vec::new();
     for NamedSet { set, names, annotations } in sets {
         let mut described = set.top().descriptor.clone();
-        described.annotations = annotations.at(AnnotationLevel::IndexDescriptor, None);
-        if set.index.is_none() {
-            described.annotations.extend(set.images[0].manifest.descriptor.annotations.clone());
-        }
+        described.annotations.extend(annotations.at(AnnotationLevel::IndexDescriptor, None));
         if let Some(created) = &set.images[0].image.config.created {
             described.annotations.insert("org.opencontainers.image.created".to_owned(), created.clone());
-        }
-        if names.is_empty() {
-            manifests.push(described);
-            continue;
         }
         for name in names {
             let mut named = described.clone();
             named.annotations.insert(NAME.to_owned(), name.to_string());
-            let tag = name.tag().unwrap_or("latest").to_owned();
-            named.annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag);
+            named.annotations.insert(TAG.to_owned(), name.tag().unwrap_or("latest").to_owned());
             manifests.push(named);
         }
+        if names.is_empty() {
+            manifests.push(described);
+        }
     }
-    if let Some(known) = known {
-        let key = |one: &Descriptor| {
-            (one.annotations.get(NAME).cloned(), one.annotations.get("org.opencontainers.image.ref.name").cloned())
-        };
-        let replaced = |old: &Descriptor| {
-            manifests.iter().any(|new| match key(old) {
-                (None, None) => new.digest == old.digest,
-                name => key(new) == name,
-            })
-        };
-        let kept: Vec<Descriptor> = known.manifests.into_iter().filter(|old| !replaced(old)).collect();
-        manifests.splice(0..0, kept);
-    }
+    manifests
+}
+
+/// Writes `index.json`.
+fn index(manifests: Vec<Descriptor>) -> Vec<u8> {
     let index = Index {
         schema_version: 2,
         media_type: Some(MediaType::OCI_INDEX),
