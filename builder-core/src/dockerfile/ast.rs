@@ -16,11 +16,9 @@ use crate::diagnostic::Source;
 /// # Errors
 /// All errors that keep the text from being read as statements.
 pub fn ast_json(source: &Source) -> Result<Value, ParseErrors> {
-    let syntax = syntax::read(source);
-    if !syntax.errors.is_empty() {
-        return Err(ParseErrors::new(syntax.errors));
-    }
-    Ok(syntax.nodes.iter().map(node_json).collect())
+    let mut nodes = Vec::new();
+    let syntax = syntax::read(source, &mut |node| nodes.push(node_json(&node)));
+    if syntax.errors.is_empty() { Ok(Value::Array(nodes)) } else { Err(ParseErrors::new(syntax.errors)) }
 }
 
 fn node_json(node: &Node) -> Value {

@@ -10,6 +10,7 @@
 //! listed in `docs/reference/dockerfile.md`. Everything here is pure: text in, data out.
 
 mod ast;
+mod build;
 mod directive;
 mod duration;
 mod error;
@@ -105,77 +106,10 @@ impl Default for Directives {
 /// # Errors
 /// All errors of the file (up to a hundred), in file order; there is at least one.
 pub fn parse(source: &Source) -> Result<Dockerfile, ParseErrors> {
-    let syntax = syntax::read(source);
-    let mut errors = syntax.errors;
-    if let Some(check) = &syntax.directives.check
-        && let Err(option) = lint::Options::parse(&check.text)
-    {
-        errors.push(ParseError::new(source, check.span, Problem::CheckOption(option)));
-    }
-    let mut instructions = Vec::with_capacity(syntax.nodes.len());
-    let mut stages = Stages::None;
-    for node in recover(syntax.nodes) {
-        if errors.len() >= syntax::MAX_ERRORS {
-            break;
-        }
-        let (keyword, place) = (node.keyword, node.name.span);
-        let errors_before = errors.len();
-        instructions.extend(parse::instruction(node, source, &mut errors));
-        match (keyword, stages) {
-            (Some(syntax::Keyword::From), _) => stages = Stages::Some,
-            (Some(keyword), Stages::None) if keyword != syntax::Keyword::Arg && errors.len() == errors_before => {
-                errors.push(ParseError::new(source, place, Problem::NoStage));
-                // The rest of the file lacks its stage for the same reason.
-                stages = Stages::Some;
-            }
-            _ => {}
-        }
-    }
-    if stages == Stages::None && errors.is_empty() {
-        let end = instructions.last().map_or_else(Default::default, |last: &Instruction| last.span);
-        errors.push(ParseError::new(source, end, Problem::NoStages));
-    }
-    if !errors.is_empty() {
-        return Err(ParseErrors::new(errors));
-    }
-    Ok(Dockerfile { source: source.clone(), directives: syntax.directives, instructions, warnings: syntax.warnings })
-}
-
-/// Whether a `FROM` was seen.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stages {
-    None,
-    Some,
-}
-
-/// Drops the statements that are the body of a heredoc behind a misspelled instruction, so that one error does not
-/// become fifty.
-fn recover(nodes: Vec<syntax::Node>) -> Vec<syntax::Node> {
-    let opens = |node: &syntax::Node| node.keyword.is_none() && node.original.contains("<<");
-    if !nodes.iter().any(opens) {
-        return nodes;
-    }
-    // Each delimiter is looked for once, so this stays linear.
-    let mut last_line = std::collections::HashMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        last_line.insert(node.original.trim().to_owned(), index);
-    }
-    let mut kept = Vec::with_capacity(nodes.len());
-    let mut skip_to: Option<String> = None;
-    for (index, node) in nodes.into_iter().enumerate() {
-        if let Some(end) = &skip_to {
-            if node.original.trim() == end {
-                skip_to = None;
-            }
-            continue;
-        }
-        if opens(&node) {
-            let name = node.original.split_whitespace().find_map(|word| heredoc::parse_token(word).ok().flatten());
-            skip_to = name.map(|token| token.name).filter(|name| last_line.get(name).is_some_and(|at| *at > index));
-        }
-        kept.push(node);
-    }
-    kept
+    let mut builder = build::Builder::new(source);
+    // Statements are not collected: a file of tiny ones is many times smaller than they are.
+    let syntax = syntax::read(source, &mut |node| builder.push(node));
+    builder.finish(syntax)
 }
 
 /// Parses one ONBUILD trigger, as the config of a base image holds it (`RUN make /app`).
@@ -185,9 +119,10 @@ fn recover(nodes: Vec<syntax::Node>) -> Vec<syntax::Node> {
 /// # Errors
 /// If it is not exactly one instruction, or one that may not be a trigger.
 pub fn parse_trigger(source: &Source) -> Result<Instruction, ParseErrors> {
-    let syntax = syntax::read(source);
+    let mut nodes = Vec::new();
+    let syntax = syntax::read(source, &mut |node| nodes.push(node));
     let mut errors = syntax.errors;
-    let mut nodes = syntax.nodes.into_iter();
+    let mut nodes = nodes.into_iter();
     if let (Some(node), None) = (nodes.next(), nodes.next()) {
         if parse::check_trigger(&node, source, &mut errors).is_some()
             && let Some(instruction) = parse::instruction(node, source, &mut errors)

@@ -46,10 +46,9 @@ keywords! {
     Stopsignal "STOPSIGNAL" User "USER" Volume "VOLUME" Workdir "WORKDIR"
 }
 
-/// A file as statements.
+/// What a file says besides its statements.
 pub(super) struct Syntax {
     pub(super) directives: Directives,
-    pub(super) nodes: Vec<Node>,
     pub(super) warnings: Vec<LintWarning>,
     pub(super) errors: Vec<ParseError>,
 }
@@ -85,10 +84,17 @@ pub(super) enum Args {
     Child(Box<Node>),
 }
 
-/// Reads a file into statements.
-pub(super) fn read(source: &Source) -> Syntax {
-    let mut reader =
-        Reader { source, escape: '\\', bad: Vec::new(), nodes: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
+/// Reads a file, and gives each statement to `sink` in order.
+pub(super) fn read(source: &Source, sink: &mut dyn FnMut(Node)) -> Syntax {
+    let mut reader = Reader {
+        source,
+        escape: '\\',
+        bad: Vec::new(),
+        sink,
+        is_empty: true,
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
     let bytes = source.text();
     if bytes.len() > MAX_SIZE {
         reader.error(Problem::TooLarge, Span::new(0, 0));
@@ -102,7 +108,7 @@ pub(super) fn read(source: &Source) -> Syntax {
         reader.error(problem, span);
     }
     reader.statements(&text, start, block.end);
-    if reader.nodes.is_empty() && reader.errors.is_empty() {
+    if reader.is_empty && reader.errors.is_empty() {
         reader.error(Problem::NoInstructions, Span::new(0, 0));
     }
     reader.finish(block.directives)
@@ -110,10 +116,12 @@ pub(super) fn read(source: &Source) -> Syntax {
 
 struct Reader<'a> {
     source: &'a Source,
+    sink: &'a mut dyn FnMut(Node),
+    /// No statement was read yet.
+    is_empty: bool,
     escape: char,
     /// Offsets of bytes that are not UTF-8, or NUL. They may stand in comments only.
     bad: Vec<usize>,
-    nodes: Vec<Node>,
     warnings: Vec<LintWarning>,
     errors: Vec<ParseError>,
 }
@@ -124,7 +132,7 @@ impl Reader<'_> {
     }
 
     fn finish(self, directives: Directives) -> Syntax {
-        Syntax { directives, nodes: self.nodes, warnings: self.warnings, errors: self.errors }
+        Syntax { directives, warnings: self.warnings, errors: self.errors }
     }
 
     /// The text with each byte that is no text replaced by a `?`, so that offsets stay.
@@ -209,7 +217,8 @@ impl Reader<'_> {
         node.span = Span::new(start, end);
         node.comments = comments;
         node.set_lines(start_line, lines.number());
-        self.nodes.push(node);
+        self.is_empty = false;
+        (self.sink)(node);
     }
 
     /// Joins continuation lines; returns also where the last line ends.
