@@ -243,7 +243,7 @@ impl BaseLayers {
         let mut trees = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
             let (id, tree) = match unpacked.remove(&index) {
-                Some((active, unpacked)) => self.settle(access, layer, active, unpacked, &stack, &trees)?,
+                Some((active, unpacked)) => self.settle(access, layer, active, &unpacked, &stack, &trees)?,
                 None => known_tree(access.engine, layer)?.expect("it was known just now"),
             };
             stack.push(tree.clone());
@@ -333,7 +333,7 @@ impl BaseLayers {
         access: &Access<'_>,
         layer: &BaseLayer,
         active: Active,
-        unpacked: Unpacked,
+        unpacked: &Unpacked,
         below: &Stack,
         trees: &[(TreeId, Tree)],
     ) -> Result<(TreeId, Tree), StepError> {

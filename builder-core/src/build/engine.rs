@@ -80,6 +80,36 @@ impl Engine {
         })
     }
 
+    /// Blobs, images and tags.
+    pub fn content(&self) -> &ContentStore {
+        &self.content
+    }
+
+    /// Trees of layers.
+    pub fn trees(&self) -> &TreeStore {
+        &self.trees
+    }
+
+    /// Files of layers.
+    pub fn snapshots(&self) -> &SnapshotStore {
+        &self.snapshots
+    }
+
+    /// Records of steps.
+    pub fn cache(&self) -> &CacheStore {
+        &self.cache
+    }
+
+    /// Directories of `RUN --mount=type=cache`.
+    pub fn cache_mounts(&self) -> &CacheMounts {
+        &self.cache_mounts
+    }
+
+    /// Registries.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// What puts layers on top of each other here: overlayfs where it can be mounted. Found out at the first use.
     pub(super) fn snapshotter(&self) -> Result<&dyn Snapshotter, SnapshotError> {
         if self.snapshotter.get().is_none() {
@@ -114,10 +144,7 @@ impl Engine {
         cancel: &CancelToken,
         stdout: Option<&Mutex<dyn std::io::Write + Send>>,
     ) -> Result<BuildResult, BuildError> {
-        let store = |error: StepError| match error.is_cancelled() {
-            true => BuildError::Cancelled(crate::cancel::Cancelled),
-            false => BuildError::Store(Box::new(error)),
-        };
+        let store = |error: StepError| BuildError::of(error, |error| BuildError::Store(Box::new(error)));
         let events = Events::Direct(sink);
         let numbers = TaskNumbers::default();
         let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
@@ -156,7 +183,6 @@ impl Engine {
     }
 
     /// Finds out what every image that the target needs means, until no more turn up.
-    #[expect(clippy::type_complexity, reason = "two maps with one key: what is known, and where the layers are")]
     fn resolve(
         &self,
         parsed: &Dockerfile,
@@ -191,7 +217,7 @@ impl Engine {
                         let used = plan.first_use(image);
                         return Err(BuildError::Base {
                             location: used.map(|used| used.location.clone()),
-                            origin: used.and_then(|used| used.origin.clone()),
+                            origin: used.and_then(|used| used.origin.clone()).map(Box::new),
                             suggestion: used.and_then(|used| used.hint.clone()),
                             error: Box::new(error),
                         });

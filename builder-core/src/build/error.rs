@@ -33,7 +33,7 @@ pub enum BuildError {
         /// Where it is written.
         location: Option<Location>,
         /// For an ONBUILD trigger, the `FROM` that brought it.
-        origin: Option<Location>,
+        origin: Option<Box<Location>>,
         /// What went wrong.
         error: Box<StepError>,
     },
@@ -43,18 +43,15 @@ pub enum BuildError {
         /// The `FROM`, `COPY --from` or mount that asks for it.
         location: Option<Location>,
         /// For an ONBUILD trigger, the `FROM` that brought it.
-        origin: Option<Location>,
+        origin: Option<Box<Location>>,
         /// What may have been meant, should there be no such image.
         suggestion: Option<String>,
         /// What went wrong.
         error: Box<StepError>,
     },
-    /// The build context cannot be opened.
-    #[error(transparent)]
-    Context(ContextError),
     /// The result cannot go where it should.
     #[error(transparent)]
-    Export(ExportError),
+    Export(Box<ExportError>),
     /// The store fails.
     #[error(transparent)]
     Store(Box<StepError>),
@@ -203,6 +200,13 @@ pub enum StepError {
     Cancelled(#[from] Cancelled),
 }
 
+impl BuildError {
+    /// An error around `error`, unless that only says that the build was cancelled.
+    pub(super) fn of(error: StepError, around: impl FnOnce(StepError) -> Self) -> Self {
+        if error.is_cancelled() { Self::Cancelled(Cancelled) } else { around(error) }
+    }
+}
+
 impl StepError {
     /// Whether this is only the echo of a cancel.
     pub fn is_cancelled(&self) -> bool {
@@ -222,14 +226,13 @@ impl Diagnostic for BuildError {
             Self::Step { location, error, .. } | Self::Base { location, error, .. } => {
                 step_location(error).or_else(|| location.clone())
             }
-            Self::Context(error) => error.location(),
             _ => None,
         }
     }
 
     fn origin(&self) -> Option<Location> {
         match self {
-            Self::Step { origin, .. } | Self::Base { origin, .. } => origin.clone(),
+            Self::Step { origin, .. } | Self::Base { origin, .. } => origin.as_deref().cloned(),
             _ => None,
         }
     }
@@ -238,7 +241,6 @@ impl Diagnostic for BuildError {
         match self {
             Self::Base { suggestion: Some(suggestion), .. } => Some(suggestion.clone()),
             Self::Step { error, .. } | Self::Base { error, .. } | Self::Store(error) => error.hint(),
-            Self::Context(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Parse(_) | Self::Graph(_) | Self::Cancelled(_) => None,
         }

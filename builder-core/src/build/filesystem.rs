@@ -131,9 +131,13 @@ impl Filesystem {
         let mut stack = Stack::default();
         if let Some(base) = &self.base {
             let Some(trees) = base.trees(access, work)? else { return Ok(None) };
-            trees.into_iter().for_each(|tree| stack.push(tree));
+            for tree in trees {
+                stack.push(tree);
+            }
         }
-        self.built.iter().for_each(|layer| stack.push(layer.tree.clone()));
+        for layer in &self.built {
+            stack.push(layer.tree.clone());
+        }
         Ok(Some(stack))
     }
 

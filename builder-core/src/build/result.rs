@@ -49,7 +49,7 @@ pub(super) fn export(
     let images = [ExportImage { image, files }];
     let exported = export::export(&context, &images, &session.request.outputs).map_err(|error| match error {
         ExportError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
-        error => BuildError::Export(error),
+        error => BuildError::Export(Box::new(error)),
     })?;
     let metadata = exported.metadata();
     Ok(BuildResult {
@@ -75,9 +75,10 @@ fn files(
     if let Some(base) = &filesystem.base {
         let trees = base.trees(session, Work::Allowed).map_err(failed)?.unwrap_or_default();
         for (layer, tree) in trees.into_iter().enumerate() {
-            let opener: Arc<dyn Files + Send + Sync> = match tree.is_empty() {
-                true => Arc::new(NoFiles),
-                false => Arc::new(base.snapshot(session, layer).map_err(failed)?),
+            let opener: Arc<dyn Files + Send + Sync> = if tree.is_empty() {
+                Arc::new(NoFiles)
+            } else {
+                Arc::new(base.snapshot(session, layer).map_err(failed)?)
             };
             files.push((tree, opener));
         }

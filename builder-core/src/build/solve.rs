@@ -164,16 +164,13 @@ pub(super) fn solve(
 
 /// Puts the place of a vertex around an error.
 pub(super) fn step_error(graph: &Graph, vertex: VertexId, error: StepError) -> BuildError {
-    if error.is_cancelled() {
-        return BuildError::Cancelled(crate::cancel::Cancelled);
-    }
     let vertex = &graph.vertices[vertex.0];
-    BuildError::Step {
+    BuildError::of(error, |error| BuildError::Step {
         name: vertex.name.clone(),
         location: vertex.location.clone(),
-        origin: vertex.origin.clone(),
+        origin: vertex.origin.clone().map(Box::new),
         error: Box::new(error),
-    }
+    })
 }
 
 type Failure = (VertexId, StepError);

@@ -63,9 +63,13 @@ impl Engine {
     /// # Errors
     /// If the image cannot be had, the command cannot be started, or the token is cancelled.
     pub fn start(&self, request: StartRequest, sink: &dyn Sink, cancel: &CancelToken) -> Result<Exit, BuildError> {
-        let failed = |error: StepError| match error.is_cancelled() {
-            true => BuildError::Cancelled(crate::cancel::Cancelled),
-            false => BuildError::Base { location: None, origin: None, suggestion: None, error: Box::new(error) },
+        let failed = |error: StepError| {
+            BuildError::of(error, |error| BuildError::Base {
+                location: None,
+                origin: None,
+                suggestion: None,
+                error: Box::new(error),
+            })
         };
         let _lease = self.content.lease(cancel).map_err(|error| failed(error.into()))?;
         let access = Access { engine: self, events: Events::Direct(sink), cancel: cancel.clone() };

@@ -189,10 +189,11 @@ mod tests {
             .key()
     }
 
+    type Change = fn(&mut RunOp);
+
     #[test]
     fn what_the_command_sees_is_in_the_key() {
         let base = key_of(&op(), 0, &Stack::default());
-        type Change = fn(&mut RunOp);
         let changes: [(&str, Change); 12] = [
             ("argument", |op| op.args[2] = "make all".into()),
             ("split of arguments", |op| op.args = vec!["/bin/sh".into(), "-cmake".into()]),

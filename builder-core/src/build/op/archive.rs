@@ -34,7 +34,7 @@ pub(crate) fn unpack(
 ) -> Result<Unpacked, StepError> {
     let failed = |source| StepError::Io { what: format!("cannot read `{}`", entry.path), source };
     let Node::File { content, .. } = entry.node else { return Ok(Unpacked::NotAnArchive) };
-    if !is_archive(open().map_err(failed)?).map_err(failed)? {
+    if !is_archive(open().map_err(failed)?) {
         return Ok(Unpacked::NotAnArchive);
     }
     let engine = session.engine;
@@ -63,18 +63,11 @@ pub(crate) fn unpack(
 }
 
 /// Whether a file begins, uncompressed, with a header of tar: the checksum of the first block is right.
-fn is_archive(file: File) -> io::Result<bool> {
+fn is_archive(file: File) -> bool {
     let mut block = Vec::with_capacity(512);
-    let mut reader = match Decompressor::new(file) {
-        Ok(reader) => reader.take(512),
-        Err(_) => return Ok(false),
-    };
     // What cannot be uncompressed is no archive, whatever it begins with.
-    if reader.read_to_end(&mut block).is_err() {
-        return Ok(false);
-    }
-    let Ok(block) = <[u8; 512]>::try_from(block) else { return Ok(false) };
-    Ok(has_tar_checksum(&block))
+    let read = Decompressor::new(file).and_then(|reader| reader.take(512).read_to_end(&mut block));
+    read.is_ok() && <[u8; 512]>::try_from(block).is_ok_and(|block| has_tar_checksum(&block))
 }
 
 /// POSIX.1-1988 ustar: the sum of all bytes, those of the checksum itself taken as blanks.
@@ -98,7 +91,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("temporary file");
         file.write_all(bytes).expect("written");
         file.rewind().expect("rewound");
-        is_archive(file).expect("readable")
+        is_archive(file)
     }
 
     #[test]

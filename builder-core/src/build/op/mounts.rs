@@ -16,7 +16,7 @@ use crate::layer;
 use crate::rootfs::{RootDir, RootPath};
 use crate::snapshot::{Active, Mount as SnapshotMount, Snapshot};
 use crate::sys::mount::{Attributes, bind};
-use crate::tree::{Entry, Node, SemanticDigest, Stack, Tree, TreeBuilder};
+use crate::tree::{Entry, SemanticDigest, Stack, Tree, TreeBuilder};
 
 /// Largest secret, in bytes (as in BuildKit).
 const MAX_SECRET: u64 = 500 << 10;
@@ -50,13 +50,11 @@ impl Source {
 pub(crate) fn sources(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Vec<Option<Source>>>, StepError> {
     let mut sources = Vec::with_capacity(op.mounts.len());
     for mount in &op.mounts {
-        let (files, path) = match &mount.kind {
-            MountTarget::Bind { from, source, .. } => (from, source),
-            MountTarget::Cache(CacheMount { seed: Some((from, source)), .. }) => (from, source),
-            _ => {
-                sources.push(None);
-                continue;
-            }
+        let (MountTarget::Bind { from: files, source: path, .. }
+        | MountTarget::Cache(CacheMount { seed: Some((files, path)), .. })) = &mount.kind
+        else {
+            sources.push(None);
+            continue;
         };
         match source(job, files, path, &mount.target, work)? {
             Some(source) => sources.push(Some(source)),
@@ -205,7 +203,7 @@ impl Prepared {
         let (shown, read_only, kind) = match &mount.kind {
             MountTarget::Bind { writable, .. } => {
                 let source = source.expect("every bind mount has a source");
-                let kind = if source.is_directory() { true } else { false };
+                let kind = source.is_directory();
                 let shown = self.bind(session, source, *writable)?;
                 (MountSource::Detached(shown), !writable, kind)
             }
@@ -385,7 +383,7 @@ fn read_secret(session: &Session<'_>, secret: &SecretMount) -> Result<Option<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Time;
+    use crate::tree::{Node, Time};
 
     #[test]
     fn a_shown_tree_starts_at_its_top() {

@@ -50,17 +50,16 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     let cache = &session.engine.cache;
     let key = preimage.key();
     let lock = cache.lock(&key, &session.cancel)?;
-    let solved = match job.lookup(&preimage)? {
-        // Another process ran it while this one waited.
-        Some(known) => Solved::layer(job, known, Source::Rerun, true),
-        None => {
-            let begun = Instant::now();
-            let (active, tree) = execute(job, op, &stack, &sources)?;
-            let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let made = job.remember(preimage, &stack.state(), tree, milliseconds)?;
-            keep(session, active, &made.0)?;
-            Solved::layer(job, made, Source::Rerun, false)
-        }
+    // Another process may have run it while this one waited.
+    let solved = if let Some(known) = job.lookup(&preimage)? {
+        Solved::layer(job, known, Source::Rerun, true)
+    } else {
+        let begun = Instant::now();
+        let (active, tree) = execute(job, op, &stack, &sources)?;
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let made = job.remember(preimage, &stack.state(), tree, milliseconds)?;
+        keep(session, active, &made.0)?;
+        Solved::layer(job, made, Source::Rerun, false)
     };
     cache.unlock(&key, lock);
     Ok(Some(solved))
@@ -281,7 +280,8 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept_however_the_output_is_split() {
         let mut last = LastLines::default();
-        let text: String = (0..50).map(|n| format!("line {n}\n")).collect::<String>() + "end";
+        let lines: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+        let text = lines.join("\n") + "\nend";
         for piece in text.as_bytes().chunks(7) {
             last.push(piece);
         }

@@ -115,7 +115,7 @@ impl Finder<'_> {
                 let context = self.job.session.contexts.get(id)?;
                 let matches = context.select(&request)?;
                 self.found.places.context = Some(Arc::clone(&context));
-                self.from_context(&context, matches)
+                self.add_matches(&context, matches)
             }
             Files::Vertex(vertex) => {
                 let filesystem = self.job.input(*vertex);
@@ -128,7 +128,7 @@ impl Finder<'_> {
     }
 
     /// Adds matches, archives of an ADD unpacked.
-    fn from_context(&mut self, context: &BuildContext, matches: Vec<Match>) -> Result<Known, StepError> {
+    fn add_matches(&mut self, context: &BuildContext, matches: Vec<Match>) -> Result<Known, StepError> {
         if !self.op.add || self.op.unpack == Some(false) {
             self.found.sources.push(CopySource::Context(matches));
             return Ok(true);
@@ -136,15 +136,12 @@ impl Finder<'_> {
         for found in matches {
             let file = found.entries.first().map(|first| first.entry.clone()).filter(|first| first.node.is_file());
             let source = CopySource::Context(vec![found]);
-            let known = match file {
-                Some(entry) => self.archive_or(&entry, &|| context.open_file(&entry), source)?,
-                None => {
-                    self.found.sources.push(source);
-                    true
+            if let Some(entry) = file {
+                if !self.archive_or(&entry, &|| context.open_file(&entry), source)? {
+                    return Ok(false);
                 }
-            };
-            if !known {
-                return Ok(false);
+            } else {
+                self.found.sources.push(source);
             }
         }
         Ok(true)

@@ -47,7 +47,9 @@ fn plan(stack: &Stack, path: &RootPath, owner: (u32, u32), now: Time) -> Result<
         }
     }
     if made {
-        above.into_iter().for_each(|entry| builder.push(entry));
+        for entry in above {
+            builder.push(entry);
+        }
     }
     Ok(builder.finish())
 }
