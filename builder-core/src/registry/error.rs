@@ -237,6 +237,9 @@ impl Diagnostic for RegistryError {
             Self::Unauthorized { registry, .. } => {
                 format!("check the name, or log in with `rbuild login {registry}`")
             }
+            Self::Status { registry, status: 403, .. } => {
+                format!("log in with an account that may do this: `rbuild login {registry}`")
+            }
             Self::Refused { registry, .. } => format!("log in again with `rbuild login {registry}`"),
             Self::ImageNotFound { .. } => "check name and tag".to_owned(),
             Self::RateLimited { registry, .. } => {

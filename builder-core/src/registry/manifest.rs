@@ -39,6 +39,14 @@ pub struct Selected {
     pub manifest: Manifest,
 }
 
+/// An answer to a request for a manifest.
+struct Document {
+    bytes: Vec<u8>,
+    digest: Digest,
+    /// Media type that the registry says.
+    said: Option<MediaType>,
+}
+
 impl Registry {
     /// Asks what a reference stands for: mirrors first, then the registry.
     ///
@@ -48,7 +56,12 @@ impl Registry {
     /// [`RegistryError::ImageNotFound`], [`RegistryError::SchemaOne`], [`RegistryError::NotAnImage`],
     /// [`RegistryError::DigestMismatch`], and those of reaching and being let into a registry.
     pub fn resolve(&self, reference: &Reference, cancel: &CancelToken) -> Result<Resolved, RegistryError> {
-        self.at_endpoints(reference, |endpoint| self.resolve_at(endpoint, reference, cancel))
+        self.at_endpoints(reference, |endpoint| {
+            let document = self.document(endpoint, reference, cancel)?;
+            let media_type = media_type(reference, document.said, &document.bytes)?;
+            let descriptor = Descriptor::new(media_type, document.digest, document.bytes.len() as u64);
+            Ok(Resolved { descriptor, bytes: document.bytes })
+        })
     }
 
     /// Asks for the descriptor of what a tag stands for, without the document; `None` if the registry does not say.
@@ -82,16 +95,16 @@ impl Registry {
         cancel: &CancelToken,
     ) -> Result<Vec<u8>, RegistryError> {
         let pinned = reference.with_digest(descriptor.digest.clone());
-        let found = self.resolve(&pinned, cancel)?;
-        if found.bytes.len() as u64 != descriptor.size {
+        let document = self.at_endpoints(&pinned, |endpoint| self.document(endpoint, &pinned, cancel))?;
+        if document.bytes.len() as u64 != descriptor.size {
             return Err(RegistryError::SizeMismatch {
                 registry: reference.domain().to_owned(),
                 digest: descriptor.digest.clone(),
                 expected: descriptor.size,
-                actual: found.bytes.len() as u64,
+                actual: document.bytes.len() as u64,
             });
         }
-        Ok(found.bytes)
+        Ok(document.bytes)
     }
 
     /// Chooses the manifest for a platform, fetching what an index names. A lone manifest is taken as it is.
@@ -143,12 +156,13 @@ impl Registry {
         Err(last.expect("the registry itself is always among the endpoints"))
     }
 
-    fn resolve_at(
+    /// Fetches a document from one endpoint, verified as far as its name allows.
+    fn document(
         &self,
         endpoint: &Endpoint,
         reference: &Reference,
         cancel: &CancelToken,
-    ) -> Result<Resolved, RegistryError> {
+    ) -> Result<Document, RegistryError> {
         let access = Access::pull(endpoint, reference.path());
         let call = manifest_call(endpoint, &access, reference, &reference.selector(), cancel);
         let mut backoff = Backoff::new(self.inner.config.attempts);
@@ -184,9 +198,7 @@ impl Registry {
                 Some(expected) => verified(endpoint, &bytes, expected)?,
                 None => Digest::sha256(&bytes),
             };
-            let media_type = media_type(reference, said, &bytes)?;
-            let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
-            return Ok(Resolved { descriptor, bytes });
+            return Ok(Document { bytes, digest, said });
         }
     }
 }
@@ -225,6 +237,8 @@ fn media_type(reference: &Reference, said: Option<MediaType>, bytes: &[u8]) -> R
     struct Head {
         schema_version: Option<u32>,
         media_type: Option<MediaType>,
+        manifests: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
     }
     let is_document = |media_type: &MediaType| matches!(media_type.kind(), MediaKind::Index | MediaKind::Manifest);
     if let Some(said) = said.as_ref().filter(|said| is_document(said)) {
@@ -240,6 +254,9 @@ fn media_type(reference: &Reference, said: Option<MediaType>, bytes: &[u8]) -> R
     }
     match head.media_type {
         Some(inner) if is_document(&inner) => Ok(inner),
+        // OCI 1.0 let documents leave their type out, and static file servers don't know it.
+        None if head.schema_version == Some(2) && head.manifests.is_some() => Ok(MediaType::OCI_INDEX),
+        None if head.schema_version == Some(2) && head.layers.is_some() => Ok(MediaType::OCI_MANIFEST),
         inner => Err(RegistryError::NotAnImage {
             reference: reference.familiar(),
             media_type: super::error::one_line(inner.or(said).as_ref().map_or("none", MediaType::as_str)),

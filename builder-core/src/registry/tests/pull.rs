@@ -214,6 +214,17 @@ fn documents_that_are_no_manifests_get_one_clear_line() {
 }
 
 #[test]
+fn a_document_that_does_not_name_its_type_is_known_by_its_members() {
+    let check = |body: &'static str, expected: MediaType| {
+        let server = Server::new(move |_, _| Reply::ok(body).header("content-type", "application/octet-stream"));
+        let resolved = client().resolve(&image(&server), &never()).expect(body);
+        assert_eq!(resolved.descriptor.media_type, expected);
+    };
+    check(r#"{"schemaVersion":2,"manifests":[]}"#, MediaType::OCI_INDEX);
+    check(r#"{"schemaVersion":2,"layers":[]}"#, MediaType::OCI_MANIFEST);
+}
+
+#[test]
 fn a_manifest_without_end_is_not_read_to_its_end() {
     let server = Server::new(|_, _| {
         Reply::ok(vec![b' '; 9 << 20]).header("content-type", "application/vnd.oci.image.manifest.v1+json")
