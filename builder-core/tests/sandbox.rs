@@ -329,7 +329,10 @@ fn s15_shared_memory_umask_and_limits() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let script = "umask; df -k /dev/shm | tail -1 | awk '{print $2}'; stat -c %a /dev/null /dev/shm /dev /dev/pts";
     let said = output(root.shell(script));
+    let mounts = vec![file("/dev/pipes/script", "#!/bin/sh\necho reached\n", 0o755)];
+    let reached = output(Process { mounts, user: user(1000, 1000, &[]), ..root.process(&["/dev/pipes/script"]) });
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    assert_eq!(reached, "reached\n");
     assert_eq!(said, "0022\n65536\n666\n1777\n755\n755\n");
     let ulimits = vec!["nofile=100:200".parse().unwrap()];
     let limits = Limits { shm_size: Some(1 << 20), ulimits, ..Limits::default() };
@@ -387,6 +390,24 @@ fn a74_to_a80_mounts_of_every_kind() {
     assert_eq!(said, "shared\nread-only\ns3cret\n400:0\nshared\n1024\nfrom a script\n");
     assert_eq!(fs::read_to_string(outside.path().join("new")).unwrap(), "y\n");
     assert_eq!(fs::read_dir(root.path().join("scratch")).unwrap().count(), 0);
+}
+
+#[test]
+fn e21_a_link_below_another_mount_is_not_followed() {
+    let Some(root) = root() else { return };
+    let shared = tempfile::tempdir().unwrap();
+    symlink("/etc", shared.path().join("link")).unwrap();
+    symlink("work", root.path().join("link")).unwrap();
+    let bind = |target: &str| Mount {
+        target: path(target),
+        source: MountSource::Detached(bind_path(shared.path(), Attributes::empty()).unwrap()),
+        read_only: false,
+    };
+    let error =
+        try_run(Process { mounts: vec![bind("/tmp"), bind("/tmp/link")], ..root.process(&["true"]) }).unwrap_err();
+    assert_eq!(error.to_string(), "cannot mount `/tmp/link`");
+    // The image's own links are, inside the root.
+    assert_eq!(output(Process { mounts: vec![bind("/link")], ..root.process(&["ls", "/work"]) }), "link\n");
 }
 
 #[test]
@@ -457,6 +478,9 @@ fn c4_a_cancel_asks_first_and_kills_two_seconds_later() {
     let polite = cancelled(&root, "trap 'echo got it > /tmp/term; exit 0' TERM; while true; do sleep 0.05; done");
     assert!(polite < Duration::from_millis(1500), "{polite:?}");
     assert!(root.path().join("tmp/term").exists());
+    // Nothing would come of asking: it has no handler, and the kernel spares the first process of a namespace.
+    let deaf = cancelled(&root, "exec sleep 986");
+    assert!(deaf < Duration::from_millis(1500), "{deaf:?}");
     let stubborn = cancelled(&root, "trap '' TERM; sleep 986; sleep 986");
     assert!(stubborn > Duration::from_millis(1900) && stubborn < Duration::from_secs(5), "{stubborn:?}");
     assert!(!is_running("sleep\x00986\0"));
@@ -522,41 +546,66 @@ fn victim() {
     let Some(root) = root() else { return };
     fs::set_permissions(root.path().join("bin/busybox"), fs::Permissions::from_mode(0o4755)).unwrap();
     let args: Vec<&str> = script.split('|').collect();
-    let process = Process { user: user(1000, 1000, &[]), ..root.process(&args) };
+    let process = Process { user: user(1000, 1000, &[]), stdio: Stdio::Inherit, ..root.process(&args) };
     let _ = Sandbox::new(SandboxOptions::default()).run(process, &mut |_, _| {}, &CancelToken::new());
+}
+
+/// A process that runs `args`, separated by `|`, in the sandbox.
+fn victim_that_runs(args: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "victim", "--nocapture"]).env(VICTIM, args).env("TMPDIR", folder);
+    command
+}
+
+#[test]
+fn inherited_streams_are_those_of_the_caller() {
+    if root().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input");
+    fs::write(&input, "from the caller\n").unwrap();
+    let mut victim = victim_that_runs("/bin/sh|-c|cat; echo err >&2", folder.path());
+    let output = victim.stdin(fs::File::open(&input).unwrap()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("from the caller\n"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("err\n"), "{output:?}");
 }
 
 /// Starts a process that runs `args` in the sandbox, kills it, and sees what is left.
 fn kill_sandbox_that_runs(args: &str, command_line: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "victim", "--nocapture"])
-        .env(VICTIM, args)
-        .env("TMPDIR", folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let victim = victim_that_runs(args, folder.path()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut victim = Killed(victim);
+    let pid = victim.0.id();
     wait_until("the command runs", || is_running(command_line));
-    let pid = victim.id();
-    assert_ne!(others_of(pid), 0, "there is a watcher");
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    wait_until("there is a watcher", || others_of(pid, args) == 1);
+    // It hears of the process right after it starts.
+    std::thread::sleep(Duration::from_millis(200));
+    victim.0.kill().unwrap();
+    victim.0.wait().unwrap();
     wait_until("the command is gone", || !is_running(command_line));
     wait_until("its cgroups are gone", || cgroups_of(pid).is_empty());
-    wait_until("the watcher is gone", || others_of(pid) == 0);
+    wait_until("the watcher is gone", || others_of(pid, args) == 0);
 }
 
-/// How many processes run this program with the variable set to the same value as `pid`, other than `pid`: its watcher.
-fn others_of(pid: u32) -> usize {
-    let program = format!("{pid}");
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter(|entry| entry.file_name().to_str() != Some(&program))
-        .filter(|entry| {
-            fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.ends_with(b"victim\0--nocapture\0"))
-        })
-        .count()
+/// Ends a child in any case.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How many processes have the variable set to `args`, other than `pid`: its watcher, which has the same memory.
+fn others_of(pid: u32, args: &str) -> usize {
+    let pid = pid.to_string();
+    let variable = format!("{VICTIM}={args}\0");
+    let has_variable =
+        |environment: Vec<u8>| environment.windows(variable.len()).any(|part| part == variable.as_bytes());
+    let others = fs::read_dir("/proc").unwrap().flatten().filter(|entry| entry.file_name().to_str() != Some(&pid));
+    others.filter(|entry| fs::read(entry.path().join("environ")).is_ok_and(has_variable)).count()
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {

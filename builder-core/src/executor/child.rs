@@ -414,6 +414,10 @@ fn set_profile(plan: &Plan<'_>, profile: &str) -> io::Result<()> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = c"proc/thread-self/attr/apparmor/exec";
     let attribute = openat2(&plan.root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), how)?;
+    // A mount of the caller's may lie over it.
+    if rustix::fs::fstatfs(&attribute)?.f_type != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(Errno::XDEV.into());
+    }
     rustix::io::write(&attribute, profile.as_bytes())?;
     Ok(())
 }

@@ -2,6 +2,20 @@
 //!
 //! The caller says everything in a [`Process`]: the root as a detached mount, arguments, environment, user, mounts, limits.
 //! Nothing is looked up later. An [`Executor`] runs it, hands on what it writes, and says how it ended.
+//!
+//! ```text
+//!  Process ──► prepare ──► Plan ──► clone3 ──► child: 18 steps, system calls only ──► execve
+//!                 │                   │                                                  │
+//!   mounts, /dev, files made      pidfd ──► pump: output, cancel, end ◄── pipes ─────────┘
+//!   detached; masks, filter,          │
+//!   candidates in PATH                └──► watcher: kills it if this program is killed
+//! ```
+//!
+//! - `child` has the numbered list of what happens before the program runs, `devices` what `/dev`, `/proc` and `/sys` hold,
+//!   `seccomp` the system calls that are allowed.
+//! - `cgroup` guards devices and sets limits, with v2, v1, or neither.
+//! - [`enter_user_namespace`] makes all of it work without root; [`Terminal`] serves an interactive process; [`hosts_file`] and
+//!   [`resolv_conf`] are the texts that callers mount.
 
 mod cgroup;
 mod child;

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RawMode, ResolveFlags, fchmod, fchown, fstat, mkdirat, openat, openat2};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags, chmodat, fchmod, fchown, fstat, mkdirat, openat, openat2,
+};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{CapabilitySet, Gid, Uid, capabilities};
@@ -163,6 +165,8 @@ struct Layout {
     generated: usize,
     /// File systems that exist only for this process, where targets of later mounts can be made.
     own: Vec<(RootPath, OwnedFd)>,
+    /// The targets so far.
+    targets: Vec<RootPath>,
 }
 
 impl Layout {
@@ -171,7 +175,7 @@ impl Layout {
         mkdirat(&files, devices::EMPTY, Mode::from_raw_mode(0o755))?;
         let (dev, steps) = devices::make_dev(dev)?;
         let dev_path = RootPath::from_clean(b"dev").expect("clean");
-        Ok(Self { steps, files, generated: 0, own: vec![(dev_path, dev)] })
+        Ok(Self { steps, files, generated: 0, own: vec![(dev_path, dev)], targets: Vec::new() })
     }
 
     fn add(&mut self, mount: Mount, nodes: Attributes) -> io::Result<()> {
@@ -203,10 +207,13 @@ impl Layout {
             }
         };
         self.make_target(&mount.target, is_directory)?;
-        self.steps.push(MountStep { target: c_path(&mount.target), follow: true, optional: false, source });
+        // Below another mount, which another process may be writing to, a link is not trusted.
+        let follow = !self.targets.iter().any(|above| mount.target.starts_with(above));
+        self.steps.push(MountStep { target: c_path(&mount.target), follow, optional: false, source });
         if let Some(own) = own {
-            self.own.push((mount.target, own));
+            self.own.push((mount.target.clone(), own));
         }
+        self.targets.push(mount.target);
         Ok(())
     }
 
@@ -241,8 +248,11 @@ impl Layout {
 }
 
 fn make_directory(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
-    match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+    let mode = Mode::from_raw_mode(0o755);
+    match mkdirat(&directory, name, mode) {
+        // The umask of the caller took bits away.
+        Ok(()) => Ok(chmodat(&directory, name, mode, AtFlags::empty())?),
+        Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -1,5 +1,6 @@
 //! Waits for a process: hands its output on, passes a cancel on, and sees its end.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ fn pump(running: &Running, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cance
         });
         match kill_at {
             None if cancel.is_cancelled() => {
-                kill_at = Some(Instant::now() + GRACE);
+                let grace = if would_ignore_term(running.pid) { Duration::ZERO } else { GRACE };
+                kill_at = Some(Instant::now() + grace);
                 terminate(running);
             }
             Some(at) if at <= Instant::now() => {
@@ -117,6 +119,19 @@ fn terminate(running: &Running) {
     if let Some(group) = group {
         let _ = kill_process_group(group, Signal::TERM);
     }
+}
+
+/// Whether nothing would come of SIGTERM, so that there is nothing to wait for: the process has no handler, and no
+/// children.
+fn would_ignore_term(pid: u32) -> bool {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let handles = |status: &str| {
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_none_or(|mask| mask & 1 << (libc::SIGTERM - 1) != 0)
+    };
+    let childless = read(&format!("task/{pid}/children")).is_ok_and(|children| children.trim().is_empty());
+    childless && read("status").is_ok_and(|status| !handles(&status))
 }
 
 #[derive(Debug, PartialEq, Eq)]
