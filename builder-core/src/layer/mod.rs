@@ -27,3 +27,6 @@ pub use materialise::materialise;
 pub use pack::{PackOptions, pack};
 pub use unpack::{Archive, LowerLink, UnpackLimits, UnpackOptions, Unpacked, unpack};
 pub use write::{Layer, LayerFormat, diff_id, write_layer};
+
+#[cfg(test)]
+mod tests;
