@@ -46,16 +46,15 @@ pub fn pack(tree: &Tree, files: &dyn Files, out: &mut dyn Write, options: &PackO
         let mut content = None;
         let mut header = header_of(&entry, options);
         match &entry.node {
-            Node::File { link, size, .. } => match first_paths.get(link).filter(|_| *link != 0) {
-                Some(first) => {
+            Node::File { link, size, .. } => {
+                if let Some(first) = first_paths.get(link).filter(|_| *link != 0) {
                     (header.kind, header.link, header.xattrs) = (Kind::HardLink, first.as_bytes().to_vec(), Vec::new());
-                }
-                None => {
+                } else {
                     first_paths.insert(*link, entry.path.clone());
                     header.size = *size;
                     content = Some(*size);
                 }
-            },
+            }
             Node::Whiteout if entry.path.is_root() => continue,
             _ => {}
         }

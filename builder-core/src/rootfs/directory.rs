@@ -69,6 +69,7 @@ impl From<rustix::fs::Stat> for Stat {
     #[allow(
         clippy::unnecessary_cast,
         clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
         clippy::cast_lossless,
         clippy::useless_conversion,
         reason = "the types of these fields differ between machines"
@@ -236,7 +237,7 @@ impl Directory {
         // A descriptor of its own, because reading moves its position.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(&self.fd, ".", flags, Mode::empty())?;
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
         let mut reader = RawDir::new(&fd, &mut buffer);
         let mut names = Vec::new();
         while let Some(entry) = reader.next() {

@@ -76,7 +76,7 @@ fn whole_trees_go_away_and_links_in_them_are_not_followed() {
     symlink(folder.path(), inside.join("d/host")).expect("linked");
     fs::create_dir(inside.join("d/locked")).expect("made");
     fs::write(inside.join("d/locked/f"), "x").expect("written");
-    fs::set_permissions(inside.join("d/locked"), fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(inside.join("d/locked"), fs::Permissions::from_mode(0o000)).expect("set");
     root.remove_tree(&path("d")).expect("removed");
     root.remove_tree(&path("d")).expect("nothing to remove");
     root.remove_tree(&path("x/y")).expect("nothing to remove");

@@ -177,12 +177,11 @@ impl<R: Read> Reader<R> {
         header.mode = u32::try_from(self.number(&block[100..108])? & 0o7777).expect("twelve bits");
         header.uid = self.id(pax.uid, &block[108..116])?;
         header.gid = self.id(pax.gid, &block[116..124])?;
-        header.mtime = match pax.mtime {
-            Some(mtime) => mtime,
-            None => {
-                let seconds = numbers::parse(&block[136..148]);
-                (seconds.ok_or_else(|| self.malformed("a number in a header is malformed"))?, 0)
-            }
+        header.mtime = if let Some(mtime) = pax.mtime {
+            mtime
+        } else {
+            let seconds = numbers::parse(&block[136..148]);
+            (seconds.ok_or_else(|| self.malformed("a number in a header is malformed"))?, 0)
         };
         if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
             header.device = (self.small(&block[329..337])?, self.small(&block[337..345])?);

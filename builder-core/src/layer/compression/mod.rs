@@ -171,11 +171,8 @@ impl<R: Read> Decompressor<R> {
         let buffered = |whole| BufReader::with_capacity(PIECE, whole);
         let kind = match magic {
             [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(buffered(whole)))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Decoder::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(buffered(whole))?))
-            }
-            // A skippable frame of zstd, which zstd:chunked begins with.
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            // The second is a skippable frame, which zstd:chunked begins with.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Decoder::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(buffered(whole))?))
             }
             [0xfd, b'7', b'z', b'X', b'Z', 0] => {
