@@ -91,23 +91,26 @@ fn a_layout_directory_is_unpacked_by_umoci_and_started_by_crun() {
     assert_eq!(inode("data/a"), inode("data/b"));
     let suid = fs::metadata(root.join("data/suid")).unwrap();
     assert_eq!((suid.mode() & 0o7777, suid.mtime()), (0o4755, 1_700_000_000));
-    if !have("crun") || !root.join("bin/busybox").exists() {
+    if !root.join("bin/busybox").exists() {
+        eprintln!("skipped: /bin/busybox is missing (package busybox-static)");
         return;
     }
     let mut config = json(&fs::read_to_string(bundle.join("config.json")).unwrap());
     config["process"]["terminal"] = false.into();
     config["linux"].as_object_mut().unwrap().remove("resources");
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-    let name = format!("rbuild-test-{}", std::process::id());
-    let state = store.path("crun");
-    let args =
-        ["--cgroup-manager=disabled", "--root", state.to_str().unwrap(), "run", "-b", bundle.to_str().unwrap(), &name];
-    let output = std::process::Command::new("crun").args(args).output().unwrap();
-    if !output.status.success() {
-        eprintln!("skipped: crun cannot start containers here: {}", String::from_utf8_lossy(&output.stderr));
-        return;
+    let state = store.path("runtime");
+    let (state, bundle) = (state.to_str().unwrap(), bundle.to_str().unwrap());
+    for runtime in ["crun", "runc"].into_iter().filter(|runtime| have(runtime)) {
+        let name = format!("rbuild-test-{}", std::process::id());
+        let output =
+            std::process::Command::new(runtime).args(["--root", state, "run", "-b", bundle, &name]).output().unwrap();
+        if output.status.success() {
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
+            return;
+        }
+        eprintln!("skipped: {runtime} cannot start containers here: {}", String::from_utf8_lossy(&output.stderr));
     }
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
 }
 
 #[test]
@@ -253,12 +256,17 @@ fn base_layers_go_from_registry_to_registry_without_the_store() {
     store.export(&child, &[&format!("type=registry,name={}/app:1", from.address)]).unwrap();
     let events = store.events.take();
     assert!(events.iter().any(|event| event.ends_with("mounted from base")), "{events:?}");
+    store.events.take();
     store.export(&child, &[&format!("type=registry,name={}/app:1", to.address)]).unwrap();
     assert_eq!(store.content.blobs().unwrap(), [], "the base never was in the store");
 
     // The store keeps images that can be used without the registry.
     store.export(&child, &["type=image,name=app"]).unwrap();
     assert!(store.content.has(&blob.as_ref().unwrap().digest).unwrap().is_some());
+    store.events.take();
+    store.export(&child, &[&format!("type=registry,name={}/second:1", from.address)]).unwrap();
+    let mounted = store.events.take().iter().filter(|event| event.contains("mounted from")).count();
+    assert_eq!(mounted, 2, "the base from its repository, the new layer from the one it was pushed to");
     drop((from, to));
     let exported =
         store.export(&child, &["type=oci,dest=DIR/x,tar=false,compression=zstd,force-compression=true"]).unwrap();
@@ -482,18 +490,55 @@ fn pruning_leaves_what_named_images_need_and_nothing_else() {
 }
 
 #[test]
+fn several_platforms_become_an_index() {
+    let store = Store::new();
+    let (first, _) = sample();
+    let mut second = support::image(&[layer(&["arm=1"])]);
+    second.image.config.architecture = "arm64".to_owned();
+    let both = [first, second];
+    let output = |text: &str| Output::parse(&text.replace("DIR", store.dir.path().to_str().unwrap())).unwrap();
+    let outputs = [
+        output(
+            "type=oci,dest=DIR/o,tar=false,name=app,annotation-index.a=b,annotation-manifest-descriptor[linux/arm64].c=d",
+        ),
+        output("type=docker,dest=DIR/d.tar,name=app"),
+        output("type=local,dest=DIR/files"),
+    ];
+    let exported = builder_core::export::export(&store.context(), &both, &outputs).unwrap();
+    let index = store.path("o/blobs/sha256").join(exported.manifest.unwrap().digest.hex());
+    let index = json(&fs::read_to_string(index).unwrap());
+    assert_eq!(index["annotations"]["a"], "b");
+    let platforms: Vec<&Value> =
+        index["manifests"].as_array().unwrap().iter().map(|one| &one["platform"]["architecture"]).collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    assert_eq!(index["manifests"][1]["annotations"], serde_json::json!({"c": "d"}));
+    assert!(store.path("files/linux_amd64/link").exists() && store.path("files/linux_arm64/arm").exists());
+    if let Some(server) = RegistryProcess::start() {
+        let push = [output(&format!("type=registry,name={}/multi:1", server.address))];
+        builder_core::export::export(&store.context(), &both, &push).unwrap();
+        let other = Store::new();
+        let name: Reference = format!("{}/multi:1", server.address).parse().unwrap();
+        images::pull(&other.context(), &name, &Platform::new("linux", "arm64", None)).unwrap();
+        assert_eq!(images::inspect(&other.content, &name.to_string()).unwrap().architecture, "arm64");
+    }
+    let other = Store::new();
+    let mut archive = fs::File::open(store.path("d.tar")).unwrap();
+    assert_eq!(images::load(&other.context(), &mut archive, &amd64()).unwrap().len(), 2);
+}
+
+#[test]
 fn standard_output_takes_one_archive() {
     let store = Store::new();
     let (image, _) = sample();
     let out = std::sync::Mutex::new(Vec::new());
     let mut context = store.context();
     let output = |text| Output::parse(text).unwrap();
-    let images = [image];
-    let missing = builder_core::export::export(&context, &images, &[output("-")]).unwrap_err();
+    let only = [image];
+    let missing = builder_core::export::export(&context, &only, &[output("-")]).unwrap_err();
     assert!(matches!(missing, ExportError::NoStdout { .. }), "{missing}");
     context.stdout = Some(&out);
-    let twice = builder_core::export::export(&context, &images, &[output("-"), output("type=oci")]).unwrap_err();
+    let twice = builder_core::export::export(&context, &only, &[output("-"), output("type=oci")]).unwrap_err();
     assert!(matches!(twice, ExportError::NoStdout { .. }), "{twice}");
-    builder_core::export::export(&context, &images, &[output("-")]).unwrap();
+    builder_core::export::export(&context, &only, &[output("-")]).unwrap();
     assert!(tar::Archive::new(&out.lock().unwrap()[..]).entries().unwrap().count() > 10);
 }

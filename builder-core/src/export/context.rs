@@ -82,7 +82,12 @@ impl ExportContext<'_> {
     /// Tells about the bytes of one blob; as often as a person can see.
     pub(super) fn progress<'b>(&'b self, verb: &str, descriptor: &Descriptor) -> Progress<'b> {
         let id = if verb.is_empty() { descriptor.digest.to_string() } else { format!("{verb} {}", descriptor.digest) };
-        Progress { context: self, id, total: descriptor.size, last: Mutex::new(None) }
+        Progress { context: self, id, total: Some(descriptor.size), last: Mutex::new(None) }
+    }
+
+    /// Tells about bytes whose number is not known before.
+    pub(super) fn moving(&self, id: String) -> Progress<'_> {
+        Progress { context: self, id, total: None, last: Mutex::new(None) }
     }
 }
 
@@ -90,7 +95,7 @@ impl ExportContext<'_> {
 pub(super) struct Progress<'a> {
     context: &'a ExportContext<'a>,
     id: String,
-    total: u64,
+    total: Option<u64>,
     last: Mutex<Option<SystemTime>>,
 }
 
@@ -105,12 +110,12 @@ impl Progress<'_> {
         let due = last.is_none_or(|last| now.duration_since(last).is_ok_and(|past| past.as_millis() >= INTERVAL));
         if due {
             *last = Some(now);
-            self.context.status(self.id.as_str(), current, Some(self.total), false);
+            self.context.status(self.id.as_str(), current, self.total, false);
         }
     }
 
     /// Says that it arrived.
     pub(super) fn finish(&self) {
-        self.context.status(self.id.as_str(), self.total, Some(self.total), true);
+        self.context.status(self.id.as_str(), self.total.unwrap_or(0), self.total, true);
     }
 }

@@ -155,17 +155,15 @@ pub enum ExportError {
         /// Which of the two.
         reason: &'static str,
     },
+    /// There is nothing to export.
+    #[error("there is no image to export")]
+    NoImage,
+    /// An output needs files that the caller has not brought.
+    #[error("the files of the image are not at hand")]
+    NoFiles,
     /// An image cannot be pushed, because it has no name to push it under.
     #[error("an image to be pushed needs a name")]
     NoName,
-    /// An output takes one image and there are several.
-    #[error("output `{kind}` cannot hold images for {count} platforms")]
-    SeveralPlatforms {
-        /// The type of the output.
-        kind: &'static str,
-        /// How many there are.
-        count: usize,
-    },
     /// The bytes of a layer are in no place that is known.
     #[error("the files of layer {layer} (`{diff_id}`) are not in the store")]
     LayerGone {

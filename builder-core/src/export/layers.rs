@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::context::Progress;
 use super::root::clamp;
 use super::{ExportContext, ExportError, ImageFormat};
 use crate::cancel::CancelToken;
@@ -48,6 +49,8 @@ pub(crate) struct LayerBlob {
     pub(crate) descriptor: Descriptor,
     /// Where its bytes are.
     pub(crate) place: Place,
+    /// Where it came from.
+    pub(crate) origin: Option<Reference>,
 }
 
 /// Where the bytes of a blob are.
@@ -184,7 +187,7 @@ impl<'a> Layers<'a> {
     pub(crate) fn blob(&self, index: usize, format: &ImageFormat, want: Want) -> Result<LayerBlob, ExportError> {
         if let Some(descriptor) = self.pulled(index) {
             let fits = descriptor.media_type.kind() == MediaKind::Layer(format.compression);
-            if fits || !format.force_compression || !descriptor.urls.is_empty() {
+            if fits || !format.force_compression || is_foreign(descriptor) {
                 return self.pulled_blob(index, descriptor, want);
             }
         }
@@ -206,12 +209,13 @@ impl<'a> Layers<'a> {
     }
 
     fn pulled_blob(&self, index: usize, descriptor: &Descriptor, want: Want) -> Result<LayerBlob, ExportError> {
-        let blob = |place| LayerBlob { descriptor: descriptor.clone(), place };
+        let origin = self.origin(index);
+        let blob = |place| LayerBlob { descriptor: descriptor.clone(), place, origin: origin.cloned() };
         if self.context.content.has(&descriptor.digest)?.is_some() {
             return Ok(blob(Place::Store));
         }
-        let origin = self.origin(index).ok_or_else(|| self.gone(index))?;
-        if want == Want::Bytes {
+        let origin = origin.ok_or_else(|| self.gone(index))?;
+        if want == Want::Bytes && !is_foreign(descriptor) {
             fetch(self.context, &[(descriptor.clone(), origin.clone())])?;
             return Ok(blob(Place::Store));
         }
@@ -224,7 +228,8 @@ impl<'a> Layers<'a> {
         let found = self.context.database().layer_blob(&diff_id, format.compression, &label(format))?;
         let Some(descriptor) = found else { return Ok(None) };
         let there = self.context.content.has(&descriptor.digest)? == Some(descriptor.size);
-        Ok(Some(LayerBlob { descriptor, place: if there { Place::Store } else { Place::Remembered } }))
+        let place = if there { Place::Store } else { Place::Remembered };
+        Ok(Some(LayerBlob { descriptor, place, origin: None }))
     }
 
     /// Packs and compresses a layer, reading each file once.
@@ -233,9 +238,10 @@ impl<'a> Layers<'a> {
         let mut writer = self.context.content.writer()?;
         let layer_format =
             LayerFormat { compression: format.compression, level: level(format), docker_media_types: false };
-        let out = Checked { out: &mut writer, cancel: self.context.cancel };
+        let out = self.checked(index, &mut writer);
         let made = layer::write_layer(&tree, &*files, &layer_format, &PackOptions::default(), out)
             .map_err(|error| self.pack_error(index, error))?;
+        self.packed_layer(index, made.descriptor.size);
         self.learn_diff_id(index, &made.diff_id)?;
         self.settle(&made.diff_id, format, made.descriptor, writer)
     }
@@ -248,7 +254,7 @@ impl<'a> Layers<'a> {
         let mut tar = Decompressor::new(self.context.content.open_blob(&pulled.digest)?).map_err(read)?;
         let mut writer = self.context.content.writer()?;
         let mut hashed = HashedWrite { hasher: Hasher::default(), out: &mut writer, size: 0 };
-        let out = Checked { out: &mut hashed, cancel: self.context.cancel };
+        let out = self.checked(index, &mut hashed);
         let mut compressor = Compressor::new(format.compression, level(format), out).map_err(read)?;
         let mut tar_hash = Hasher::default();
         copy(&mut tar, |bytes| {
@@ -259,9 +265,23 @@ impl<'a> Layers<'a> {
         compressor.finish().map_err(read)?;
         let (digest, size) = (hashed.hasher.finish(), hashed.size);
         let diff_id = DiffId::new(tar_hash.finish());
+        self.packed_layer(index, size);
         self.learn_diff_id(index, &diff_id)?;
         let descriptor = Descriptor::new(MediaType::layer(format.compression, false), digest, size);
         self.settle(&diff_id, format, descriptor, writer)
+    }
+
+    fn checked<W>(&self, index: usize, out: W) -> Checked<'_, W> {
+        let progress = self.context.moving(self.packing(index));
+        Checked { out, cancel: self.context.cancel, progress, written: 0 }
+    }
+
+    fn packing(&self, index: usize) -> String {
+        format!("packing layer {} of {}", index + 1, self.len())
+    }
+
+    fn packed_layer(&self, index: usize, size: u64) {
+        self.context.status(self.packing(index), size, Some(size), true);
     }
 
     fn settle(
@@ -278,7 +298,7 @@ impl<'a> Layers<'a> {
             Place::Temporary(Arc::new(Mutex::new(writer)))
         };
         self.context.database().put_layer_blob(diff_id, format.compression, &label(format), &descriptor)?;
-        Ok(LayerBlob { descriptor, place })
+        Ok(LayerBlob { descriptor, place, origin: None })
     }
 
     /// The tree of a layer, and what opens its files.
@@ -323,7 +343,18 @@ impl<'a> Layers<'a> {
     }
 }
 
+/// Whether a layer is fetched from elsewhere by whoever runs the image, and never passed on (image-spec `layer.md`,
+/// Non-Distributable Layers).
+fn is_foreign(descriptor: &Descriptor) -> bool {
+    !descriptor.urls.is_empty()
+}
+
 impl LayerBlob {
+    /// Whether the bytes are to be passed on with the image.
+    pub(crate) fn is_distributable(&self) -> bool {
+        !is_foreign(&self.descriptor) || matches!(self.place, Place::Store)
+    }
+
     fn is_enough(&self, want: Want) -> bool {
         want == Want::Descriptor || matches!(self.place, Place::Store | Place::Temporary(_))
     }
@@ -427,12 +458,17 @@ impl Files for NoFiles {
 struct Checked<'a, W> {
     out: W,
     cancel: &'a CancelToken,
+    progress: Progress<'a>,
+    written: u64,
 }
 
 impl<W: Write> Write for Checked<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.cancel.check().map_err(io::Error::other)?;
-        self.out.write(bytes)
+        let count = self.out.write(bytes)?;
+        self.written += count as u64;
+        self.progress.at(self.written);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -198,7 +198,7 @@ fn blobs(sets: &[NamedSet]) -> Vec<LayoutBlob<'_>> {
     let mut all = Vec::new();
     for NamedSet { set, .. } in sets {
         for image in &set.images {
-            all.extend(image.layers.iter().map(LayoutBlob::Layer));
+            all.extend(image.layers.iter().filter(|blob| blob.is_distributable()).map(LayoutBlob::Layer));
             let bytes = &image.image.config_bytes;
             all.push(LayoutBlob::Document(Box::new(Descriptor::of(MediaType::OCI_CONFIG, bytes)), bytes));
             all.push(LayoutBlob::Document(Box::new(image.manifest.descriptor.clone()), &image.manifest.bytes));

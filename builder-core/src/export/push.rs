@@ -92,11 +92,9 @@ impl Pusher<'_> {
             .map(|(layer, blob)| Box::new(move || self.open(number, layer, blob)) as Box<BlobSource<'_>>)
             .collect();
         let mut layers = Vec::with_capacity(sources.len());
-        for (blob, source) in image.layers.iter().zip(&sources) {
+        for (blob, source) in image.layers.iter().zip(&sources).filter(|(blob, _)| blob.is_distributable()) {
             let mut mount_from = self.context.database().blob_sources(&blob.descriptor.digest)?;
-            if let Place::Origin(origin) = &blob.place {
-                mount_from.insert(0, origin.repository());
-            }
+            mount_from.extend(blob.origin.iter().map(Reference::repository));
             layers.push(BlobToPush { descriptor: blob.descriptor.clone(), source: &**source, mount_from });
         }
         let config_bytes = &image.image.config_bytes;

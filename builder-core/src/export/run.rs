@@ -17,6 +17,7 @@ use super::store::store;
 use super::{
     Destination, ExportContext, ExportError, ExportImage, FilesFormat, ImageFormat, ImageOutput, LayoutOutput, Output,
 };
+use crate::cancel::Cancelled;
 use crate::content::RepoDigest;
 use crate::image::{Image, assemble};
 use crate::layer::{self, PackOptions};
@@ -65,7 +66,16 @@ pub fn export(
     images: &[ExportImage],
     outputs: &[Output],
 ) -> Result<Exported, ExportError> {
-    check_stdout(context, outputs)?;
+    let result = check(context, images, outputs).and_then(|()| export_all(context, images, outputs));
+    // Whatever a cancel made fail first, it was the cancel.
+    result.map_err(|error| if error.is_cancelled() { Cancelled.into() } else { error })
+}
+
+fn export_all(
+    context: &ExportContext<'_>,
+    images: &[ExportImage],
+    outputs: &[Output],
+) -> Result<Exported, ExportError> {
     let mut exporter = Exporter::new(context, images, outputs);
     let mut exported = Exported::default();
     let mut ready = Vec::new();
@@ -86,7 +96,15 @@ pub fn export(
     Ok(exported)
 }
 
-fn check_stdout(context: &ExportContext<'_>, outputs: &[Output]) -> Result<(), ExportError> {
+/// Refuses what cannot be done before anything is done.
+fn check(context: &ExportContext<'_>, images: &[ExportImage], outputs: &[Output]) -> Result<(), ExportError> {
+    if images.is_empty() {
+        return Err(ExportError::NoImage);
+    }
+    let incomplete = |image: &ExportImage| image.files.len() != image.image.layers.len();
+    if outputs.iter().any(Output::needs_files) && images.iter().any(incomplete) {
+        return Err(ExportError::NoFiles);
+    }
     match outputs.iter().filter(|output| output.is_stdout()).count() {
         0 => Ok(()),
         1 if context.stdout.is_some() => Ok(()),

@@ -44,6 +44,7 @@ pub fn load(
     input: &mut (dyn Read + Send),
     platform: &Platform,
 ) -> Result<Vec<Loaded>, ImageError> {
+    let _lease = context.content.lease(context.cancel)?;
     let archive = read_archive(context, input)?;
     if let Some(bytes) = archive.documents.get("manifest.json") {
         let images: Vec<DockerImage> =

@@ -42,6 +42,7 @@ pub struct Pushed {
 /// [`ImageError::Export`] with what the registry says; [`ImageError::Malformed`] and [`ImageError::DiffId`] for an
 /// image that contradicts itself.
 pub fn pull(context: &ExportContext<'_>, reference: &Reference, platform: &Platform) -> Result<Pulled, ImageError> {
+    let _lease = context.content.lease(context.cancel)?;
     let registry = context.registry;
     let resolved = registry.resolve(reference, context.cancel)?;
     let selected = registry.select_platform(reference, &resolved, platform, context.cancel)?;
@@ -95,6 +96,7 @@ pub fn pull(context: &ExportContext<'_>, reference: &Reference, platform: &Platf
 /// # Errors
 /// [`ImageError::NoSuchImage`] if no image has the name; [`ImageError::Export`] with what the registry says.
 pub fn push(context: &ExportContext<'_>, name: &Reference, compression: Compression) -> Result<Pushed, ImageError> {
+    let _lease = context.content.lease(context.cancel)?;
     let stored = StoredImage::open(context, find(context.content, &name.to_string())?)?;
     let set = stored.pack(context, compression, Want::Descriptor)?;
     let make = |_: usize, layer: usize| stored.blob(context, layer, compression);
