@@ -106,6 +106,11 @@ impl Disk {
         }
     }
 
+    /// Whether something is at a path of an index.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        RootPath::from_clean(path).is_some_and(|path| matches!(self.stat(&path), Ok(Some(_))))
+    }
+
     pub(super) fn read_link(&self, path: &RootPath) -> io::Result<Vec<u8>> {
         let link = self.open_beneath(path, OFlags::PATH)?;
         Ok(readlinkat(link, "", Vec::new())?.into_bytes())

@@ -96,16 +96,24 @@ impl BuildContext {
         let Node::File { size, .. } = entry.node else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is not a regular file", entry.path)));
         };
+        self.open_path(&entry.path, size)
+    }
+
+    /// [`BuildContext::open_file`] for a path whose file was selected with a length of `size` bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_path(&self, path: &RootPath, size: u64) -> io::Result<File> {
         if size == 0 {
             // Sockets become empty files and can't be opened.
             return File::open("/dev/null");
         }
-        let file = self.disk.file(&entry.path)?;
+        let file = self.disk.file(path)?;
         let found = file.metadata()?;
         if found.is_file() && found.len() == size {
             Ok(file)
         } else {
-            Err(io::Error::other(ContextError::Changed(entry.path.clone())))
+            Err(io::Error::other(ContextError::Changed(path.clone())))
         }
     }
 
@@ -114,9 +122,8 @@ impl BuildContext {
     /// # Errors
     /// If it can't be written; the next build then reads the files again, nothing else is lost.
     pub fn save(&self) -> io::Result<()> {
-        let exists =
-            |path: &[u8]| RootPath::from_clean(path).is_some_and(|path| matches!(self.disk.stat(&path), Ok(Some(_))));
-        self.index.lock().expect("no holder panics").save(exists)
+        let disk = &self.disk;
+        self.index.lock().expect("no holder panics").save(|path| disk.has(path))
     }
 
     fn matcher(&self) -> &Matcher {
@@ -128,7 +135,8 @@ impl Drop for BuildContext {
     fn drop(&mut self) {
         // The index only saves time: a build does not fail for it.
         if let Ok(index) = self.index.get_mut() {
-            let _ = index.save(|_| true);
+            let disk = &self.disk;
+            let _ = index.save(|path| disk.has(path));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Contexts on a real file system.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, SystemTime};
@@ -209,12 +208,16 @@ fn entries_say_what_an_image_keeps() {
     assert_eq!(entry("s").node, Node::File { size: 0, content: ContentDigest::of(b""), link: 0 });
     assert!(entry("d").node.is_directory());
 
-    let mut text = String::new();
-    context.open_file(&file).and_then(|mut file| file.read_to_string(&mut text)).expect("read");
-    assert_eq!(text, "hello");
-    assert_eq!(context.open_file(&entry("s")).and_then(|mut file| file.read_to_string(&mut text)).expect("read"), 0);
+    let read = |name: &str, size| {
+        let path = RootPath::clean(name).expect("clean");
+        context.open_path(&path, size).and_then(std::io::read_to_string)
+    };
+    assert_eq!(read("f", 5).expect("read"), "hello");
+    assert_eq!(context.open_file(&file).and_then(std::io::read_to_string).expect("read"), "hello");
+    assert!(context.open_file(&entry("d")).is_err());
+    assert_eq!(read("s", 0).expect("read"), "");
     fs::write(root.join("f"), "longer text").expect("written");
-    assert!(context.open_file(&file).is_err());
+    assert!(read("f", 5).is_err() && read("p", 1).is_err() && read("d", 1).is_err());
 }
 
 /// How many files the next build has to read: those whose content was replaced behind the index's back keep the old

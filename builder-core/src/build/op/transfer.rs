@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::archive;
-use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile};
+use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile, PlannedFiles};
 use super::http::{self, Fetched};
 use super::run::accounts;
 use crate::build::error::StepError;
@@ -227,15 +227,15 @@ fn hash(mut reader: impl Read) -> Result<ContentDigest, StepError> {
 
 /// Where the files of a copy are.
 struct Copied {
-    files: BTreeMap<RootPath, FileSource>,
+    files: PlannedFiles,
     places: Places,
 }
 
 impl layer::Files for Copied {
     fn open(&self, entry: &Entry) -> io::Result<File> {
         match self.files.get(&entry.path) {
-            Some(FileSource::Context { entry, .. }) => {
-                self.places.context.as_ref().ok_or(io::ErrorKind::NotFound)?.open_file(entry)
+            Some(FileSource::Context { path, size, .. }) => {
+                self.places.context.as_ref().ok_or(io::ErrorKind::NotFound)?.open_path(path, *size)
             }
             Some(FileSource::Unpacked { source }) => {
                 self.places.unpacked.get(source).ok_or(io::ErrorKind::NotFound)?.open(entry)

@@ -1,6 +1,6 @@
 //! [`Destination`]: the root filesystem that is copied into, with what this copy has put there already.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{CopyError, Fact, FileSource};
 use crate::rootfs::{Owner, RootPath};
@@ -24,7 +24,12 @@ pub(super) struct Placed {
 pub(super) struct Destination<'a> {
     /// `None` with `--link`: whatever is there is not looked at.
     below: Option<&'a Stack>,
-    placed: BTreeMap<RootPath, Placed>,
+    /// What this copy has put there, later ones over earlier ones with the same path. A large directory that lands in
+    /// a new place is only appended: nobody asks for its paths.
+    placed: Vec<Placed>,
+    /// Where in `placed` the first `indexed` ones are.
+    index: HashMap<RootPath, usize>,
+    indexed: usize,
     /// Directories that were made by this copy: nothing of `below` is in them.
     fresh: HashSet<RootPath>,
     facts: BTreeMap<RootPath, Option<Entry>>,
@@ -35,14 +40,31 @@ pub(super) struct Destination<'a> {
 impl<'a> Destination<'a> {
     /// `owner` and `created` are for directories that have to be made.
     pub(super) fn new(below: Option<&'a Stack>, owner: Owner, created: Time) -> Self {
-        Self { below, placed: BTreeMap::new(), fresh: HashSet::new(), facts: BTreeMap::new(), owner, created }
+        Self {
+            below,
+            placed: Vec::new(),
+            index: HashMap::new(),
+            indexed: 0,
+            fresh: HashSet::new(),
+            facts: BTreeMap::new(),
+            owner,
+            created,
+        }
     }
 
     /// What is at a path, symbolic links not followed. The root is always a directory.
-    pub(super) fn find(&self, path: &RootPath) -> Option<Entry> {
-        if let Some(placed) = self.placed.get(path) {
-            return Some(placed.entry.clone());
-        }
+    pub(super) fn find(&mut self, path: &RootPath) -> Option<Entry> {
+        self.find_placed(path).cloned().or_else(|| self.find_below(path))
+    }
+
+    fn find_placed(&mut self, path: &RootPath) -> Option<&Entry> {
+        let new = self.placed[self.indexed..].iter().enumerate();
+        self.index.extend(new.map(|(at, placed)| (placed.entry.path.clone(), self.indexed + at)));
+        self.indexed = self.placed.len();
+        self.index.get(path).map(|at| &self.placed[*at].entry)
+    }
+
+    fn find_below(&self, path: &RootPath) -> Option<Entry> {
         if path.is_root() {
             let found = self.below.and_then(|below| below.lookup(path)).map(|found| found.entry);
             return found.or_else(|| Some(self.directory(path.clone())));
@@ -55,8 +77,11 @@ impl<'a> Destination<'a> {
 
     /// [`Destination::find`] for paths whose answer decides where things land.
     fn look(&mut self, path: &RootPath) -> Option<Entry> {
-        let found = self.find(path);
-        if self.below.is_some() && !path.is_root() && !self.placed.contains_key(path) {
+        if let Some(placed) = self.find_placed(path) {
+            return Some(placed.clone());
+        }
+        let found = self.find_below(path);
+        if self.below.is_some() && !path.is_root() {
             self.facts.insert(path.clone(), found.clone());
         }
         found
@@ -107,7 +132,7 @@ impl<'a> Destination<'a> {
     pub(super) fn ensure(&mut self, directory: &RootPath) -> Result<(), CopyError> {
         let all: Vec<RootPath> = directory.ancestors().chain([directory.clone()]).collect();
         for path in all.into_iter().filter(|path| !path.is_root()) {
-            if self.placed.get(&path).is_some_and(|placed| placed.entry.node.is_directory()) {
+            if self.find_placed(&path).is_some_and(|entry| entry.node.is_directory()) {
                 continue;
             }
             let entry = match self.look(&path) {
@@ -128,7 +153,7 @@ impl<'a> Destination<'a> {
         if let Node::Directory { opaque } = &mut entry.node {
             *opaque = false;
         }
-        self.placed.insert(entry.path.clone(), Placed { entry, bytes });
+        self.placed.push(Placed { entry, bytes });
     }
 
     /// Puts a directory into the layer that was not there before.
@@ -137,19 +162,28 @@ impl<'a> Destination<'a> {
         self.place(entry, None);
     }
 
-    /// Takes away a directory with all that was put below it.
-    pub(super) fn clear(&mut self, directory: &RootPath) {
-        let below = |path: &&RootPath| path.starts_with(directory);
-        let gone: Vec<RootPath> =
-            self.placed.range(directory.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
-        for path in gone {
-            self.placed.remove(&path);
-            self.fresh.remove(&path);
+    /// Takes away a path with all that was put below it.
+    pub(super) fn clear(&mut self, path: &RootPath) {
+        if self.find_placed(path).is_none() {
+            return;
         }
+        self.placed.retain(|placed| !placed.entry.path.starts_with(path));
+        self.fresh.retain(|directory| !directory.starts_with(path));
+        self.index.clear();
+        self.indexed = 0;
     }
 
-    /// The layer and the facts that it rests on.
-    pub(super) fn finish(self) -> (BTreeMap<RootPath, Placed>, Vec<Fact>) {
+    /// The layer in order, and the facts that it rests on.
+    pub(super) fn finish(mut self) -> (Vec<Placed>, Vec<Fact>) {
+        // Stable, so of equal paths the last one placed comes last; it is the one that stays.
+        self.placed.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+        self.placed.dedup_by(|later, earlier| {
+            let same = later.entry.path == earlier.entry.path;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
         let facts = self.facts.into_iter().map(|(path, found)| Fact::new(&path, found.as_ref())).collect();
         (self.placed, facts)
     }

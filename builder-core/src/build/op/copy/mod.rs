@@ -36,15 +36,15 @@ pub use error::CopyError;
 pub use mode::ModeChange;
 pub use stack::select;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::context::{Match, Selected};
 use crate::graph::CopyOp;
-use crate::rootfs::{Owner, RootPath};
+use crate::rootfs::{Owner, ParseRootPathError, RootPath};
 use crate::tree::{ContentDigest, Entry, Node, Stack, Time, Tree, TreeBuilder};
-use destination::{Destination, in_the_way};
+use destination::{Destination, Placed, in_the_way};
 
 /// One source, resolved.
 #[derive(Debug, Clone)]
@@ -79,12 +79,14 @@ pub struct LooseFile {
 /// Where the bytes of a file are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileSource {
-    /// In the context of source number `source`: the entry there.
+    /// In a context, for `BuildContext::open_path`.
     Context {
         /// Index into the sources given to [`plan`].
         source: usize,
-        /// The entry as selected, for `BuildContext::open_file`.
-        entry: Box<Entry>,
+        /// The path in it.
+        path: RootPath,
+        /// Length in bytes.
+        size: u64,
     },
     /// In the snapshot of a layer of the stack of source number `source`.
     Layer {
@@ -112,10 +114,14 @@ pub struct CopyPlan {
     /// The layer: what is copied as it lands, directories that were made, and directories above that were there.
     pub tree: Tree,
     /// Where the bytes of each regular file are.
-    pub files: BTreeMap<RootPath, FileSource>,
+    pub files: PlannedFiles,
     /// What was looked at in the destination; none with `--link`.
     pub facts: Vec<Fact>,
 }
+
+/// For each regular file of a plan, where its bytes are; sorted by path.
+#[derive(Debug, Clone, Default)]
+pub struct PlannedFiles(Vec<(RootPath, FileSource)>);
 
 /// Something that was looked at in the destination.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -190,19 +196,12 @@ pub fn plan(
         match source {
             CopySource::Context(matches) => {
                 for found in matches {
-                    copy.one_match(found, |entry, _| FileSource::Context {
-                        source: number,
-                        entry: Box::new(entry.clone()),
-                    })?;
+                    copy.one_match(found, |path, size, _| FileSource::Context { source: number, path, size })?;
                 }
             }
             CopySource::Stack(matches) => {
                 for found in matches {
-                    copy.one_match(found, |entry, layer| FileSource::Layer {
-                        source: number,
-                        layer,
-                        path: entry.path.clone(),
-                    })?;
+                    copy.one_match(found, |path, _, layer| FileSource::Layer { source: number, layer, path })?;
                 }
             }
             CopySource::File(file) => copy.loose_file(file)?,
@@ -210,15 +209,26 @@ pub fn plan(
         }
     }
     let mut tree = TreeBuilder::new();
-    let mut files = BTreeMap::new();
+    let mut files = Vec::new();
     let (placed, facts) = copy.destination.finish();
-    for (path, placed) in placed {
-        tree.push(placed.entry);
-        if let Some(bytes) = placed.bytes {
-            files.insert(path, bytes);
-        }
+    for Placed { entry, bytes } in placed {
+        files.extend(bytes.map(|bytes| (entry.path.clone(), bytes)));
+        tree.push(entry);
     }
-    Ok(CopyPlan { tree: tree.finish(), files, facts })
+    Ok(CopyPlan { tree: tree.finish(), files: PlannedFiles(files), facts })
+}
+
+impl PlannedFiles {
+    /// Where the bytes of a path are; `None` if it is not a regular file of the plan.
+    pub fn get(&self, path: &RootPath) -> Option<&FileSource> {
+        let at = self.0.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// All of them, in order of their paths.
+    pub fn values(&self) -> impl Iterator<Item = &FileSource> {
+        self.0.iter().map(|(_, source)| source)
+    }
 }
 
 /// The directory that `ADD` unpacks an archive into, symbolic links followed.
@@ -231,6 +241,9 @@ pub fn landing(op: &CopyOp, below: &Stack) -> Result<RootPath, CopyError> {
     destination.ensure(&path)?;
     Ok(path)
 }
+
+/// `PATH_MAX` of Linux without the NUL.
+const MAX_PATH: usize = 4095;
 
 struct Copy<'a> {
     path: RootPath,
@@ -251,33 +264,44 @@ impl Copy<'_> {
         self.destination.resolve(&self.path)
     }
 
-    fn one_match(&mut self, found: Match, bytes: impl Fn(&Entry, usize) -> FileSource) -> Result<(), CopyError> {
+    fn one_match(&mut self, found: Match, bytes: impl Fn(RootPath, u64, usize) -> FileSource) -> Result<(), CopyError> {
         let Match { name, root, entries } = found;
         let mut target = self.prepare()?;
         let is_directory = entries.first().is_some_and(|first| first.entry.node.is_directory());
         match self.destination.at(&target) {
-            Some(Node::Directory { .. }) if !is_directory => target = target.child(&name),
-            Some(Node::Directory { .. }) => {}
+            Some(node) if node.is_directory() && is_directory => {}
+            Some(node) if node.is_directory() => target = target.child(&name),
             Some(node) if is_directory => return Err(in_the_way(target, &node)),
             _ => {}
         }
+        let was_there = self.destination.find(&target).is_some();
         let made = if is_directory { Some(target.clone()) } else { target.parent() };
         self.destination.ensure(&made.unwrap_or_default())?;
+        // The directory that this match has made last: nothing can be in the way below it.
+        let mut fresh = (is_directory && !was_there).then(|| target.clone());
         let mut links = HashMap::new();
-        for Selected { entry, included, layer } in entries {
-            let below = entry.path.strip_prefix(&root).expect("entries of a match lie below it");
-            if below.is_root() && is_directory {
+        for Selected { mut entry, included, layer } in entries {
+            if is_directory && entry.path == root {
                 continue;
             }
-            let path = target.append(&below);
-            // Joining two valid paths can make one that is too long.
-            let path = RootPath::clean(path.as_bytes())?;
-            let source = entry.node.is_file().then(|| bytes(&entry, layer));
-            let entry = self.transformed(Entry { path, ..entry }, &mut links);
-            if entry.node.is_directory() {
-                self.nested_directory(entry, included)?;
-            } else {
-                self.replace(entry, source)?;
+            let path = moved(&entry.path, &root, &target)?;
+            let free = fresh.as_ref().is_some_and(|fresh| is_below(&path, fresh));
+            let origin = std::mem::replace(&mut entry.path, path);
+            let source = match entry.node {
+                Node::File { size, .. } => Some(bytes(origin, size, layer)),
+                _ => None,
+            };
+            let entry = self.transformed(entry, &mut links);
+            match (entry.node.is_directory(), free) {
+                (true, true) => self.destination.place_fresh(entry),
+                (true, false) => {
+                    let path = entry.path.clone();
+                    if self.nested_directory(entry, included)? {
+                        fresh = Some(path);
+                    }
+                }
+                (false, true) => self.destination.place(entry, source),
+                (false, false) => self.replace(entry, source)?,
             }
         }
         Ok(())
@@ -312,16 +336,19 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// A directory below a source: new, or merged into one that is there.
-    fn nested_directory(&mut self, entry: Entry, included: bool) -> Result<(), CopyError> {
+    /// A directory below a source: new (then the answer is true), or merged into one that is there.
+    fn nested_directory(&mut self, entry: Entry, included: bool) -> Result<bool, CopyError> {
         match self.destination.find(&entry.path) {
-            None => self.destination.place_fresh(entry),
+            None => {
+                self.destination.place_fresh(entry);
+                return Ok(true);
+            }
             Some(there) if !there.node.is_directory() => return Err(in_the_way(entry.path, &there.node)),
             Some(_) if included => self.destination.place(entry, None),
             // One that is there only for what is below it gives its mode and nothing else.
             Some(there) => self.destination.place(Entry { mode: entry.mode, ..there }, None),
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Puts something that is not a directory where no directory is.
@@ -362,6 +389,24 @@ impl Copy<'_> {
             });
         }
     }
+}
+
+/// Where an entry of the match `root` lands below `target`.
+fn moved(path: &RootPath, root: &RootPath, target: &RootPath) -> Result<RootPath, CopyError> {
+    if root.is_root() && target.is_root() {
+        return Ok(path.clone());
+    }
+    let path = target.append(&path.strip_prefix(root).expect("entries of a match lie below it"));
+    // Two valid paths can make one that is too long.
+    if path.as_bytes().len() > MAX_PATH {
+        return Err(ParseRootPathError::TooLong(path.as_bytes().len()).into());
+    }
+    Ok(path)
+}
+
+/// Whether a path lies strictly below a directory.
+fn is_below(path: &RootPath, directory: &RootPath) -> bool {
+    directory.is_root() || path.as_bytes().strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 /// Whether a destination names a directory by how it is written.
