@@ -522,6 +522,33 @@ fn a84_memory_and_process_limits_hold() {
 }
 
 #[test]
+fn a84_the_cgroup_is_made_below_the_parent_asked_for() {
+    let Some(root) = root() else { return };
+    let parent = format!("rbuild-test-{}", std::process::id());
+    let limits = Limits { cgroup_parent: Some(format!("/{parent}/inner")), ..Limits::default() };
+    let find = || {
+        let mut found = Command::new("find");
+        found.args(["/sys/fs/cgroup", "-depth", "-path", &format!("*/{parent}/inner/*"), "-type", "d"]);
+        String::from_utf8(found.output().unwrap().stdout).unwrap()
+    };
+    let during = std::thread::scope(|scope| {
+        let run = scope.spawn(|| try_run(Process { limits, ..root.shell("sleep 0.5") }));
+        std::thread::sleep(Duration::from_millis(300));
+        let during = find();
+        run.join().unwrap().map(|_| during)
+    });
+    match during {
+        Ok(during) => assert!(during.contains("/inner/rbuild-"), "{during}"),
+        Err(error @ ExecuteError::Limit { .. }) => eprintln!("skipped: {error}"),
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(find(), "");
+    // The parent itself is the caller's to remove.
+    let remove = format!("find /sys/fs/cgroup -depth -path '*/{parent}*' -type d -exec rmdir {{}} ';'");
+    assert!(Command::new("sh").args(["-c", &remove]).status().unwrap().success());
+}
+
+#[test]
 fn a_terminal_is_the_console_and_the_controlling_terminal() {
     let Some(root) = root() else { return };
     let (terminal, controller) = Terminal::open().unwrap();
