@@ -25,6 +25,7 @@ fn image(number: u64) -> ImageRecord {
 
 /// Not a test by itself: what the killed processes do.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test reads its own variable, not the library")]
 fn a_child_writes_until_it_is_killed() {
     let Some(state) = std::env::var_os(STATE) else { return };
     let store = ContentStore::open(Path::new(&state)).expect("opens");

@@ -227,9 +227,9 @@ impl RegistryError {
 impl Diagnostic for RegistryError {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Unreachable { .. } => "check its name and the network, or use a mirror".to_owned(),
+            Self::Unreachable { .. } => "check its name and the network, or use `--registry-mirror`".to_owned(),
             Self::Tls { registry, .. } => {
-                format!("install its CA, or list `{registry}` as an insecure registry if you trust the network")
+                format!("install its CA, or give `--insecure-registry {registry}` if you trust the network")
             }
             Self::Unauthorized { registry, untrusted_realm: Some(realm), .. } => format!(
                 "the password was not sent to `{realm}`, which is another host than `{registry}`; allow it as a token host if it is right"
