@@ -8,7 +8,7 @@ use super::syntax::{Args, Keyword, Node};
 use super::{
     Add, ArgDeclaration, CommandLine, Copy, CopySource, Device, From, Healthcheck, Heredoc, Instruction,
     InstructionKind, KeyValue, Network, ParseError, Probe, Problem, Run, RunCommand, Security, StageName, Word,
-    parse_ports, parse_signal, words,
+    parse_signal, words,
 };
 use crate::diagnostic::{Source, Span};
 
@@ -279,7 +279,7 @@ impl Parser<'_> {
         }
         let ports = self.take_words();
         for port in ports.iter().filter(|port| is_literal(&port.text)) {
-            if let Err(error) = parse_ports(&port.text) {
+            if let Err(error) = super::port::parse_range(&port.text) {
                 self.fail::<()>(Problem::Port(error), port.span);
             }
         }

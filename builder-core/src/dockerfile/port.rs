@@ -1,5 +1,7 @@
 //! Port specifications of `EXPOSE`.
 
+use std::ops::RangeInclusive;
+
 /// A specification is not a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
@@ -30,6 +32,12 @@ pub enum PortError {
 /// # Errors
 /// [`PortError`] names the part that is wrong.
 pub fn parse_ports(word: &str) -> Result<Vec<String>, PortError> {
+    let (ports, protocol) = parse_range(word)?;
+    Ok(ports.map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// The ports of a word and their protocol, not yet written out: `1-65535` has half a megabyte of keys.
+pub(super) fn parse_range(word: &str) -> Result<(RangeInclusive<u16>, String), PortError> {
     let (spec, protocol) = word.split_once('/').unwrap_or((word, ""));
     let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
     let (host, port) = spec.rsplit_once(':').unwrap_or(("", spec));
@@ -51,7 +59,7 @@ pub fn parse_ports(word: &str) -> Result<Vec<String>, PortError> {
             return Err(PortError::Ranges(word.to_owned()));
         }
     }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    Ok((first..=last, protocol))
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {

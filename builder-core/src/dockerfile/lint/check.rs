@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-use super::super::{
-    CommandLine, Dockerfile, Expander, From, Instruction, InstructionKind, KeyValue, Word, parse_ports,
-};
+use super::super::port::parse_range;
+use super::super::{CommandLine, Dockerfile, Expander, From, Instruction, InstructionKind, KeyValue, Word};
 use super::{LintWarning, Rule};
 use crate::diagnostic::{Span, nearest};
 use crate::oci::{Platform, Reference};
@@ -358,7 +357,7 @@ impl Checker<'_> {
     }
 
     fn port(&mut self, instruction: &Instruction, port: &Word) {
-        if port.text.contains('$') || parse_ports(&port.text).is_err() {
+        if port.text.contains('$') || parse_range(&port.text).is_err() {
             return;
         }
         let text = &port.text;
