@@ -100,6 +100,12 @@ pub enum GraphErrorKind {
         /// Number of stages.
         count: usize,
     },
+    /// Stages and the triggers of their bases multiply.
+    #[error("more than {limit} ONBUILD instructions run in the stages of this file")]
+    Triggers {
+        /// The limit.
+        limit: usize,
+    },
     /// The caller lowers without having resolved an image.
     #[error("image `{0}` is not resolved")]
     UnresolvedImage(Reference),

@@ -1,52 +1,84 @@
 //! [`Globals`]: the arguments before the first `FROM`, and those that are always there.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::Options;
 use super::env::Scope;
 use super::error::GraphError;
-use crate::diagnostic::Location;
-use crate::dockerfile::{Dockerfile, Expander, InstructionKind};
+use super::outline::OutlineArg;
+use super::stages::Input;
+use crate::dockerfile::{ArgDeclaration, Instruction, InstructionKind};
 use crate::oci::Platform;
 
 /// Global scope: seen by `FROM`, and by an `ARG` of a stage that has no default of its own.
 pub(super) struct Globals {
     scope: Scope,
-    declared: BTreeSet<String>,
+    /// What each name is; `None` for those that nobody declared but that are always there.
+    declared: BTreeMap<String, Option<Declaration>>,
+}
+
+/// A global `ARG`.
+pub(super) struct Declaration {
+    pub(super) arg: OutlineArg,
+    /// The arguments that its default uses.
+    pub(super) used: Vec<String>,
 }
 
 impl Globals {
-    pub(super) fn new(
-        dockerfile: &Dockerfile,
-        options: &Options,
-        target: &str,
-        expander: &Expander,
-        errors: &mut Vec<GraphError>,
-    ) -> Self {
-        let predefined = predefined(options, target);
-        let mut scope = Scope::default();
-        for (name, value) in &predefined {
-            scope.set(name, options.build_args.get(*name).unwrap_or(value));
+    pub(super) fn new(input: Input<'_>, target: &str, errors: &mut Vec<GraphError>) -> Self {
+        let mut globals = Self { scope: Scope::default(), declared: BTreeMap::new() };
+        for (name, value) in predefined(input.options, target) {
+            globals.scope.set(name, input.options.build_args.get(name).unwrap_or(&value));
+            globals.declared.insert(name.to_owned(), None);
         }
-        let mut declared: BTreeSet<String> = predefined.into_iter().map(|(name, _)| name.to_owned()).collect();
-        for instruction in dockerfile.global_args() {
+        for instruction in input.dockerfile.global_args() {
             let InstructionKind::Arg(arguments) = &instruction.kind else { continue };
             for argument in arguments {
-                let name = &argument.name.text;
-                declared.insert(name.clone());
-                match (build_arg(options, name), &argument.default) {
-                    (Some(value), _) => scope.set(name, &value),
-                    (None, None) => {}
-                    (None, Some(word)) => match expander.word(&word.text, &|name| scope.get(name).map(str::to_owned)) {
-                        Ok(value) => scope.set(name, &value.text),
-                        Err(error) => errors.push(
-                            GraphError::new(error).at(Location { source: dockerfile.source.clone(), span: word.span }),
-                        ),
-                    },
-                }
+                globals.declare(input, instruction, argument, errors);
             }
         }
-        Self { scope, declared }
+        globals
+    }
+
+    fn declare(
+        &mut self,
+        input: Input<'_>,
+        instruction: &Instruction,
+        argument: &ArgDeclaration,
+        errors: &mut Vec<GraphError>,
+    ) {
+        let name = &argument.name.text;
+        let mut used = Vec::new();
+        let value = match (build_arg(input.options, name), &argument.default) {
+            (Some(value), _) => Some(value),
+            (None, None) => None,
+            (None, Some(word)) => match input.expander.word(&word.text, &|name| self.value(name)) {
+                Ok(expanded) => {
+                    used = expanded.used;
+                    Some(expanded.text)
+                }
+                Err(error) => {
+                    errors.push(GraphError::new(error).at(input.location(word.span)));
+                    None
+                }
+            },
+        };
+        if let Some(value) = &value {
+            self.scope.set(name, value);
+        }
+        // `ARG A=$A-more` goes on from an earlier one: what that one used counts too.
+        if used.contains(name)
+            && let Some(Some(earlier)) = self.declared.get(name)
+        {
+            used.extend(earlier.used.clone());
+        }
+        let description = instruction.description(name).map(str::to_owned);
+        let arg = OutlineArg { name: name.clone(), description, value, line: instruction.start_line };
+        self.declared.insert(name.clone(), Some(Declaration { arg, used }));
+    }
+
+    pub(super) fn declaration(&self, name: &str) -> Option<&Declaration> {
+        self.declared.get(name)?.as_ref()
     }
 
     pub(super) fn value(&self, name: &str) -> Option<String> {
@@ -54,11 +86,11 @@ impl Globals {
     }
 
     pub(super) fn is_declared(&self, name: &str) -> bool {
-        self.declared.contains(name)
+        self.declared.contains_key(name)
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.declared.iter().map(String::as_str)
+        self.declared.keys().map(String::as_str)
     }
 }
 

@@ -126,7 +126,7 @@ impl<'a> Lowering<'a> {
         for argument in arguments {
             let name = &argument.name.text;
             // Each one sees those before it, unlike the pairs of an `ENV`.
-            let ArgumentValue { value, in_env } = self.argument(current, at, name, argument.default.as_ref())?;
+            let ArgumentValue { value, in_env } = self.argument(current, at, argument)?;
             history.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),

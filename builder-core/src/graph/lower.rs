@@ -14,7 +14,8 @@ use super::checks::Checks;
 use super::error::{GraphError, GraphErrorKind};
 use super::globals::{build_arg, is_predefined};
 use super::names::Counter;
-use super::stages::{Base, Stage, Stages};
+use super::outline::{Draft, OutlineArg, targets};
+use super::stages::{Base, Input, Stage, Stages};
 use super::state::State;
 use super::{
     AddSource, ContextId, CopyOp, Files, Graph, GraphErrors, ImageOp, ImageRequest, Images, NoCache, Op, Options, Step,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::diagnostic::{Location, Source, Span};
 use crate::dockerfile::lint::{self, Rule};
-use crate::dockerfile::{Dockerfile, Expander, Instruction, InstructionKind, Word};
+use crate::dockerfile::{ArgDeclaration, Dockerfile, Expander, Instruction, InstructionKind, Word};
 use crate::oci::HistoryEntry;
 use crate::rootfs::RootPath;
 
@@ -48,18 +49,19 @@ const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN
 /// missing is an error here.
 pub fn lower(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Result<Graph, GraphErrors> {
     let expander = Expander::new(dockerfile.directives.escape);
-    let mut errors = Vec::new();
-    let stages = Stages::resolve(dockerfile, options, images, &expander, &mut errors);
+    let mut stages = Stages::resolve(Input { dockerfile, options, images, expander: &expander });
+    let mut errors = std::mem::take(&mut stages.errors);
     let source_date_epoch = epoch(&stages, options, &mut errors);
     let mut lowering = Lowering {
         dockerfile,
         options,
         images,
         stages: &stages,
-        expander,
+        expander: &expander,
         names: Expander::new(dockerfile.directives.escape),
         errors,
         checks: Checks::default(),
+        outline: Draft::default(),
         vertices: Vec::new(),
         image_vertices: HashMap::new(),
         states: stages.list.iter().map(|_| None).collect(),
@@ -73,11 +75,12 @@ pub fn lower(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Res
         lowering.stage(index, stage);
     }
     let target = lowering.target();
-    let Lowering { mut errors, checks, vertices, .. } = lowering;
+    let Lowering { mut errors, checks, outline, vertices, .. } = lowering;
     let (warnings, warnings_are_errors) = checks.finish(dockerfile, &stages, options, &mut errors);
     GraphErrors::check(errors)?;
     let unused_build_args = unused_build_args(dockerfile, &stages, options);
-    Ok(Graph { vertices, target, warnings, warnings_are_errors, unused_build_args, source_date_epoch })
+    let outline = outline.finish(&stages.globals, targets(dockerfile).get(stages.target));
+    Ok(Graph { vertices, target, warnings, warnings_are_errors, unused_build_args, source_date_epoch, outline })
 }
 
 pub(super) struct Lowering<'a> {
@@ -85,11 +88,12 @@ pub(super) struct Lowering<'a> {
     pub(super) options: &'a Options,
     images: &'a Images,
     pub(super) stages: &'a Stages<'a>,
-    pub(super) expander: Expander,
+    pub(super) expander: &'a Expander,
     /// Expands for names that are shown, so that showing takes nothing from what the build may expand.
     pub(super) names: Expander,
     errors: Vec<GraphError>,
     pub(super) checks: Checks,
+    pub(super) outline: Draft,
     vertices: Vec<Vertex>,
     image_vertices: HashMap<ImageRequest, Option<VertexId>>,
     /// Finished stages, as long as one may be built on them.
@@ -164,6 +168,9 @@ impl<'a> Lowering<'a> {
             title: self.stages.title(index),
             steps: Vec::new(),
         };
+        for name in &stage.used_args {
+            self.outline.global(name);
+        }
         self.begin(&mut current, stage);
         for trigger in &stage.triggers {
             let at = At { instruction: &trigger.instruction, source: &trigger.source, origin: Some(from.clone()) };
@@ -410,15 +417,23 @@ impl<'a> Lowering<'a> {
         &mut self,
         current: &Current,
         at: &At<'a>,
-        name: &str,
-        default: Option<&Word>,
+        argument: &ArgDeclaration,
     ) -> Option<ArgumentValue> {
-        let value = match (build_arg(self.options, name), default) {
+        let name = &argument.name.text;
+        let own = match (build_arg(self.options, name), &argument.default) {
             (Some(value), _) => Some(value),
             (None, Some(word)) => Some(self.word(current, at, word)?),
-            (None, None) => self.stages.globals.value(name),
+            (None, None) => None,
         };
-        Some(ArgumentValue { value, in_env: !NOT_IN_ENV.contains(&name) })
+        let global = if own.is_none() { self.stages.globals.value(name) } else { None };
+        if global.is_some() {
+            self.outline.global(name);
+        } else {
+            let description = at.instruction.description(name).map(str::to_owned);
+            let line = at.instruction.start_line;
+            self.outline.arg(OutlineArg { name: name.clone(), description, value: own.clone(), line });
+        }
+        Some(ArgumentValue { value: own.or(global), in_env: !NOT_IN_ENV.contains(&name.as_str()) })
     }
 
     pub(super) fn is_known(&self, request: &ImageRequest) -> bool {

@@ -20,6 +20,7 @@ mod lower;
 mod names;
 mod op;
 mod options;
+mod outline;
 mod plan;
 mod run;
 mod stages;
@@ -36,6 +37,7 @@ pub use op::{
     SecretMount, SshMount, WorkdirOp,
 };
 pub use options::{ImageRequest, Images, KnownImage, NamedContext, NoCache, Options};
+pub use outline::{Outline, OutlineArg, OutlineCache, OutlineSecret, StageEntry, targets};
 pub use plan::{ImageUse, Plan, PlannedStage, plan};
 
 use crate::diagnostic::Location;
@@ -63,6 +65,8 @@ pub struct Graph {
     /// The time that everything new gets, in seconds since 1970, from the build argument `SOURCE_DATE_EPOCH`, the
     /// option, or the default of a global `ARG`.
     pub source_date_epoch: Option<i64>,
+    /// What the target can be told.
+    pub outline: Outline,
 }
 
 /// One step: makes a root filesystem from another by adding at most one layer.

@@ -1,6 +1,6 @@
 //! [`plan`]: which stages does the target need, and which images do they need?
 
-use super::stages::Stages;
+use super::stages::{Input, Stage, Stages};
 use super::{GraphErrors, ImageRequest, Images, Options};
 use crate::diagnostic::Location;
 use crate::dockerfile::{Dockerfile, Expander};
@@ -54,9 +54,8 @@ pub struct ImageUse {
 /// Everything that is wrong with names, platforms and the order of stages.
 pub fn plan(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Result<Plan, GraphErrors> {
     let expander = Expander::new(dockerfile.directives.escape);
-    let mut errors = Vec::new();
-    let stages = Stages::resolve(dockerfile, options, images, &expander, &mut errors);
-    GraphErrors::check(errors)?;
+    let mut stages = Stages::resolve(Input { dockerfile, options, images, expander: &expander });
+    GraphErrors::check(std::mem::take(&mut stages.errors))?;
     let mut missing: Vec<ImageRequest> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for image in &stages.uses {
@@ -64,9 +63,7 @@ pub fn plan(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Resu
             missing.push(image.request.clone());
         }
     }
-    let planned = |(index, stage): (usize, &super::stages::Stage<'_>)| PlannedStage {
-        index,
-        name: stage.name().map(str::to_owned),
-    };
-    Ok(Plan { stages: stages.needed().map(planned).collect(), missing, uses: stages.uses })
+    let planned = |(index, stage): (usize, &Stage<'_>)| PlannedStage { index, name: stage.name().map(str::to_owned) };
+    let needed = stages.needed().map(planned).collect();
+    Ok(Plan { stages: needed, missing, uses: stages.uses })
 }

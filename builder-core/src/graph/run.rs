@@ -102,7 +102,7 @@ impl<'a> Lowering<'a> {
         for word in &run.mounts {
             let scope = &current.state.scope;
             let lookup = |name: &str| scope.get(name).map(str::to_owned);
-            mounts.push(match Mount::expand(&word.text, &self.expander, &lookup) {
+            mounts.push(match Mount::expand(&word.text, self.expander, &lookup) {
                 Ok(mount) => {
                     // Only for the warnings: the fields were expanded one by one.
                     if let Ok(expanded) = self.names.word(&word.text, &lookup) {
@@ -130,6 +130,7 @@ impl<'a> Lowering<'a> {
         names: &mut MountNames,
     ) -> Option<MountOp> {
         let written = mount.target.as_deref();
+        let line = at.instruction.start_line;
         let kind = match &mount.kind {
             MountKind::Bind { from, source, writable } => MountTarget::Bind {
                 from: match from {
@@ -149,6 +150,7 @@ impl<'a> Lowering<'a> {
                 };
                 let (mode, uid, gid) = owner(*ownership, 0o755);
                 let id = id.clone().unwrap_or_else(|| clean(written.unwrap_or("/")));
+                self.outline.cache(&id, line);
                 let id = self.in_namespace(&id);
                 let (sharing, read_only) = (*sharing, *read_only);
                 MountTarget::Cache(CacheMount { id, sharing, read_only, seed, mode, uid, gid })
@@ -157,12 +159,14 @@ impl<'a> Lowering<'a> {
             MountKind::Secret { id, env, required, ownership } => {
                 let (mode, uid, gid) = owner(*ownership, 0o400);
                 names.secret_variables.extend(env.clone());
+                self.outline.secret(id, *required, line);
                 let file = env.is_none() || written.is_some();
                 let (id, env, required) = (id.clone(), env.clone(), *required);
                 MountTarget::Secret(SecretMount { id, required, env, file, mode, uid, gid })
             }
             MountKind::Ssh { id, required, ownership } => {
                 let (mode, uid, gid) = owner(*ownership, 0o600);
+                self.outline.ssh(id, *required, line);
                 MountTarget::Ssh(SshMount { id: id.clone(), required: *required, mode, uid, gid })
             }
         };

@@ -83,13 +83,23 @@ fn many_undefined_variables() {
 
 #[test]
 fn a_history_out_of_proportion_is_an_error() {
-    let mut text = "FROM scratch\n".to_owned();
-    for _ in 0..150 {
-        text.push_str("EXPOSE 1-65535\n");
-    }
-    let errors = lower(&parsed(&text), &options(), &Images::new()).expect_err("too long");
+    let mut options = options();
+    options.build_args.insert("A".to_owned(), "x".repeat(1 << 20));
+    let text = "FROM scratch\nARG A\n".to_owned() + &"RUN x\n".repeat(100);
+    let errors = lower(&parsed(&text), &options, &Images::new()).expect_err("too long");
     assert!(matches!(errors.first().kind, GraphErrorKind::HistoryTooLong { .. }));
     assert_eq!(errors.iter().count(), 1);
+}
+
+#[test]
+fn triggers_and_stages_do_not_multiply() {
+    let mut text = "FROM scratch AS base\n".to_owned() + &"ONBUILD RUN x\n".repeat(1_000);
+    for stage in 0..1_000 {
+        let _ = writeln!(text, "FROM base AS s{stage}");
+    }
+    let options = Options { all_stages: true, ..options() };
+    let errors = plan(&parsed(&text), &options, &Images::new()).expect_err("a million");
+    assert!(matches!(errors.first().kind, GraphErrorKind::Triggers { .. }));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod corpus;
 mod errors;
 mod limits;
 mod order;
+mod outline;
 mod render;
 mod run;
 mod warnings;
