@@ -57,6 +57,9 @@ impl Diagnostic for CopyError {
             Self::Context(error) => error.hint(),
             Self::NotFound { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::NotFound { .. } => Some("paths are relative to the root of the stage or image".to_owned()),
+            Self::NotADirectory { kind: "a symbolic link", .. } => {
+                Some("copy to where it leads, or let `--link` replace it".to_owned())
+            }
             Self::NotADirectory { .. } => Some("remove it in an earlier `RUN`, or copy to another place".to_owned()),
             Self::IsADirectory(_) => {
                 Some("remove the directory in an earlier `RUN`, or copy to another name".to_owned())

@@ -322,6 +322,9 @@ impl Copy<'_> {
 
     /// Takes over what an archive changes; its paths are where they land.
     fn unpacked(&mut self, number: usize, tree: &Tree) -> Result<(), CopyError> {
+        // Also for an archive with nothing in it.
+        let top = self.destination.resolve(&self.path)?;
+        self.destination.ensure(&top)?;
         let mut links = HashMap::new();
         for mut entry in tree.iter().filter(|entry| !entry.path.is_root()) {
             self.destination.ensure(&entry.path.parent().unwrap_or_default())?;

@@ -110,6 +110,8 @@ fn base() -> Stack {
         "flink>file",
         "dang>/new/place",
         "tmp/:1777",
+        "in/",
+        "in/s>../dir",
     ]])
 }
 
@@ -157,6 +159,7 @@ fn what_does_not_fit_is_an_error() {
         ("d", "/flink", "cannot copy to `/file`: a file is in the way"),
         ("a", "/file/x", "cannot copy to `/file`: a file is in the way"),
         ("a", "/file/", "cannot copy to `/file`: a file is in the way"),
+        ("d", "/in", "cannot copy to `/in/s`: a symbolic link is in the way"),
         ("a", "/dir/sub", "cannot replace the directory `/dir/sub/a` by something that is not a directory"),
         ("none", "/n", "no such file: `/none`"),
         ("d/none*/x/../../q", "/n", "no such file: `/d/q`"),
