@@ -2,6 +2,7 @@
 //! ([`BaseLayers`]).
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::engine::{Engine, seconds_now};
@@ -14,7 +15,7 @@ use crate::graph::{ImageRequest, KnownImage};
 use crate::image::{ImageLayer, LayerSource};
 use crate::layer::{self, UnpackOptions, Unpacked};
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaKind, Reference, chain_id};
-use crate::progress::TaskId;
+use crate::progress::{Outcome, TaskId};
 use crate::snapshot::{Active, Snapshot};
 use crate::tree::{Stack, Tree, TreeId};
 
@@ -37,6 +38,8 @@ pub(super) struct BaseLayers {
     layers: Vec<BaseLayer>,
     /// The vertex that its progress belongs to.
     task: Mutex<Option<TaskId>>,
+    /// Whether its task has said that it is done.
+    shown: AtomicBool,
     loaded: Mutex<Option<Vec<(TreeId, Tree)>>>,
 }
 
@@ -147,7 +150,7 @@ impl BaseLayers {
             BaseLayer { diff_id, descriptor, chain: DiffId::new(chain.digest().clone()) }
         };
         let layers = layers.into_iter().enumerate().map(layer).collect();
-        Self { reference, layers, task: Mutex::default(), loaded: Mutex::default() }
+        Self { reference, layers, task: Mutex::default(), shown: AtomicBool::new(false), loaded: Mutex::default() }
     }
 
     /// Says which vertex the progress of fetching belongs to.
@@ -225,8 +228,37 @@ impl BaseLayers {
         Ok(Some(trees))
     }
 
-    /// Fetches and unpacks what is not on disk, several layers at a time.
+    /// Fetches and unpacks what is not on disk, and tells about it.
     fn load(&self, access: &Access<'_>) -> Result<Vec<(TreeId, Tree)>, StepError> {
+        let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = !self.shown.swap(true, Ordering::Relaxed);
+        if let Some(task) = task.filter(|_| first) {
+            access.events.started(task);
+        }
+        let loaded = self.bring(access);
+        if let Some(task) = task.filter(|_| first) {
+            access.events.finished(
+                task,
+                match &loaded {
+                    Ok(_) => Outcome::Done,
+                    Err(error) if error.is_cancelled() => Outcome::Cancelled,
+                    Err(error) => Outcome::Failed(error.to_string()),
+                },
+            );
+        }
+        loaded
+    }
+
+    /// Tells that nobody needed its files, if that is so.
+    pub(super) fn finish(&self, access: &Access<'_>) {
+        let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task.filter(|_| !self.shown.swap(true, Ordering::Relaxed)) {
+            access.events.finished(task, Outcome::Cached);
+        }
+    }
+
+    /// Fetches and unpacks what is not on disk, several layers at a time.
+    fn bring(&self, access: &Access<'_>) -> Result<Vec<(TreeId, Tree)>, StepError> {
         let mut missing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let known = known_tree(access.engine, layer)?;
@@ -257,12 +289,12 @@ impl BaseLayers {
         access: &Access<'_>,
         missing: &[usize],
     ) -> Result<std::collections::BTreeMap<usize, (Active, Unpacked)>, StepError> {
-        let next = std::sync::atomic::AtomicUsize::new(0);
+        let next = AtomicUsize::new(0);
         let results = Mutex::new(std::collections::BTreeMap::new());
         let failure = Mutex::new(None);
         let stop = access.cancel.child();
         let work = || {
-            while let Some(index) = missing.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            while let Some(index) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
                 match self.unpack(access, *index, &stop) {
                     Ok(done) => drop(results.lock().unwrap_or_else(PoisonError::into_inner).insert(*index, done)),
                     Err(error) => {

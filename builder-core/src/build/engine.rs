@@ -162,6 +162,9 @@ impl Engine {
         let session = Session { access, request, contexts: &contexts, bases: &bases, now };
         let needed = result::needs_files(request);
         let solution = solve::solve(&session, &graph, &tasks, needed)?;
+        for base in bases.values() {
+            base.finish(&session);
+        }
         contexts.save();
         let mut built = BuildResult::default();
         if needed {

@@ -7,11 +7,11 @@ use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::{Access, Filesystem, Work};
-use super::op::mounts::Prepared;
+use super::op::mounts::{Prepared, ShownMount};
 use super::op::run::{Root, duplicate, network_files, resolve_user};
 use super::request::PullPolicy;
 use crate::cancel::CancelToken;
-use crate::executor::{Exit, HostLoopback, Identity, Limits, Mount, MountSource, Network, Process, Security, Stdio};
+use crate::executor::{Exit, HostLoopback, Identity, Limits, MountSource, Network, Process, Security, Stdio};
 use crate::graph::ImageRequest;
 use crate::oci::{ContainerConfig, Platform, Reference};
 use crate::progress::Sink;
@@ -105,21 +105,15 @@ impl Engine {
         prepared.file(&stack, "/etc/hosts", hosts, 0o644)?;
         prepared.file(&stack, "/etc/resolv.conf", resolv, 0o644)?;
         for (source, target, read_only) in &request.volumes {
-            let target = stack.resolve(target, true)?;
-            let io = |source_error| StepError::Io {
-                what: format!("cannot mount {}", source.display()),
-                source: source_error,
-            };
+            let io = |error| StepError::Io { what: format!("cannot mount {}", source.display()), source: error };
             let is_directory = source.metadata().map_err(io)?.is_dir();
-            let shown = bind_path(source, Attributes::empty()).map_err(io)?;
-            prepared.targets.push((target.clone(), is_directory));
-            prepared.mounts.push(Mount { target, source: MountSource::Detached(shown), read_only: *read_only });
+            let shown = MountSource::Detached(bind_path(source, Attributes::empty()).map_err(io)?);
+            let shown = ShownMount { source: shown, read_only: *read_only, is_directory };
+            prepared.add(stack.resolve(target, true)?, shown)?;
         }
         for target in &request.tmpfs {
-            let target = stack.resolve(target, true)?;
-            prepared.targets.push((target.clone(), true));
             let source = MountSource::Tmpfs { size: None, mode: 0o1777 };
-            prepared.mounts.push(Mount { target, source, read_only: false });
+            prepared.add(stack.resolve(target, true)?, ShownMount { source, read_only: false, is_directory: true })?;
         }
         let active = self.snapshots.begin()?;
         let root =

@@ -57,7 +57,15 @@ pub enum CacheError {
 /// ends, however it ends.
 #[derive(Debug)]
 pub struct KeyLock {
+    path: PathBuf,
     _file: File,
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        // Removed while it is held: whoever waits on the old file finds it gone and opens a new one.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl CacheStore {
@@ -125,7 +133,7 @@ impl CacheStore {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The holder before us removed the file: a lock on it keeps nobody out.
                 Ok(()) if !is_at(&file, &path) => {}
-                Ok(()) => return Ok(KeyLock { _file: file }),
+                Ok(()) => return Ok(KeyLock { path, _file: file }),
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
                     cancel.check()?;
                     std::thread::sleep(std::time::Duration::from_millis(20));
@@ -133,13 +141,6 @@ impl CacheStore {
                 Err(errno) => return Err(error(errno.into())),
             }
         }
-    }
-
-    /// Lets go of a lock and removes its file.
-    pub fn unlock(&self, key: &CacheKey, lock: KeyLock) {
-        // Removed while it is held: whoever waits on the old file finds it gone and opens a new one.
-        let _ = fs::remove_file(self.directory.join("locks").join(key.to_string()));
-        drop(lock);
     }
 
     /// Every record that is stored; damaged ones are left out.
@@ -282,7 +283,7 @@ mod tests {
         let cancelled = CancelToken::new();
         cancelled.cancel();
         assert!(matches!(store.lock(&key, &cancelled), Err(CacheError::Cancelled(_))));
-        store.unlock(&key, lock);
+        drop(lock);
         store.lock(&key, &cancelled).expect("free again");
     }
 }

@@ -1,5 +1,6 @@
 //! `RUN --mount`: what is shown where, first as data (for the key), then as mounts.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::run::{duplicate, network_files};
@@ -134,7 +135,7 @@ pub(crate) struct Prepared {
 pub(crate) enum Held {
     /// Keeps others off a cache mount.
     Cache(MountedCache),
-    /// Takes the writes to a bind mount, and drops them.
+    /// Takes what is written to a bind mount, and drops it.
     Discarded(Active),
     /// Files that may exist only for the mount.
     Files(SnapshotMount),
@@ -167,9 +168,19 @@ pub(crate) fn prepare(
     // Parents before their children, whatever the order in the file.
     all.sort_by_key(|(mount, _)| mount.target.components().count());
     for (mount, source) in all {
-        prepared.mount(job, stack, mount, source.as_ref())?;
+        let target = stack.resolve(&mount.target, true)?;
+        if let Some(shown) = prepared.show(job, mount, source.as_ref())? {
+            prepared.add(target, shown)?;
+        }
     }
     Ok(prepared)
+}
+
+/// What a mount shows, and how.
+pub(crate) struct ShownMount {
+    pub(crate) source: MountSource,
+    pub(crate) read_only: bool,
+    pub(crate) is_directory: bool,
 }
 
 fn file(content: Vec<u8>, mode: u32, uid: u32, gid: u32) -> MountSource {
@@ -191,21 +202,41 @@ impl Prepared {
         Ok(())
     }
 
-    fn mount(
+    /// Adds a mount after those above it; its target is made where it is missing.
+    pub(crate) fn add(&mut self, target: RootPath, shown: ShownMount) -> Result<(), StepError> {
+        let ShownMount { source, read_only, is_directory } = shown;
+        let outer =
+            self.mounts.iter_mut().rev().find(|outer| outer.target != target && target.starts_with(&outer.target));
+        match outer {
+            None => self.targets.push((target.clone(), is_directory)),
+            Some(outer) => {
+                let below = target.strip_prefix(&outer.target).expect("it lies below");
+                make_target(outer, &below, is_directory).map_err(|source| StepError::Io {
+                    what: format!("cannot make the mount target `{target}`"),
+                    source,
+                })?;
+            }
+        }
+        self.mounts.push(Mount { target, source, read_only });
+        Ok(())
+    }
+
+    /// What a mount of a RUN shows; `None` if it shows nothing.
+    fn show(
         &mut self,
         job: &Job<'_>,
-        stack: &Stack,
         mount: &MountOp,
         source: Option<&Source>,
-    ) -> Result<(), StepError> {
+    ) -> Result<Option<ShownMount>, StepError> {
         let session = job.session;
-        let target = stack.resolve(&mount.target, true)?;
-        let (shown, read_only, kind) = match &mount.kind {
+        Ok(Some(match &mount.kind {
             MountTarget::Bind { writable, .. } => {
                 let source = source.expect("every bind mount has a source");
-                let kind = source.is_directory();
-                let shown = self.bind(session, source, *writable)?;
-                (MountSource::Detached(shown), !writable, kind)
+                ShownMount {
+                    source: MountSource::Detached(self.bind(session, source)?),
+                    read_only: !writable,
+                    is_directory: source.is_directory(),
+                }
             }
             MountTarget::Cache(cache) => {
                 let opened = session.engine.cache_mounts.open(cache, &session.cancel)?;
@@ -216,79 +247,99 @@ impl Prepared {
                 }
                 let shown = bind_path(&opened.content)?;
                 self.held.push(Held::Cache(opened));
-                (MountSource::Detached(shown), cache.read_only, true)
+                ShownMount { source: MountSource::Detached(shown), read_only: cache.read_only, is_directory: true }
             }
-            MountTarget::Tmpfs { size } => (MountSource::Tmpfs { size: *size, mode: 0o1777 }, false, true),
+            MountTarget::Tmpfs { size } => {
+                let source = MountSource::Tmpfs { size: *size, mode: 0o1777 };
+                ShownMount { source, read_only: false, is_directory: true }
+            }
             MountTarget::Secret(secret) => {
-                let Some(value) = read_secret(session, secret)? else { return Ok(()) };
+                let Some(value) = read_secret(session, secret)? else { return Ok(None) };
                 if let Some(name) = &secret.env {
                     self.env.push((name.clone().into_bytes(), value.clone()));
                 }
                 if !secret.file {
-                    return Ok(());
+                    return Ok(None);
                 }
-                (file(value, secret.mode, secret.uid, secret.gid), true, false)
+                let source = file(value, secret.mode, secret.uid, secret.gid);
+                ShownMount { source, read_only: true, is_directory: false }
             }
-            MountTarget::Ssh(ssh) if !ssh.required => return Ok(()),
+            MountTarget::Ssh(ssh) if !ssh.required => return Ok(None),
             MountTarget::Ssh(_) => {
                 return Err(StepError::Unsupported("`--mount=type=ssh` is not supported yet".to_owned()));
             }
-        };
-        self.targets.push((target.clone(), kind));
-        self.mounts.push(Mount { target, source: shown, read_only });
-        Ok(())
+        }))
     }
 
-    /// A detached mount of what `source` shows.
-    fn bind(
-        &mut self,
-        session: &Session<'_>,
-        source: &Source,
-        writable: bool,
-    ) -> Result<std::os::fd::OwnedFd, StepError> {
-        let (lowers, path) = match &source.origin {
-            Origin::Context(..) => (vec![context_snapshot(session, source)?], context_root(source)),
-            Origin::Filesystem(filesystem, path) => (filesystem.snapshots(session)?, path.clone()),
-        };
-        let lowers: Vec<&Snapshot> = lowers.iter().collect();
-        let snapshotter = session.engine.snapshotter()?;
-        let root = if writable {
-            let active = session.engine.snapshots.begin()?;
-            let root = snapshotter.mount(&lowers, None, &active)?;
-            self.held.push(Held::Discarded(active));
-            root
-        } else {
-            snapshotter.mount_read_only(&lowers)?
-        };
-        let io = |source_error| StepError::Io { what: format!("cannot mount `{path}`"), source: source_error };
-        let fd = duplicate(&root).map_err(io)?;
-        self.held.push(Held::Files(root));
-        if path.is_root() {
-            return Ok(fd);
+    /// A detached mount of what `source` shows. What is written to it, if it may be, is dropped.
+    fn bind(&mut self, session: &Session<'_>, source: &Source) -> Result<OwnedFd, StepError> {
+        let failed = |source| StepError::Io { what: "cannot make a bind mount".to_owned(), source };
+        if let Origin::Filesystem(filesystem, path) = &source.origin {
+            let root = self.stack(session, &filesystem.snapshots(session)?)?;
+            if path.is_root() {
+                return Ok(root);
+            }
+            let opened = RootDir::from_fd(root).open_path(path).map_err(failed)?;
+            match bind(opened, Attributes::empty()) {
+                // Before Linux 6.15 a part of a detached mount cannot be mounted: it is copied out.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                bound => return bound.map_err(failed),
+            }
         }
-        let opened = RootDir::from_fd(fd).open_path(&path).map_err(io)?;
-        bind(opened, Attributes::empty()).map_err(io)
+        let snapshot = snapshot_of(session, source)?;
+        if source.is_directory() {
+            return self.stack(session, &[snapshot]);
+        }
+        let copy = session.engine.snapshots.begin()?;
+        let path = copy.path().join(SINGLE_FILE);
+        std::fs::copy(snapshot.path().join(SINGLE_FILE), &path).map_err(failed)?;
+        self.held.push(Held::Discarded(copy));
+        bind_path(&path)
+    }
+
+    /// Mounts snapshots with a directory on top that takes what is written, and goes away with the process.
+    fn stack(&mut self, session: &Session<'_>, lowers: &[Snapshot]) -> Result<OwnedFd, StepError> {
+        let active = session.engine.snapshots.begin()?;
+        let root = session.engine.snapshotter()?.mount(&lowers.iter().collect::<Vec<_>>(), None, &active)?;
+        let fd =
+            duplicate(&root).map_err(|source| StepError::Io { what: "cannot make a bind mount".to_owned(), source })?;
+        self.held.push(Held::Files(root));
+        self.held.push(Held::Discarded(active));
+        Ok(fd)
     }
 }
 
-fn bind_path(path: &std::path::Path) -> Result<std::os::fd::OwnedFd, StepError> {
+/// Makes the target of a mount that lies in another mount.
+fn make_target(outer: &Mount, below: &RootPath, is_directory: bool) -> std::io::Result<()> {
+    let root = match &outer.source {
+        MountSource::Detached(fd) => RootDir::from_fd(fd.try_clone()?),
+        // The executor makes targets in the file systems that it makes.
+        MountSource::Tmpfs { .. } => return Ok(()),
+        MountSource::File { .. } => return Err(std::io::ErrorKind::NotADirectory.into()),
+    };
+    if is_directory {
+        return root.create_dir_all(below, 0o755).map(drop);
+    }
+    root.create_dir_all(&below.parent().unwrap_or_default(), 0o755)?;
+    match root.create_file(below) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn bind_path(path: &std::path::Path) -> Result<OwnedFd, StepError> {
     crate::sys::mount::bind_path(path, Attributes::empty())
         .map_err(|source| StepError::Io { what: format!("cannot mount {}", path.display()), source })
 }
 
-/// Where the shown path is in the snapshot that [`context_snapshot`] makes: a single file needs a directory around it.
-fn context_root(source: &Source) -> RootPath {
-    if source.is_directory() { RootPath::root() } else { RootPath::root().child(b"file") }
-}
+/// Name of a file in a snapshot that holds nothing else.
+const SINGLE_FILE: &str = "file";
 
-/// The selected files of a context as a snapshot: what is ignored must not be seen, and what changes during the step
-/// must not change below it.
-fn context_snapshot(session: &Session<'_>, source: &Source) -> Result<Snapshot, StepError> {
-    let Origin::Context(context, top) = &source.origin else {
-        unreachable!("only called for sources in a context");
-    };
+/// What a mount shows as a snapshot of its own: what is ignored in a context must not be seen, and what changes there
+/// during the step must not change below it.
+fn snapshot_of(session: &Session<'_>, source: &Source) -> Result<Snapshot, StepError> {
+    let below = if source.is_directory() { RootPath::root() } else { RootPath::root().child(SINGLE_FILE.as_bytes()) };
     let mut builder = TreeBuilder::new();
-    let below = context_root(source);
     for entry in source.tree.iter() {
         builder.push(Entry { path: below.append(&entry.path), ..entry });
     }
@@ -298,40 +349,65 @@ fn context_snapshot(session: &Session<'_>, source: &Source) -> Result<Snapshot, 
         return Ok(snapshot);
     }
     let active = snapshots.begin()?;
-    layer::materialise(&tree, &Shown { context, top, below: &below }, &active)?;
+    materialise(session, source, &tree, &below, &active)?;
     session.engine.trees.put(&tree)?;
     Ok(snapshots.commit(active, &tree)?)
 }
 
-/// Opens the files of a snapshot of a context.
-struct Shown<'a> {
+/// Writes `tree`, the tree of a source moved to `below`, into a snapshot.
+fn materialise(
+    session: &Session<'_>,
+    source: &Source,
+    tree: &Tree,
+    below: &RootPath,
+    active: &Active,
+) -> Result<(), StepError> {
+    match &source.origin {
+        Origin::Context(context, top) => layer::materialise(tree, &ContextFiles { context, top, below }, active)?,
+        Origin::Filesystem(filesystem, top) => {
+            let stack = filesystem.stack(session, Work::Allowed)?.unwrap_or_default();
+            let files = FilesystemFiles { session, filesystem, stack: &stack, top, below };
+            layer::materialise(tree, &files, active)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens files of a context for a tree that was moved from `top` to `below`.
+struct ContextFiles<'a> {
     context: &'a BuildContext,
     top: &'a RootPath,
     below: &'a RootPath,
 }
 
-impl layer::Files for Shown<'_> {
+impl layer::Files for ContextFiles<'_> {
     fn open(&self, entry: &Entry) -> std::io::Result<std::fs::File> {
         let inside = entry.path.strip_prefix(self.below).unwrap_or_default();
         self.context.open_file(&Entry { path: self.top.append(&inside), ..entry.clone() })
     }
 }
 
+/// Opens files of a root filesystem for a tree that was moved from `top` to `below`.
+struct FilesystemFiles<'a> {
+    session: &'a Session<'a>,
+    filesystem: &'a Filesystem,
+    stack: &'a Stack,
+    top: &'a RootPath,
+    below: &'a RootPath,
+}
+
+impl layer::Files for FilesystemFiles<'_> {
+    fn open(&self, entry: &Entry) -> std::io::Result<std::fs::File> {
+        let inside = entry.path.strip_prefix(self.below).unwrap_or_default();
+        let found = self.stack.lookup(&self.top.append(&inside)).ok_or(std::io::ErrorKind::NotFound)?;
+        self.filesystem.open(self.session, found.layer, &found.entry).map_err(std::io::Error::other)
+    }
+}
+
 /// Copies the seed of a new cache mount into it.
 fn fill(session: &Session<'_>, source: &Source, opened: &MountedCache) -> Result<(), StepError> {
-    let tree = below_root(&source.tree);
     let active = session.engine.snapshots.begin()?;
-    match &source.origin {
-        Origin::Context(context, top) => {
-            let files = Shown { context, top, below: &RootPath::root() };
-            layer::materialise(&tree, &files, &active)?;
-        }
-        Origin::Filesystem(filesystem, top) => {
-            let stack = filesystem.stack(session, Work::Allowed)?.unwrap_or_default();
-            let files = Seed { session, filesystem, stack: &stack, top };
-            layer::materialise(&tree, &files, &active)?;
-        }
-    }
+    materialise(session, source, &below_root(&source.tree), &RootPath::root(), &active)?;
     let moved = RootDir::open(&opened.content).and_then(|content| {
         let from = active.root().directory();
         from.names()?.iter().try_for_each(|name| from.rename(name, content.directory(), name))
@@ -344,20 +420,6 @@ fn below_root(tree: &Tree) -> Tree {
     let mut builder = TreeBuilder::new();
     tree.iter().filter(|entry| !entry.path.is_root()).for_each(|entry| builder.push(entry));
     builder.finish()
-}
-
-struct Seed<'a> {
-    session: &'a Session<'a>,
-    filesystem: &'a Filesystem,
-    stack: &'a Stack,
-    top: &'a RootPath,
-}
-
-impl layer::Files for Seed<'_> {
-    fn open(&self, entry: &Entry) -> std::io::Result<std::fs::File> {
-        let found = self.stack.lookup(&self.top.append(&entry.path)).ok_or(std::io::ErrorKind::NotFound)?;
-        self.filesystem.open(self.session, found.layer, &found.entry).map_err(std::io::Error::other)
-    }
 }
 
 /// The value of a secret; `None` if it was not given and is not required.

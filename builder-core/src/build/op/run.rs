@@ -61,7 +61,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
         keep(session, active, &made.0)?;
         Solved::layer(job, made, Source::Rerun, false)
     };
-    cache.unlock(&key, lock);
+    drop(lock);
     Ok(Some(solved))
 }
 
@@ -109,6 +109,7 @@ fn execute(
     let root = Root { filesystem: &job.root, stack, prepared: &prepared }.mount(session, &active, &op.workdir)?;
 
     let mut env = environment(op, &account);
+    env.retain(|(name, _)| !prepared.env.iter().any(|(secret, _)| secret == name));
     env.extend(prepared.env.iter().cloned());
     let Prepared { mounts, held, .. } = prepared;
     let process = Process {
