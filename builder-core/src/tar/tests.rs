@@ -241,3 +241,30 @@ fn hostile_archives_are_refused() {
     let huge = extended(b'x', b"28 size=9223372036854775000\n");
     check("declared size", [&huge[..], &good[..]].concat());
 }
+
+proptest! {
+    #[test]
+    fn tar_core_reads_what_is_written(files in proptest::collection::vec(any_header(), 0..6)) {
+        let bytes = write_all(&files);
+        let mut parser = tar_core::parse::Parser::with_defaults();
+        // It knows no times before 1970.
+        parser.set_ignore_pax_errors(true);
+        let mut rest = bytes.as_slice();
+        for (header, content) in &files {
+            let event = parser.parse(rest).expect("well formed");
+            let tar_core::parse::ParseEvent::Entry { consumed, entry } = event else {
+                panic!("{event:?} instead of {header:?}");
+            };
+            prop_assert_eq!(&entry.path[..], header.path.as_slice());
+            prop_assert_eq!((entry.mode, entry.uid, entry.gid), (header.mode, header.uid.into(), header.gid.into()));
+            prop_assert_eq!(entry.mtime, u64::try_from(header.mtime.0).unwrap_or(0));
+            prop_assert_eq!(entry.size, header.size);
+            prop_assert_eq!(entry.xattrs.len(), header.xattrs.len());
+            rest = &rest[consumed..];
+            prop_assert_eq!(&rest[..content.len()], content.as_slice());
+            rest = &rest[content.len() + padding(header.size).len()..];
+        }
+        let end = matches!(parser.parse(rest), Ok(tar_core::parse::ParseEvent::End { .. }));
+        prop_assert!(end);
+    }
+}
