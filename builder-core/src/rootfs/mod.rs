@@ -22,4 +22,4 @@ pub use path::{ParseRootPathError, RootPath};
 pub use root_dir::RootDir;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

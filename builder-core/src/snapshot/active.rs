@@ -34,8 +34,8 @@ pub(crate) type Baseline = HashMap<RootPath, (u64, Timespec)>;
 
 impl Active {
     /// Makes `snapshots/tmp-XXXX/fs`.
-    pub(super) fn begin(snapshots: &Path) -> Result<Self, SnapshotError> {
-        fn make(snapshots: &Path) -> io::Result<Option<Active>> {
+    pub(super) fn begin(snapshots: &Path, dialect: Dialect) -> Result<Self, SnapshotError> {
+        fn make(snapshots: &Path, dialect: Dialect) -> io::Result<Option<Active>> {
             let path = tempfile::Builder::new().prefix("tmp-").tempdir_in(snapshots)?.keep();
             let directory = Directory::from_fd(RootDir::open(&path)?.directory().try_clone_fd()?);
             flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
@@ -46,12 +46,13 @@ impl Active {
             let fs = directory.create_dir(b"fs")?;
             crate::rootfs::set_mode(&fs, 0o755)?;
             let root = RootDir::open(&path.join("fs"))?;
-            let dialect = Dialect::detect(&directory);
             let (baseline, works) = (OnceLock::new(), AtomicU32::new(0));
             Ok(Some(Active { path, directory, root, dialect, baseline, works, committed: false }))
         }
         loop {
-            if let Some(active) = make(snapshots).map_err(SnapshotError::io("make a snapshot in", snapshots))? {
+            if let Some(active) =
+                make(snapshots, dialect).map_err(SnapshotError::io("make a snapshot in", snapshots))?
+            {
                 return Ok(active);
             }
         }

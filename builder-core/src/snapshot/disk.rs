@@ -20,19 +20,12 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// Finds out which of the two this process may write, by writing to `directory`.
+    /// Finds out which of the two this process may write, by writing to `directory`. Reading does not tell: without
+    /// privilege `trusted.` attributes look as if they were not there.
     pub(crate) fn detect(directory: &Directory) -> Self {
         match rootfs::set_xattr(directory, b"trusted.overlay.probe", b"y") {
             Ok(()) => Self::Trusted,
             Err(_) => Self::User,
-        }
-    }
-
-    /// Which of the two this process may read: without privilege `trusted.` attributes are not there.
-    pub(crate) fn detect_by_reading(directory: &Directory) -> Self {
-        match directory.xattr(b".", b"trusted.overlay.opaque") {
-            Ok(_) if rustix::process::geteuid().is_root() => Self::Trusted,
-            _ => Self::User,
         }
     }
 

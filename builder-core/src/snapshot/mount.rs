@@ -5,10 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Active, CopySnapshotter, Dialect, Snapshot, SnapshotError, SnapshotStore, StubLayer, overlaid};
-use crate::rootfs::{self, Directory};
-use crate::snapshot::Overlaid;
+use crate::rootfs::{Directory, RootPath};
+use crate::snapshot::{Overlaid, read_entry, set_metadata_of};
 use crate::sys::mount::{self, Attributes, Overlay, Upper};
-use crate::tree::Xattr;
 
 /// A detached mount: in no namespace until it is attached, and gone when it is dropped.
 #[derive(Debug)]
@@ -87,7 +86,7 @@ impl Snapshotter for OverlaySnapshotter {
     fn mount_read_only(&self, lowers: &[&Snapshot]) -> Result<Mount, SnapshotError> {
         let below = lowers.first().map(|lowest| lowest.path().to_owned()).unwrap_or_default();
         let visible = visible(lowers).map_err(SnapshotError::io("read", &below))?;
-        let (Some(top), 2..) = (visible.last(), visible.len()) else {
+        if visible.len() < 2 {
             // Nothing to stack. A bind mount would show whiteouts as devices, so one layer is not enough either, unless
             // it is put on top of an empty one.
             let active = self.store.begin()?;
@@ -95,8 +94,8 @@ impl Snapshotter for OverlaySnapshotter {
             let fds: Vec<_> = visible.iter().map(|snapshot| snapshot.root().as_fd()).chain([stubs.as_fd()]).collect();
             let fd = overlay(&fds, None, active.dialect())?;
             return Ok(Mount::of_copy(fd, active));
-        };
-        let dialect = Dialect::detect_by_reading(top.root().directory());
+        }
+        let dialect = self.store.dialect()?;
         let fds: Vec<_> = visible.iter().rev().map(|snapshot| snapshot.root().as_fd()).collect();
         overlay(&fds, None, dialect).map(Mount::new)
     }
@@ -124,13 +123,10 @@ pub(super) fn visible<'a, 'b>(lowers: &'a [&'b Snapshot]) -> io::Result<&'a [&'b
 pub(super) fn copy_root_metadata(lowers: &[&Snapshot], root: &Directory) -> io::Result<()> {
     let Some(from) = lowers.iter().rev().find(|snapshot| snapshot.has_root_entry()) else { return Ok(()) };
     let from = from.root().directory();
-    let stat = from.stat_self()?;
-    rootfs::set_owner(root, stat.uid, stat.gid)?;
-    rootfs::set_mode(root, stat.mode)?;
-    for (name, value) in from.xattrs(b".", Xattr::belongs_to_image)? {
-        rootfs::set_xattr(root, &name, &value)?;
+    if let Some(entry) = read_entry(from, b".", RootPath::root(), &from.stat_self()?)? {
+        set_metadata_of(root, &entry)?;
     }
-    rootfs::set_times(root, stat.mtime)
+    Ok(())
 }
 
 /// Finds out by mounting whether overlayfs works in a store, and takes the copying snapshotter if it does not.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::active::{lock_leftover, remove_directory};
 use super::verify::verify;
-use super::{Active, SnapshotError};
+use super::{Active, Dialect, SnapshotError};
 use crate::rootfs::{Kind, RootDir, RootPath};
 use crate::tree::{Tree, TreeId};
 
@@ -16,6 +16,7 @@ use crate::tree::{Tree, TreeId};
 pub struct SnapshotStore {
     directory: PathBuf,
     boot: OnceLock<String>,
+    dialect: OnceLock<Dialect>,
 }
 
 /// A committed snapshot. Cloning is cheap.
@@ -52,7 +53,7 @@ impl Snapshot {
 impl SnapshotStore {
     /// Names the store of a state directory; nothing is touched yet.
     pub fn new(state: &Path) -> Self {
-        Self { directory: state.join("snapshots"), boot: OnceLock::new() }
+        Self { directory: state.join("snapshots"), boot: OnceLock::new(), dialect: OnceLock::new() }
     }
 
     /// Opens a snapshot, without asking whether it survived a crash of the machine; see
@@ -84,7 +85,8 @@ impl SnapshotStore {
             return Ok(Some(snapshot));
         }
         let path = self.path(&id);
-        if !verify(&snapshot, tree).map_err(SnapshotError::io("verify", &path))? {
+        let exact = self.dialect()? == Dialect::Trusted;
+        if !verify(&snapshot, tree, exact).map_err(SnapshotError::io("verify", &path))? {
             self.remove(&id)?;
             return Ok(None);
         }
@@ -104,7 +106,7 @@ impl SnapshotStore {
     /// [`SnapshotError::Io`] if the file system fails.
     pub fn begin(&self) -> Result<Active, SnapshotError> {
         self.make_directory()?;
-        Active::begin(&self.directory)
+        Active::begin(&self.directory, self.dialect()?)
     }
 
     /// Commits a snapshot that holds what `tree` says. If there is one already that one stays, and the new is dropped.
@@ -197,6 +199,15 @@ impl SnapshotStore {
             swept += 1;
         }
         Ok(swept)
+    }
+
+    /// Where overlayfs keeps its attributes for this process.
+    pub(super) fn dialect(&self) -> Result<Dialect, SnapshotError> {
+        if let Some(dialect) = self.dialect.get() {
+            return Ok(*dialect);
+        }
+        let directory = RootDir::open(&self.directory).map_err(SnapshotError::io("open", &self.directory))?;
+        Ok(*self.dialect.get_or_init(|| Dialect::detect(directory.directory())))
     }
 
     /// The directory of snapshots, mode 0700: it holds setuid files that no other user may reach (invariant E-11).

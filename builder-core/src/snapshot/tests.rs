@@ -179,7 +179,7 @@ fn layers_are_stacked_wherever_the_store_is() {
 
 #[test]
 fn the_root_shows_the_metadata_of_the_layer_that_has_them() {
-    if !can_mount() {
+    if !crate::rootfs::tests::is_first_root() {
         return;
     }
     let state = tempfile::tempdir().expect("temporary directory");
@@ -217,7 +217,7 @@ fn an_opaque_root_hides_every_layer_below() {
 
 #[test]
 fn stubs_carry_the_metadata_of_the_directories_around_them_and_stay_out_of_the_upper_layer() {
-    if !can_mount() {
+    if !crate::rootfs::tests::is_first_root() {
         return;
     }
     let state = tempfile::tempdir().expect("temporary directory");

@@ -10,11 +10,11 @@ use super::{Overlaid, Snapshot, hash_file, overlaid, read_entry};
 use crate::rootfs::{Kind, RootPath, Stat};
 use crate::tree::{Entry, Node, Tree};
 
-/// Compares every entry with the disk, content included. What a user namespace cannot store (devices, foreign owners,
-/// some attributes) is not compared there.
-pub(super) fn verify(snapshot: &Snapshot, tree: &Tree) -> io::Result<bool> {
+/// Compares every entry with the disk, content included. Unless it is `exact`, owners and attributes are left out,
+/// which a user namespace cannot all store; nor can it devices, which may be empty files.
+pub(super) fn verify(snapshot: &Snapshot, tree: &Tree, exact: bool) -> io::Result<bool> {
     let entries: Vec<Entry> = tree.iter().collect();
-    let found = entries.par_iter().map(|entry| check(snapshot, entry).or_else(missing));
+    let found = entries.par_iter().map(|entry| check(snapshot, entry, exact).or_else(missing));
     let found = found.collect::<io::Result<Vec<_>>>()?;
     let mut groups: HashMap<u32, (u64, u64)> = HashMap::new();
     for (entry, identity) in entries.iter().zip(&found) {
@@ -38,8 +38,7 @@ fn missing(error: io::Error) -> io::Result<Option<(u64, u64)>> {
 }
 
 /// Identity of the file on disk, `None` if it is not what the entry says.
-fn check(snapshot: &Snapshot, entry: &Entry) -> io::Result<Option<(u64, u64)>> {
-    let privileged = rustix::process::geteuid().is_root();
+fn check(snapshot: &Snapshot, entry: &Entry, exact: bool) -> io::Result<Option<(u64, u64)>> {
     let root = snapshot.root();
     let (directory, name) = match (entry.path.parent(), entry.path.file_name()) {
         (Some(parent), Some(name)) => (root.open_dir_exact(&parent)?, name),
@@ -70,5 +69,5 @@ fn check(snapshot: &Snapshot, entry: &Entry) -> io::Result<Option<(u64, u64)>> {
     let owner = (actual.uid, actual.gid) == (entry.uid, entry.gid) && actual.xattrs == entry.xattrs;
     // The root takes its time from below when it is mounted.
     let time = actual.mtime == entry.mtime || entry.path.is_root();
-    Ok((same && (owner || !privileged) && time).then_some(stat.identity))
+    Ok((same && (owner || !exact) && time).then_some(stat.identity))
 }

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{ContentDigest, Entry, Node, SemanticDigest, Time, TreeId, Xattr};
 use crate::rootfs::{RootPath, compare_paths};
@@ -23,13 +23,23 @@ const MAGIC: &[u8; 8] = b"rbtree1\n";
 const HEADER: usize = 8 + 32 + 4;
 
 /// What one layer changes: its entries, sorted by path. Cloning is cheap.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Tree {
     bytes: Arc<[u8]>,
     count: usize,
     /// Where the offset table starts.
     table: usize,
+    /// Computed when it is first asked for: a tree may have megabytes.
+    id: Arc<OnceLock<TreeId>>,
 }
+
+impl PartialEq for Tree {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Tree {}
 
 /// Stored bytes that are not a tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +72,8 @@ impl Tree {
         if actual != *id {
             return Err(TreeError::DigestMismatch { expected: *id, actual });
         }
-        Self::from_bytes(bytes)
+        let tree = Self::from_bytes(bytes)?;
+        Ok(Self { id: Arc::new(OnceLock::from(actual)), ..tree })
     }
 
     /// Reads bytes that this program wrote and whose digest was checked.
@@ -74,7 +85,7 @@ impl Tree {
         let count: [u8; 4] = bytes.get(40..HEADER).and_then(|four| four.try_into().ok()).ok_or(short.clone())?;
         let count = u32::from_le_bytes(count) as usize;
         let table = bytes.len().checked_sub(count * 4).filter(|table| *table >= HEADER).ok_or(short)?;
-        Ok(Self { bytes: bytes.into(), count, table })
+        Ok(Self { bytes: bytes.into(), count, table, id: Arc::default() })
     }
 
     /// Reads bytes from outside: every entry is decoded, the order and the semantic digest are checked.
@@ -105,7 +116,7 @@ impl Tree {
 
     /// Digest of the encoding, times included.
     pub fn id(&self) -> TreeId {
-        TreeId::new(*blake3::hash(&self.bytes).as_bytes())
+        *self.id.get_or_init(|| TreeId::new(*blake3::hash(&self.bytes).as_bytes()))
     }
 
     /// Digest of everything but times.
@@ -319,7 +330,7 @@ impl TreeBuilder {
             bytes.extend_from_slice(&offset.to_le_bytes());
         }
         bytes[8..40].copy_from_slice(semantic.finalize().as_bytes());
-        Tree { bytes: bytes.into(), count: offsets.len(), table }
+        Tree { bytes: bytes.into(), count: offsets.len(), table, id: Arc::default() }
     }
 
     fn normalise(&mut self) {

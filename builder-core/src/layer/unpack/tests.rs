@@ -6,20 +6,13 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::layer::{PackOptions, diff_id, fix_implied, pack, resolve_lower_links};
+use crate::rootfs::tests::is_first_root;
 use crate::snapshot::{Snapshot, SnapshotStore};
 use crate::tar::{Header, Kind, encode, padding, trailer};
 use crate::tree::{ContentDigest, Entry, Node, Time, TreeBuilder};
 
 fn path(text: &str) -> RootPath {
     RootPath::clean(text).expect("clean")
-}
-
-fn root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: owners and devices need root");
-    }
-    root
 }
 
 /// `directory/`, `link>target`, `hard=>target`, `null` is a device, else `file=content`; times are 5.
@@ -221,7 +214,7 @@ fn reserved_names_are_no_way_out() {
 
 #[test]
 fn devices_keep_their_numbers_and_0_0_is_a_whiteout() {
-    if !root() {
+    if !is_first_root() {
         return;
     }
     let bench = Bench::new();
@@ -241,7 +234,7 @@ fn devices_keep_their_numbers_and_0_0_is_a_whiteout() {
 
 #[test]
 fn only_attributes_of_images_are_kept_and_setuid_survives_a_chown() {
-    if !root() {
+    if !is_first_root() {
         return;
     }
     let bench = Bench::new();
@@ -494,7 +487,7 @@ mod properties {
 
         #[test]
         fn unpacking_what_was_packed_gives_the_tree_back(entries in proptest::collection::vec(any_entry(), 0..12)) {
-            if !root() {
+            if !is_first_root() {
                 return Ok(());
             }
             let (expected, memory) = tree(entries);
