@@ -63,8 +63,8 @@ pub struct ContainerConfig {
     /// How to tell that a container works; Docker's addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
-    /// Windows: the command line is already escaped. Docker's addition; BuildKit writes it wherever CMD or ENTRYPOINT
-    /// is in shell form.
+    /// Windows: the command line is already escaped. Docker's addition; BuildKit writes it with every `CMD`, whatever
+    /// its form, and never with `ENTRYPOINT`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub args_escaped: bool,
     /// Directories that hold data of a container.
