@@ -8,6 +8,9 @@
 //! finish         the target's state becomes the image's config, its chain of bases the history
 //! ```
 
+mod base;
+mod target;
+
 use std::collections::HashMap;
 
 use super::checks::Checks;
@@ -17,21 +20,14 @@ use super::names::Counter;
 use super::outline::{Draft, OutlineArg, targets};
 use super::stages::{Base, Input, Stage, Stages};
 use super::state::State;
-use super::{
-    AddSource, ContextId, CopyOp, Files, Graph, GraphErrors, ImageOp, ImageRequest, Images, NoCache, Op, Options, Step,
-    Target, Vertex, VertexId,
-};
+use super::{Graph, GraphErrors, ImageRequest, Images, NoCache, Op, Options, Step, Vertex, VertexId};
 use crate::diagnostic::{Location, Source, Span};
 use crate::dockerfile::lint::{self, Rule};
 use crate::dockerfile::{ArgDeclaration, Dockerfile, Expander, Instruction, InstructionKind, Word};
 use crate::oci::HistoryEntry;
-use crate::rootfs::RootPath;
 
 /// What BuildKit writes into the comment of each entry that an instruction makes.
 const COMMENT: &str = "buildkit.dockerfile.v0";
-
-/// What BuildKit writes for a layer that no instruction made.
-const FOREIGN_COMMENT: &str = "buildkit.exporter.image.v0";
 
 /// Longest sum of all texts in the history, in bytes. Each `RUN` repeats every `ARG` before it.
 const MAX_HISTORY: usize = 64 << 20;
@@ -197,114 +193,6 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Takes over what the base is.
-    fn begin(&mut self, current: &mut Current, stage: &'a Stage<'a>) {
-        match &stage.base {
-            Base::Scratch | Base::Broken => {}
-            Base::Stage(base) => {
-                // The last user takes it, so that a long chain of stages copies nothing.
-                self.children[*base] -= 1;
-                let state =
-                    if self.children[*base] == 0 { self.states[*base].take() } else { self.states[*base].clone() };
-                if let Some(state) = state {
-                    current.state = state.inherit();
-                }
-            }
-            Base::Image(request) => self.begin_image(current, stage, request),
-            Base::Directory(context) => {
-                let files = Files::Context(ContextId::Named(context.clone()));
-                let op = CopyOp {
-                    sources: vec![AddSource::Path("/".to_owned())],
-                    ..CopyOp::new(files, "/", RootPath::root())
-                };
-                let name = format!("[context {context}] load");
-                let location = Location { source: self.dockerfile.source.clone(), span: stage.instruction.span };
-                let vertex = Vertex {
-                    op: Op::Copy(op),
-                    root: None,
-                    name: name.clone(),
-                    stage: current.title.clone(),
-                    location: Some(location),
-                    origin: None,
-                    no_cache: current.no_cache,
-                };
-                let id = self.push(vertex);
-                current.state.root = Some(id);
-                let entry =
-                    HistoryEntry { created_by: name, comment: FOREIGN_COMMENT.to_owned(), ..HistoryEntry::default() };
-                current.steps.push(Step { entry, vertex: Some(id) });
-            }
-        }
-    }
-
-    fn begin_image(&mut self, current: &mut Current, stage: &'a Stage<'a>, request: &ImageRequest) {
-        let location = Location { source: self.dockerfile.source.clone(), span: stage.from.image.span };
-        let Some(image) = self.images.get(request) else {
-            let error = GraphError::new(GraphErrorKind::UnresolvedImage(request.reference.clone()));
-            self.errors.push(error.at(location));
-            return;
-        };
-        let workdir = match RootPath::clean(&image.config.config.working_dir) {
-            Ok(workdir) => workdir,
-            Err(error) => {
-                self.errors.push(GraphError::new(error).at(location.clone()));
-                RootPath::root()
-            }
-        };
-        let has = image.config.platform();
-        let wanted = &request.platform;
-        current.state = State::from_image(&image.config, wanted, workdir);
-        if has.os != wanted.os || has.architecture != wanted.architecture {
-            let detail = lint::invalid_base_platform(&stage.from.image.text, &has, wanted);
-            self.checks.report(Rule::InvalidBaseImagePlatform, location, stage.instruction, detail);
-        }
-        let replaced = stage.name().and_then(|name| self.options.context(name));
-        let context = replaced.or_else(|| self.options.context(&stage.from.image.text));
-        let location = Location { source: self.dockerfile.source.clone(), span: stage.instruction.span };
-        let used = ImageUsed { stage: &current.title, location, origin: None };
-        current.state.root = self.image(request, used, |reference| match context {
-            Some((name, _)) => format!("[context {name}] {reference}"),
-            None => current.counter.next(&format!("FROM {reference}"), false, None),
-        });
-    }
-
-    /// The vertex of an image, made at its first use; `None` for an image without layers.
-    pub(super) fn image(
-        &mut self,
-        request: &ImageRequest,
-        used: ImageUsed<'_>,
-        name: impl FnOnce(&str) -> String,
-    ) -> Option<VertexId> {
-        if let Some(known) = self.image_vertices.get(request) {
-            return *known;
-        }
-        let image = self.images.get(request)?;
-        let is_empty =
-            image.config.rootfs.diff_ids.is_empty() && image.config.history.iter().all(|entry| entry.empty_layer);
-        let reference = match request.reference.digest() {
-            Some(_) => request.reference.to_string(),
-            None => format!("{}@{}", request.reference, image.digest),
-        };
-        let name = name(&reference);
-        let vertex = (!is_empty).then(|| {
-            self.push(Vertex {
-                op: Op::Image(ImageOp {
-                    reference: request.reference.clone(),
-                    platform: request.platform.clone(),
-                    digest: image.digest.clone(),
-                }),
-                root: None,
-                stage: used.stage.to_owned(),
-                name,
-                location: Some(used.location),
-                origin: used.origin,
-                no_cache: false,
-            })
-        });
-        self.image_vertices.insert(request.clone(), vertex);
-        vertex
-    }
-
     fn push(&mut self, vertex: Vertex) -> VertexId {
         self.vertices.push(vertex);
         VertexId(self.vertices.len() - 1)
@@ -443,45 +331,6 @@ impl<'a> Lowering<'a> {
     /// The root filesystem of a stage that is finished.
     pub(super) fn root_of(&self, index: usize) -> Option<VertexId> {
         self.roots[index]
-    }
-
-    /// The image that the graph ends in.
-    fn target(&mut self) -> Target {
-        let index = self.stages.target;
-        let Some(state) = self.states.get_mut(index).and_then(Option::take) else { return Target::default() };
-        let mut config = state.config;
-        config.config.labels.extend(self.options.labels.clone());
-        if self.options.explicit_platform {
-            let wanted = &self.options.platform;
-            let same = wanted.os == config.os && wanted.architecture == config.architecture;
-            config.os.clone_from(&wanted.os);
-            config.architecture.clone_from(&wanted.architecture);
-            if wanted.variant.is_some() || !same {
-                config.variant.clone_from(&wanted.variant);
-            }
-            if wanted.os_version.is_some() || !same {
-                config.os_version.clone_from(&wanted.os_version);
-            }
-            if !wanted.os_features.is_empty() {
-                config.os_features.clone_from(&wanted.os_features);
-            }
-        }
-        let normal = config.platform();
-        config.architecture = normal.architecture;
-        config.os = normal.os;
-        config.variant = normal.variant;
-
-        let mut chain = vec![index];
-        while let Base::Stage(base) = self.stages.list[chain[chain.len() - 1]].base {
-            chain.push(base);
-        }
-        let base_history = match &self.stages.list[chain[chain.len() - 1]].base {
-            Base::Image(request) => self.images.get(request).map(|image| image.config.history.clone()),
-            _ => None,
-        };
-        // The target needs each of them once, so they can be taken.
-        let history = chain.iter().rev().flat_map(|stage| std::mem::take(&mut self.steps[*stage])).collect();
-        Target { root: self.roots[index], config, base_history: base_history.unwrap_or_default(), history }
     }
 }
 
