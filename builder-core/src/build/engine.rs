@@ -153,6 +153,9 @@ impl Engine {
         let (images, bases) = self.resolve(&parsed, request, &events, &numbers, cancel)?;
         let graph = graph::lower(&parsed, &request.options, &images).map_err(BuildError::Graph)?;
         warn(&graph, &events);
+        if let Some(violations) = graph.violations() {
+            return Err(BuildError::Graph(violations));
+        }
         let tasks = declare(&graph, &events, &numbers);
         bases_belong_to(&graph, &bases, &tasks);
 
