@@ -149,7 +149,7 @@ impl<'a> Lowering<'a> {
                     None => None,
                 };
                 let (mode, uid, gid) = owner(*ownership, 0o755);
-                let id = id.clone().unwrap_or_else(|| clean(written.unwrap_or("/")));
+                let id = id.clone().unwrap_or_else(|| clean(written.unwrap_or(".")));
                 self.outline.cache(&id, line);
                 let id = self.in_namespace(&id);
                 let (sharing, read_only) = (*sharing, *read_only);
@@ -173,7 +173,9 @@ impl<'a> Lowering<'a> {
         let default = match &kind {
             MountTarget::Secret(secret) if secret.file => format!("/run/secrets/{}", base_name(&secret.id)),
             MountTarget::Ssh(_) => format!("/run/buildkit/ssh_agent.{}", names.ssh_mounts),
-            _ => "/".to_owned(),
+            MountTarget::Secret(_) => "/".to_owned(),
+            // WORKDIR itself.
+            _ => ".".to_owned(),
         };
         let target = self.path(at, word, &current.state.workdir, written.unwrap_or(&default))?;
         let needs_place = !matches!(&kind, MountTarget::Secret(secret) if !secret.file);
