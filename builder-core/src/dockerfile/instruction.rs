@@ -92,7 +92,7 @@ pub struct Instruction {
     pub start_line: usize,
     /// Last line, from 1.
     pub end_line: usize,
-    /// The comment lines directly above, without `#` and the blanks around; an empty line or comment resets them.
+    /// The comment lines above, without `#` and the blanks around; those above an empty comment do not count.
     pub comments: Vec<Word>,
 }
 

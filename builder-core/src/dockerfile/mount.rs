@@ -9,8 +9,8 @@ use crate::diagnostic::{Diagnostic, Span, nearest};
 /// One mount of a `RUN`, variables expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it appears; relative paths are under WORKDIR. `None` only where the type has a default place
-    /// (secret, ssh) or needs none (a secret that is an environment variable).
+    /// Where it appears; relative paths are under WORKDIR. `None` is the WORKDIR itself, but the default place of a
+    /// secret and of an ssh socket, and nowhere for a secret that is an environment variable.
     pub target: Option<String>,
     /// What appears there.
     pub kind: MountKind,
@@ -141,12 +141,6 @@ pub enum MountError {
     /// Two names for a secret.
     #[error("both source and id can't be set")]
     TwoNames,
-    /// A mount that has no default place.
-    #[error("{kind} mount requires a target")]
-    NoTarget {
-        /// The type.
-        kind: &'static str,
-    },
 }
 
 const KEYS: [&str; 18] = [
@@ -356,8 +350,6 @@ impl Fields {
             if self.source.is_some() && self.id.is_some() {
                 return Err(MountError::TwoNames);
             }
-        } else if kind != Kind::Ssh && self.target.is_none() {
-            return Err(MountError::NoTarget { kind: kind.name() });
         }
         let Self { from, source, target, id, env, sharing, read_only, required, size, ownership, .. } = self;
         let kind = match kind {
@@ -518,7 +510,7 @@ mod tests {
         check("type=bind,from=b,src=s,dst=/a,rw", "/a", &bind(Some("b"), Some("s"), true));
         check("TYPE=BIND,Destination=/a,ro=false", "/a", &bind(None, None, true));
         check("\"target=/a,b\",readonly", "/a,b", &bind(None, None, false));
-        check_error("type=bind", "bind mount requires a target");
+        check("type=bind,source=s", "", &bind(None, Some("s"), false));
         check_error("target=/a,mode=755", "unexpected key `mode` for mount type `bind`");
         check_error("target=/a,sharing=shared", "unexpected key `sharing` for mount type `bind`");
         check_error("target=/a,required", "unexpected key `required` for mount type `bind`");
@@ -542,7 +534,6 @@ mod tests {
         check_error("type=tmpfs,target=/t,size=x", "invalid value for size: `x`");
         check_error("type=cache,target=/c,uid=-1", "invalid value for uid: `-1`");
         check_error("type=cache,target=/c,mode=8", "invalid value for mode: `8`");
-        check_error("type=cache", "cache mount requires a target");
     }
 
     #[test]

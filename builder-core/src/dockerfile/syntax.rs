@@ -175,7 +175,6 @@ impl Reader<'_> {
             }
             let body = line.text.trim_start();
             if body.is_empty() {
-                comments.clear();
                 continue;
             }
             if body.starts_with('#') {

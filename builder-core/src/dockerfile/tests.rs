@@ -170,7 +170,7 @@ fn spans_point_at_the_words() {
 
 #[test]
 fn comments_describe_what_is_below() {
-    let file = parse_text("# syntax=a/b\n# A the first\n# B the other\nARG A B\n\n# lost\n\nFROM x AS y\n")
+    let file = parse_text("# syntax=a/b\n# A the first\n# B the other\n\nARG A B\n# lost\n#\nFROM x AS y\n")
         .expect("well formed");
     assert_eq!(file.instructions[0].description("A"), Some("the first"));
     assert_eq!(file.instructions[0].description("B"), Some("the other"));

@@ -247,7 +247,7 @@ impl<'a> Lexer<'a> {
             return Ok(match self.get(name)? {
                 Some(value) => value,
                 None if self.options.keep_unset => format!("${name}"),
-                None => self.report_unset(name),
+                None => String::new(),
             });
         }
         self.next();
@@ -273,7 +273,7 @@ impl<'a> Lexer<'a> {
             '}' => Ok(match self.get(name)? {
                 Some(value) => value,
                 None if self.options.keep_unset => format!("${{{name}}}"),
-                None => self.report_unset(name),
+                None => String::new(),
             }),
             ':' => match self.next() {
                 Some(operator @ ('-' | '+' | '?')) => self.conditional(name, operator, true),
@@ -323,7 +323,7 @@ impl<'a> Lexer<'a> {
         let value = match self.get(name)? {
             Some(value) => value,
             None if self.options.keep_unset => return Ok(format!("${{{name}{operator}{word}}}")),
-            None => self.report_unset(name),
+            None => String::new(),
         };
         let (pattern, longest) = match word.strip_prefix(operator) {
             Some(pattern) => (pattern, true),
@@ -352,7 +352,7 @@ impl<'a> Lexer<'a> {
         let value = match self.get(name)? {
             Some(value) => value,
             None if self.options.keep_unset => return Ok(format!("${{{name}/{pattern}/{replacement}}}")),
-            None => self.report_unset(name),
+            None => String::new(),
         };
         let pattern = Pattern::parse(&pattern)?;
         self.spend(pattern.cost(&value))?;
@@ -372,23 +372,17 @@ impl<'a> Lexer<'a> {
         &rest[..length]
     }
 
-    /// Looks a variable up and pays for it.
+    /// Looks a variable up, pays for it, and remembers its name.
     fn get(&mut self, name: &str) -> Result<Option<String>, ExpandError> {
         let value = (self.lookup)(name);
         if let Some(value) = &value {
             self.spend(value.len())?;
-            if self.seen.insert(name.to_owned()) {
-                self.used.push(name.to_owned());
-            }
+        }
+        if !name.is_empty() && self.seen.insert(name.to_owned()) {
+            let names = if value.is_some() { &mut self.used } else { &mut self.unset };
+            names.push(name.to_owned());
         }
         Ok(value)
-    }
-
-    fn report_unset(&mut self, name: &str) -> String {
-        if !name.is_empty() && self.seen.insert(name.to_owned()) {
-            self.unset.push(name.to_owned());
-        }
-        String::new()
     }
 
     fn spend(&self, amount: usize) -> Result<(), ExpandError> {

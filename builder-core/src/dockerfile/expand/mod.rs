@@ -40,7 +40,8 @@ pub struct Expanded {
     pub text: String,
     /// Names of variables that were looked up and set, in order, each once.
     pub used: Vec<String>,
-    /// Names that were looked up, not set, and have no default in the word; each once.
+    /// Names that were looked up and not set, each once. A default in the word (`${v:-w}`) changes nothing: BuildKit
+    /// warns of those too.
     pub unset: Vec<String>,
 }
 

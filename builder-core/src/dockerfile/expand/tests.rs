@@ -162,7 +162,7 @@ fn heredoc_bodies_keep_quotes() {
 fn names_are_reported() {
     let expanded = Expander::new('\\').word("$X$X${N}${M:-a}$E${O#a}$N", &lookup).expect("well formed");
     assert_eq!(expanded.used, ["X", "E"]);
-    assert_eq!(expanded.unset, ["N", "O"]);
+    assert_eq!(expanded.unset, ["N", "M", "O"]);
 }
 
 #[test]

@@ -350,7 +350,7 @@ impl Checker<'_> {
     fn secret(&mut self, instruction: &Instruction, keyword: &str, key: &Word) {
         let lower = key.text.to_ascii_lowercase();
         let has = |parts: &[&str]| lower.split('_').any(|part| parts.contains(&part));
-        if has(&SECRET_PARTS) && !has(&["public"]) {
+        if has(&SECRET_PARTS) && !has(&["public", "file", "version"]) {
             let detail = format!("Do not use ARG or ENV instructions for sensitive data ({keyword} \"{}\")", key.text);
             self.warn(Rule::SecretsUsedInArgOrEnv, instruction, key.span, detail);
         }

@@ -75,6 +75,7 @@ fn platforms_and_bases() {
     check_rules("ARG TAG\nFROM a:$TAG\n", &[(Rule::InvalidDefaultArgInFrom, 2)]);
     check_rules("ARG TAG=1\nFROM a:$TAG\n", &[]);
     check_rules("ARG IMAGE\nFROM ${IMAGE:-a}\n", &[]);
+    check_rules("FROM ${IMAGE:-a}\n", &[(Rule::UndefinedArgInFrom, 1)]);
     let found = warnings("ARG VERSION=1\nFROM a:1$VERSOIN\n");
     assert_eq!(found[0].detail, "FROM argument 'VERSOIN' is not declared (did you mean VERSION?)");
 }
