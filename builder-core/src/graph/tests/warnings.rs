@@ -14,7 +14,8 @@ fn undefined_variables() {
         "ENV FOOBAR=1\nCOPY $FOBAR /",
         "warning: UndefinedVar line 3: Usage of undefined variable '$FOBAR' (did you mean $FOOBAR?)",
     );
-    check("ARG FOO\nLABEL a=$FOO b=${BAR:-x} c='$X' d=\\$Y", "");
+    check("ARG FOO\nLABEL a=$FOO c='$X' d=\\$Y", "");
+    check("LABEL a=${FOO:-x}", "warning: UndefinedVar line 2: Usage of undefined variable '$FOO'");
     check("RUN echo $FOO\nCMD [\"$FOO\"]", "");
     check("RUN --mount=target=/a$FOO x", "warning: UndefinedVar line 2: Usage of undefined variable '$FOO'");
     check("COPY <<E /x\n$FOO\nE", "warning: UndefinedVar line 2: Usage of undefined variable '$FOO'");
