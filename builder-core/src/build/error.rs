@@ -208,6 +208,18 @@ impl BuildError {
 }
 
 impl StepError {
+    /// What was really wrong when the files of other layers could not be opened: the error of this module that an
+    /// [`Files`](crate::layer::Files) had to pass on as one of input and output.
+    pub(super) fn of_files(error: PackError) -> Self {
+        match error {
+            PackError::Read { path, source } => match source.downcast::<Self>() {
+                Ok(inner) => inner,
+                Err(source) => Self::Pack(PackError::Read { path, source }),
+            },
+            error => Self::Pack(error),
+        }
+    }
+
     /// Whether this is only the echo of a cancel.
     pub fn is_cancelled(&self) -> bool {
         matches!(

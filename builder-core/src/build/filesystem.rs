@@ -101,7 +101,10 @@ impl BuiltLayer {
         match &self.source {
             Source::Rerun => return Err(StepError::Lost(self.vertex)),
             Source::Files(files) => layer::materialise(&self.tree, &**files, &active)?,
-            Source::Layers(files) => layer::materialise(&self.tree, &Opened { files: &**files, access }, &active)?,
+            Source::Layers(files) => {
+                let made = layer::materialise(&self.tree, &Opened { files: &**files, access }, &active);
+                made.map_err(StepError::of_files)?;
+            }
         }
         Ok(snapshots.commit(active, &self.tree)?)
     }

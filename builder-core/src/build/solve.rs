@@ -184,13 +184,14 @@ impl Solver<'_> {
     /// Whether every layer of the target has its files somewhere.
     fn check_files(&self, session: &Session<'_>, needed: bool) -> Result<(), Failure> {
         let Some(target) = self.graph.target.root.filter(|_| needed) else { return Ok(()) };
-        for layer in &self.result(target).built {
-            let snapshots = &session.engine.snapshots;
-            if matches!(layer.source, Source::Rerun)
-                && !layer.tree.is_empty()
-                && snapshots.get(&layer.id).map_err(|error| (layer.vertex, error.into()))?.is_none()
-            {
-                return Err((layer.vertex, StepError::Lost(layer.vertex)));
+        for layer in self.result(target).built.iter().filter(|layer| !layer.tree.is_empty()) {
+            let failed = |error| (layer.vertex, error);
+            let there = session.engine.snapshots.get(&layer.id).map_err(|error| failed(error.into()))?.is_some();
+            match &layer.source {
+                Source::Files(_) => {}
+                Source::Rerun | Source::Layers(_) if there => {}
+                // Made now, while a vertex whose files are gone can still run again.
+                Source::Rerun | Source::Layers(_) => drop(layer.snapshot(session).map_err(failed)?),
             }
         }
         Ok(())

@@ -367,7 +367,7 @@ fn materialise(
         Origin::Filesystem(filesystem, top) => {
             let stack = filesystem.stack(session, Work::Allowed)?.unwrap_or_default();
             let files = FilesystemFiles { session, filesystem, stack: &stack, top, below };
-            layer::materialise(tree, &files, active)?;
+            layer::materialise(tree, &files, active).map_err(StepError::of_files)?;
         }
     }
     Ok(())
