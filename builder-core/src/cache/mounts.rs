@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use crate::cancel::{CancelToken, Cancelled};
 use crate::dockerfile::Sharing;
@@ -105,7 +105,8 @@ fn create(directory: &Path, content: &Path, mount: &CacheMount, identity: &str) 
     let fresh = tempfile::Builder::new().prefix("new-").tempdir_in(directory)?;
     chown(fresh.path(), Some(mount.uid), Some(mount.gid))?;
     fs::set_permissions(fresh.path(), fs::Permissions::from_mode(mount.mode))?;
-    match fs::rename(fresh.path(), content) {
+    // A plain rename would take the place of a directory that is still empty, under the step that mounts it.
+    match renameat_with(CWD, fresh.path(), CWD, content, RenameFlags::NOREPLACE).map_err(io::Error::from) {
         // Two steps with sharing=shared made it at the same time; the first one's stays.
         Err(_) if content.exists() => Ok(()),
         Err(error) => Err(error),
