@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod filesystem;
 pub mod images;
+mod maintain;
 pub mod op;
 mod request;
 mod result;
@@ -29,5 +30,6 @@ mod start;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
+pub use maintain::{PruneCache, PruneRequest, Pruned};
 pub use request::{BuildRequest, BuildResult, ContextSource, PullPolicy, SecretSource};
 pub use start::StartRequest;
