@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use builder_core::build::BuildError;
+use builder_core::cancel::Cancelled;
 use builder_core::diagnostic::{Diagnostic, Location};
 
 use crate::template::TemplateError;
@@ -48,6 +50,7 @@ impl Kind {
 pub(crate) struct CommandError {
     kind: Kind,
     reports: Vec<Report>,
+    cancelled: bool,
 }
 
 /// One message with everything that helps.
@@ -61,7 +64,7 @@ struct Report {
 
 impl CommandError {
     fn of(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, reports: vec![Report { message: message.into(), ..Report::default() }] }
+        Self { kind, reports: vec![Report { message: message.into(), ..Report::default() }], cancelled: false }
     }
 
     /// The command cannot do what it was asked to.
@@ -76,7 +79,7 @@ impl CommandError {
 
     /// Ends with an exit code and says nothing.
     pub(crate) fn silent(kind: Kind) -> Self {
-        Self { kind, reports: Vec::new() }
+        Self { kind, reports: Vec::new(), cancelled: false }
     }
 
     /// A file or stream of the command itself.
@@ -103,17 +106,18 @@ impl CommandError {
     /// Several messages at once, for commands that go on after a failure.
     pub(crate) fn all(errors: Vec<Self>) -> Result<(), Self> {
         let Some(kind) = errors.first().map(|error| error.kind) else { return Ok(()) };
-        Err(Self { kind, reports: errors.into_iter().flat_map(|error| error.reports).collect() })
+        let cancelled = errors.iter().any(Self::is_cancelled);
+        Err(Self { kind, reports: errors.into_iter().flat_map(|error| error.reports).collect(), cancelled })
     }
 
     /// An error of the library that knows hints.
     pub(crate) fn diagnostic<E: Error + Diagnostic + 'static>(error: &E) -> Self {
-        Self { kind: Kind::Failed, reports: vec![Report::new(error)] }
+        Self { kind: Kind::Failed, reports: vec![Report::new(error)], cancelled: is_cancelled(error) }
     }
 
     /// Several errors of one text.
     pub(crate) fn diagnostics<'a, E: Error + Diagnostic + 'static>(errors: impl IntoIterator<Item = &'a E>) -> Self {
-        Self { kind: Kind::Failed, reports: errors.into_iter().map(Report::new).collect() }
+        Self { kind: Kind::Failed, reports: errors.into_iter().map(Report::new).collect(), cancelled: false }
     }
 
     /// Adds what to do about it.
@@ -134,6 +138,11 @@ impl CommandError {
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         self.kind.exit_code()
+    }
+
+    /// Whether it is the echo of a cancel.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled
     }
 
     /// Everything to show, ready for standard error.
@@ -174,6 +183,18 @@ impl fmt::Display for CommandError {
     }
 }
 
+/// Whether an error, or what it comes from, is a cancel.
+fn is_cancelled(error: &(dyn Error + 'static)) -> bool {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if error.is::<Cancelled>() || error.to_string() == Cancelled.to_string() {
+            return true;
+        }
+        at = error.source();
+    }
+    false
+}
+
 /// An error and its sources in one line: `cannot write /x: No space left on device`.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut message = shown(error);
@@ -200,6 +221,21 @@ fn io_message(error: &io::Error) -> String {
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+impl From<BuildError> for CommandError {
+    fn from(error: BuildError) -> Self {
+        let reports = match &error {
+            BuildError::Parse(errors) => errors.iter().map(Report::new).collect(),
+            BuildError::Graph(errors) => errors.iter().map(Report::new).collect(),
+            BuildError::Step { error: inner, .. } | BuildError::Base { error: inner, .. } => {
+                vec![Report { message: chain(&**inner), ..Report::new(&error) }]
+            }
+            _ => vec![Report::new(&error)],
+        };
+        let cancelled = matches!(error, BuildError::Cancelled(_));
+        Self { kind: Kind::Failed, reports, cancelled }
     }
 }
 

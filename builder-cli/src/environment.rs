@@ -32,6 +32,11 @@ impl Environment {
         Self { variables, cwd: PathBuf::from("/cwd"), root: false }
     }
 
+    /// Whether this process was started by root.
+    pub(crate) fn is_root(&self) -> bool {
+        self.root
+    }
+
     /// A variable that is set and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.get_os(name).and_then(OsStr::to_str)
@@ -47,9 +52,9 @@ impl Environment {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// A path of the command line, absolute.
+    /// A path of the command line, absolute and without `.`; `..` stays, since it may follow a link.
     pub(crate) fn absolute(&self, path: &Path) -> PathBuf {
-        self.cwd.join(path)
+        self.cwd.join(path).components().collect()
     }
 
     /// A path that a variable holds; relative ones do not count (XDG base directory specification).

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! No build logic is here. `ui` alone prints; `command_error` alone decides exit codes.
+#![expect(clippy::format_push_string, clippy::format_collect, reason = "texts for people are short")]
 
 mod args;
 mod command_error;

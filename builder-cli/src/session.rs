@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use builder_core::build::{Engine, EngineOptions};
 use builder_core::content::ContentStore;
+use builder_core::executor::enter_user_namespace;
 use builder_core::registry::{ProxyConfig, RegistryConfig};
 
 use crate::args::GlobalArgs;
 use crate::command_error::CommandError;
 use crate::config_file::ConfigFile;
 use crate::environment::Environment;
+use crate::ui;
 
 /// Files with the certificates of the system, by distribution.
 const CA_FILES: [&str; 4] = [
@@ -34,7 +37,7 @@ impl Session {
         Ok(Self { environment, config, global })
     }
 
-    /// Where the store is: `--root`, RBUILD_ROOT, the configuration file, or the default.
+    /// Where the store is: `--root`, `RBUILD_ROOT`, the configuration file, or the default.
     pub(crate) fn root(&self) -> Result<PathBuf, CommandError> {
         if let Some(root) = &self.global.root {
             return Ok(self.environment.absolute(root));
@@ -48,6 +51,18 @@ impl Session {
     /// Opens the images of the store.
     pub(crate) fn content(&self) -> Result<ContentStore, CommandError> {
         ContentStore::open(&self.root()?).map_err(|error| CommandError::diagnostic(&error))
+    }
+
+    /// Opens everything. An ordinary user becomes root of a user namespace first, so this comes before any thread.
+    pub(crate) fn engine(&self) -> Result<Engine, CommandError> {
+        if !self.environment.is_root() {
+            let entered = enter_user_namespace().map_err(|error| CommandError::diagnostic(&error))?;
+            if let Some(reason) = entered.single_id {
+                ui::note(&format!("files of images have one owner here: {reason}"));
+            }
+        }
+        let options = EngineOptions { state: self.root()?, registry: self.registry()? };
+        Engine::open(options).map_err(CommandError::from)
     }
 
     /// What the registry client may know.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::command_error::{CommandError, Kind};
 use builder_core::cancel::CancelToken;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -17,7 +18,11 @@ impl Signals {
     ///
     /// # Errors
     /// When there are no descriptors or threads left.
-    pub(crate) fn watch(token: CancelToken) -> io::Result<Self> {
+    pub(crate) fn watch(token: &CancelToken) -> Result<Self, CommandError> {
+        Self::start(token.clone()).map_err(|error| CommandError::io("cannot watch for signals", &error))
+    }
+
+    fn start(token: CancelToken) -> io::Result<Self> {
         let signals = Self::default();
         let first = Arc::clone(&signals.0);
         let mut pending = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -32,11 +37,16 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The exit code for the signal that cancelled: 128 plus its number.
-    pub(crate) fn exit_code(&self) -> Option<u8> {
-        match self.0.load(Ordering::SeqCst) {
-            0 => None,
-            signal => u8::try_from(128 + signal).ok(),
-        }
+    /// The error of a command that a signal cancelled; any other error as it is.
+    pub(crate) fn explain(&self, error: CommandError) -> CommandError {
+        let signal = self.0.load(Ordering::SeqCst);
+        let code = u8::try_from(128 + signal).ok().filter(|_| signal != 0 && error.is_cancelled());
+        let Some(code) = code else { return error };
+        let name = match signal {
+            SIGINT => "interrupted",
+            SIGTERM => "terminated",
+            _ => "hung up",
+        };
+        CommandError::failed(name).with_kind(Kind::Code(code))
     }
 }

@@ -8,6 +8,7 @@ use crate::ui::Mode;
 
 /// Build an image from a Dockerfile
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 #[command(next_help_heading = "Build options")]
 pub(crate) struct BuildArgs {
     /// Build context: a directory, or `-` for a Dockerfile on standard input
@@ -106,7 +107,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
 
-    /// How progress is shown [default: auto; environment: BUILDKIT_PROGRESS]
+    /// How progress is shown [default: auto; environment: `BUILDKIT_PROGRESS`]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) progress: Option<Mode>,
 
@@ -126,7 +127,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub(crate) call: String,
 
-    /// Time of the image, in seconds since 1970 [environment: SOURCE_DATE_EPOCH]
+    /// Time of the image, in seconds since 1970 [environment: `SOURCE_DATE_EPOCH`]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<String>,
 
@@ -209,7 +210,6 @@ pub(crate) struct UselessArgs {
 
 /// Flags of docker that are refused, with what to do instead.
 #[derive(Debug, Clone, Default, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) cache_from: Vec<String>,

@@ -172,6 +172,7 @@ pub(crate) struct LogoutArgs {
 
 /// `rbuild prune`
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct PruneArgs {
     /// Remove all that no image needs, not only what was not used lately; and images without a name
     #[arg(short, long)]

@@ -15,7 +15,7 @@ pub(crate) use images::{
     DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs,
     RmiArgs, SaveArgs, TagArgs, VersionArgs,
 };
-pub(crate) use normalize::normalize;
+pub(crate) use normalize::{nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
 
 /// Builds container images from Dockerfiles, without a daemon
@@ -66,7 +66,7 @@ pub(crate) enum Command {
     #[command(alias = "b")]
     Build(Box<BuildArgs>),
     /// Create and run a container from an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Send an image to its registry
     Push(PushArgs),
     /// Fetch an image from a registry
@@ -138,7 +138,13 @@ pub(crate) enum DebugCommand {
         #[arg(default_value = "Dockerfile")]
         file: PathBuf,
     },
-    /// Print the graph of a Dockerfile; base images have to be in the store or reachable
+    /// Expand words: JSON requests `[{"mode": "word", "input": "$A", "env": ["A=1"]}]` become JSON answers
+    Words {
+        /// The requests, or `-` for standard input
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Print the graph of a Dockerfile; base images that are not in the store count as empty
     Graph(DebugGraphArgs),
 }
 

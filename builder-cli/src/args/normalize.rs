@@ -40,6 +40,13 @@ fn is_command(argument: &OsStr) -> bool {
             .any(|command| command.get_name() == word || command.get_all_aliases().any(|alias| alias == word))
 }
 
+/// The command whose name is nearest to a word that is none: `imagse` may be no directory but a slip.
+pub(crate) fn nearest_command(word: &str) -> Option<String> {
+    let command = super::Cli::command();
+    let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    builder_core::diagnostic::nearest(word, names).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,13 +7,9 @@ use clap::{Args, ValueEnum};
 #[command(disable_help_flag = true)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct RunArgs {
-    /// Name or id of the image; it is pulled if it is not in the store
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-
-    /// Program and arguments instead of the image's CMD
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<String>,
+    /// Name of the image, which is pulled if it is not in the store; then program and arguments instead of its CMD
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE [COMMAND]")]
+    pub(crate) image_and_command: Vec<String>,
 
     /// Keep standard input open
     #[arg(short, long)]

@@ -1,14 +1,24 @@
 //! One file a command. A command gives the exit code of the process.
 
+mod build;
+mod call;
 mod debug;
+mod du;
 mod format;
 mod history;
 mod images;
 mod inspect;
+mod load;
 mod login;
 mod logout;
+mod prune;
+mod pull;
+mod push;
 mod rmi;
+mod run;
+mod save;
 mod tag;
+mod task;
 mod version;
 
 use std::io;
@@ -27,17 +37,27 @@ pub(crate) type Outcome = Result<u8, CommandError>;
 pub(crate) fn run(cli: Cli) -> Outcome {
     let session = Session::new(cli.global)?;
     match cli.command.canonical() {
+        Command::Build(args) => build::run(&session, *args),
+        Command::Run(args) => run::run(&session, *args),
+        Command::Push(args) => push::run(&session, &args),
+        Command::Pull(args) => pull::run(&session, &args),
         Command::Images(args) => images::run(&session, args),
         Command::Tag(args) => tag::run(&session, &args),
         Command::Rmi(args) => rmi::run(&session, &args),
         Command::Inspect(args) => inspect::run(&session, &args),
         Command::History(args) => history::run(&session, &args),
+        Command::Save(args) => save::run(&session, &args),
+        Command::Load(args) => load::run(&session, &args),
         Command::Login(args) => login::run(&session, &args),
         Command::Logout(args) => logout::run(&session, &args),
+        Command::Prune(args) => prune::run(&session, &args),
+        Command::Du(args) => du::run(&session, &args),
         Command::Version(args) => version::run(&args),
         Command::Debug { command } => debug::run(&session, command),
         Command::Completion { shell } => completion(shell),
-        _ => Err(CommandError::failed("not there yet")),
+        Command::Image { .. } | Command::Builder { .. } | Command::System { .. } => {
+            unreachable!("`canonical` leaves none of these")
+        }
     }
 }
 

@@ -13,6 +13,7 @@ struct DockerConfig {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
+#[expect(clippy::struct_field_names, reason = "docker's names")]
 struct Proxies {
     http_proxy: Option<String>,
     https_proxy: Option<String>,

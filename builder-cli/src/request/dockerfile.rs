@@ -34,6 +34,11 @@ pub(super) fn load(file: Option<&Path>, context: &Context, environment: &Environ
             let here = environment.absolute(file);
             let there = directory.join(file);
             let path = if !here.exists() && there.exists() { there } else { here };
+            // Without `..`, so that the library can tell whether it is inside of the context.
+            let path = path
+                .parent()
+                .and_then(|parent| parent.canonicalize().ok())
+                .map_or_else(|| path.clone(), |parent| path.file_name().map_or(path.clone(), |name| parent.join(name)));
             let text = read(&path, &file.display().to_string()).map_err(|error| missing(error, &path))?;
             Ok(Loaded { text, path })
         }

@@ -127,7 +127,13 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
         Ok(found) if found.is_dir() => Ok(Context::Directory(path)),
         Ok(_) => Err(CommandError::failed(format!("context `{shown}` is not a directory"))
             .with_hint(format!("give a directory, and the Dockerfile with `--file`: `rbuild -f {shown} .`"))),
-        Err(error) => Err(CommandError::io(&format!("cannot open context `{shown}`"), &error)),
+        Err(error) => {
+            let error = CommandError::io(&format!("cannot open context `{shown}`"), &error);
+            Err(match args.context.to_str().and_then(crate::args::nearest_command) {
+                Some(command) => error.with_hint(format!("did you mean `rbuild {command}`?")),
+                None => error,
+            })
+        }
     }
 }
 

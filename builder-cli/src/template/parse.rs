@@ -120,10 +120,9 @@ fn closing(action: &str) -> Result<Option<usize>> {
         match quote {
             Some('"') if c == '\\' => drop(chars.next()),
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '`' => quote = Some(c),
             None if action[at..].starts_with("}}") => return Ok(Some(at)),
-            None => {}
+            _ => {}
         }
     }
     if quote.is_some() { Err("a string is not closed".to_owned()) } else { Ok(None) }

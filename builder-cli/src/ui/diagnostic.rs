@@ -22,12 +22,7 @@ const MAX_COLUMNS: usize = 160;
 /// Columns kept before the caret of a line that is cut.
 const LEAD: usize = 40;
 
-/// Renders one error with everything it knows; ends with a line end.
-pub(crate) fn error(diagnostic: &dyn Diagnostic, paint: Paint) -> String {
-    render("error", Style::Error, diagnostic, paint)
-}
-
-/// Renders one message under a label of the caller.
+/// Renders one message with everything that is known about it; ends with a line end.
 pub(crate) fn render(label: &str, style: Style, diagnostic: &dyn Diagnostic, paint: Paint) -> String {
     let message = diagnostic.to_string();
     let mut out = format!("{} {}\n", paint.on(style, &format!("{label}:")), escape::block(&message));
@@ -157,7 +152,7 @@ mod tests {
 
     fn check(text: &[u8], span: Span, expected: &str) {
         let example = Example(Location { source: Source::new("Dockerfile", text), span });
-        let shown = error(&example, Paint::plain());
+        let shown = render("error", Style::Error, &example, Paint::plain());
         let expected = format!("error: it is wrong\n{expected}hint: write `RUN`\n");
         assert_eq!(shown, expected);
     }

@@ -237,7 +237,7 @@ fn colors_only(line: &[u8]) -> Vec<u8> {
         rest = visible;
     }
     while let Some(at) = rest.find('\x1b') {
-        out.push_str(&escape::output(rest[..at].as_bytes()));
+        out.push_str(&escape::output(&rest.as_bytes()[..at]));
         let tail = &rest[at..];
         let length = tail.strip_prefix("\x1b[").and_then(|tail| {
             let digits = tail.find(|c: char| !c.is_ascii_digit() && c != ';')?;
@@ -250,7 +250,7 @@ fn colors_only(line: &[u8]) -> Vec<u8> {
         } else {
             // Not a colour: drop this sequence as a whole.
             let until_next = tail[1..].find('\x1b').map_or(tail.len(), |next| next + 1);
-            out.push_str(&escape::output(tail[..until_next].as_bytes()));
+            out.push_str(&escape::output(&tail.as_bytes()[..until_next]));
             rest = &tail[until_next..];
         }
     }

@@ -105,14 +105,18 @@ impl State {
                 if let Some(task) = self.tasks.get_mut(&task) {
                     task.ended = Some((at, outcome));
                     let rest = task.lines.rest();
-                    rest.iter().for_each(|line| task.keep(line));
+                    for line in &rest {
+                        task.keep(line);
+                    }
                     return rest;
                 }
             }
             Event::Output { task, bytes, .. } => {
                 if let Some(task) = self.tasks.get_mut(&task) {
                     let lines = task.lines.push(&bytes);
-                    lines.iter().for_each(|line| task.keep(line));
+                    for line in &lines {
+                        task.keep(line);
+                    }
                     return lines;
                 }
             }

@@ -85,6 +85,8 @@ impl Tty {
     fn heading(&self, state: &State, now: SystemTime, last: bool) -> Row {
         let elapsed = now.duration_since(self.begin).unwrap_or_default().as_secs_f64();
         let (done, all) = state.counts();
+        // What nobody needed in the end is no part of the build.
+        let all = if last { state.order.len() } else { all };
         let mut text = format!("[+] Building {elapsed:.1}s ({done}/{all})");
         let failed = state.failed().is_some();
         if last {

@@ -1,0 +1,95 @@
+//! `rbuild build`.
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::sync::Mutex;
+
+use builder_core::build::BuildResult;
+use builder_core::cancel::CancelToken;
+use builder_core::export::Output;
+
+use super::{Outcome, call, print};
+use crate::args::{BuildArgs, Call};
+use crate::command_error::CommandError;
+use crate::request::{self, Settled};
+use crate::session::Session;
+use crate::signals::Signals;
+use crate::ui::{self, Progress};
+
+pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
+    let settled = request::from_args(args, &session.environment, &session.config)?;
+    for note in &settled.notes {
+        ui::note(note);
+    }
+    let request = &settled.request;
+    match settled.call {
+        Call::Build => build(session, &settled),
+        Call::Check { json } => call::check(request, session.content().ok().as_ref(), json),
+        Call::Outline { json } => call::outline(request, session.content().ok().as_ref(), json),
+        Call::Targets { json } => call::targets(request, json),
+    }
+}
+
+fn build(session: &Session, settled: &Settled) -> Outcome {
+    let to_stdout = settled.request.outputs.iter().any(Output::is_stdout);
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(CommandError::usage("an archive would be written to the terminal")
+            .with_hint("redirect standard output, or name a file: `--output type=tar,dest=FILE`"));
+    }
+    if let Some(file) = &settled.iidfile {
+        // A stale id must not be taken for the result of a build that failed.
+        remove(file)?;
+    }
+    let engine = session.engine()?;
+    let cancel = CancelToken::new();
+    let signals = Signals::watch(&cancel)?;
+    let paint = ui::paint();
+    let progress = Progress::new(settled.progress, paint, settled.log_lines);
+    let stdout: Mutex<io::Stdout> = Mutex::new(io::stdout());
+    let stdout: Option<&Mutex<dyn io::Write + Send>> = if to_stdout { Some(&stdout) } else { None };
+    let built = engine.build_to(&settled.request, &progress, &cancel, stdout);
+    progress.finish(paint);
+    let built = built.map_err(|error| signals.explain(CommandError::from(error)))?;
+    report(settled, &built, to_stdout)
+}
+
+/// What is left to do after a build that went well: the files that were asked for, and the id.
+fn report(settled: &Settled, built: &BuildResult, to_stdout: bool) -> Outcome {
+    if let Some(file) = &settled.iidfile {
+        let id = built.image_id.as_ref().map(ToString::to_string).unwrap_or_default();
+        write(file, id.as_bytes())?;
+    }
+    if let Some(file) = &settled.metadata_file {
+        let text = serde_json::to_string_pretty(&built.metadata).expect("a map by string") + "\n";
+        write(file, text.as_bytes())?;
+    }
+    match &built.image_id {
+        Some(id) if settled.quiet && !to_stdout => print(format!("{id}\n")),
+        _ => Ok(0),
+    }
+}
+
+fn remove(file: &Path) -> Result<(), CommandError> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(CommandError::io(&format!("cannot replace `{}`", file.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a whole file; readers see the old one or the new one.
+fn write(file: &Path, bytes: &[u8]) -> Result<(), CommandError> {
+    let fail = |error: &io::Error| CommandError::io(&format!("cannot write `{}`", file.display()), error);
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !file.metadata().map_or(true, |found| found.is_file()) {
+        // A pipe or a device is written to, not replaced.
+        return std::fs::write(file, bytes).map_err(|error| fail(&error));
+    }
+    let mut made = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(directory)
+        .map_err(|error| fail(&error))?;
+    io::Write::write_all(&mut made, bytes).map_err(|error| fail(&error))?;
+    made.persist(file).map(drop).map_err(|error| fail(&error.error))
+}

@@ -1,0 +1,47 @@
+//! A cached build does almost nothing.
+
+use std::process::Command;
+
+use crate::env::{TestEnv, program, require_sandbox};
+use crate::registry::base;
+
+#[test]
+fn a_cached_build_makes_no_connection_mount_process_or_sync() {
+    let test = "a_cached_build_makes_no_connection_mount_process_or_sync";
+    if !require_sandbox(test) {
+        return;
+    }
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("{test}: skipped, strace is not installed");
+        return;
+    }
+    let env = TestEnv::new();
+    let steps: String = (0..20).map(|n| format!("RUN echo {n} > /{n}\n")).collect();
+    env.write("Dockerfile", format!("FROM {}\nCOPY Dockerfile /\n{steps}", base()));
+    env.ok("build -q -t app .");
+    let log = env.path("strace");
+    let traced = env.command([""; 0]);
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-o", log.to_str().expect("text"), "-e"])
+        .arg("trace=connect,socket,mount,fsopen,fsmount,move_mount,open_tree,clone,clone3,fork,vfork,execve,fsync,fdatasync,sync,syncfs")
+        .arg(program())
+        .args(["build", "-q", "-t", "app", "."])
+        .current_dir(env.context(""))
+        .env_clear();
+    for (name, value) in traced.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let ended = crate::env::end(&mut command);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let calls = std::fs::read_to_string(log).expect("written");
+    let unwanted: Vec<&str> = calls
+        .lines()
+        .filter(|line| !line.contains("execve(") || !line.contains("rbuild"))
+        .filter(|line| !line.contains("CLONE_THREAD") && !line.contains("socketpair") && !line.contains("+++"))
+        .filter(|line| !line.contains("resumed>"))
+        .collect();
+    assert_eq!(unwanted, Vec::<&str>::new());
+    let threads = calls.matches("CLONE_THREAD").count();
+    assert!(threads <= 2, "{threads} threads");
+}

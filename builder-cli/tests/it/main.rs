@@ -1,0 +1,25 @@
+//! Drives the real `rbuild` against a real registry, a file for each feature.
+#![expect(clippy::format_collect, reason = "short texts, read once")]
+
+mod arguments;
+mod build;
+mod cache;
+mod check;
+mod concurrency;
+mod container;
+mod copy;
+mod debug;
+mod dockerfile_errors;
+mod env;
+mod frugality;
+mod full_disk;
+mod help;
+mod outputs;
+mod progress;
+mod pty;
+mod push_pull;
+mod registry;
+mod run_step;
+mod signals;
+mod store;
+mod tidy;
