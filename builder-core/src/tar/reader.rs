@@ -105,11 +105,6 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Gives the stream back.
-    pub fn into_inner(self) -> R {
-        self.input
-    }
-
     /// How many bytes of the archive were read so far.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -1,8 +1,8 @@
 //! [`unpack`]: a tar blob as a directory and a tree, in one pass.
 //!
 //! ```text
-//! reader ─ decompress ─ SHA-256 (diff id) ─ tar::Reader ─▶ Placer ─▶ files on disk, hashed with BLAKE3 while written
-//!                                                            └─────▶ Tree
+//! reader ─ decompress ─ SHA-256 (diff id) ─┬─ tar::Reader ─▶ Placer ─▶ files on disk, hashed with BLAKE3 while written
+//!            this thread                   │  another one      └─────▶ Tree
 //! ```
 //!
 //! The archive is hostile until proven otherwise. Paths are resolved in the map of what was unpacked so far, never by
@@ -11,13 +11,16 @@
 
 mod content;
 mod placer;
+mod source;
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
+use std::sync::mpsc::sync_channel;
 
-use placer::Placer;
+use placer::{Placed, Placer};
+use source::{AHEAD, PIECE, Pieces, Source, received};
 
-use super::{Decompressor, UnpackError};
-use crate::oci::{Algorithm, DiffId, Hasher};
+use super::UnpackError;
+use crate::oci::DiffId;
 use crate::rootfs::{Owner, RootPath};
 use crate::snapshot::Active;
 use crate::tar::{Reader, TarError};
@@ -102,27 +105,50 @@ pub struct LowerLink {
 /// # Errors
 /// [`UnpackError`]; what was unpacked so far stays in `active`, which is to be dropped.
 pub fn unpack(reader: impl Read, active: &Active, options: &UnpackOptions<'_>) -> Result<Unpacked, UnpackError> {
-    let mut source = Decompressor::new(reader)?;
-    let input = Hashing { inner: &mut source, hasher: Hasher::new(Algorithm::Sha256), size: 0, limits: options.limits };
-    let mut archive = Reader::new(BufReader::with_capacity(128 * 1024, input));
-    let mut placer = Placer::new(active, options);
-    let unpacked = place_all(&mut archive, &mut placer);
-    let hashing = archive.into_inner().into_inner();
-    if hashing.size > options.limits.bytes {
-        return Err(UnpackError::Limit { what: "bytes", limit: options.limits.bytes });
-    }
-    unpacked?;
-    let (diff_id, size) = (DiffId::new(hashing.hasher.finish()), hashing.size);
-    source.drain()?;
-    placer.finish(diff_id, size)
+    let mut source = Source::new(reader, options.limits.bytes)?;
+    let first = source.piece()?;
+    let placed = if first.len() < PIECE {
+        place_all(&mut Pieces::new(first, || Ok(Vec::new())), active, options)?
+    } else {
+        place_beside(&mut source, first, active, options)?
+    };
+    let (diff_id, size) = source.finish()?;
+    Ok(Unpacked {
+        tree: placed.tree,
+        diff_id: DiffId::new(diff_id),
+        size,
+        implied: placed.implied,
+        lower_links: placed.lower_links,
+        approximated: placed.approximated,
+    })
 }
 
-fn place_all<R: Read>(archive: &mut Reader<R>, placer: &mut Placer<'_>) -> Result<(), UnpackError> {
+/// Decompresses and hashes on this thread, while another one writes to disk.
+fn place_beside<R: Read>(
+    source: &mut Source<R>,
+    first: Vec<u8>,
+    active: &Active,
+    options: &UnpackOptions<'_>,
+) -> Result<Placed, UnpackError> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    std::thread::scope(|scope| {
+        let work = || place_all(&mut Pieces::new(first, received(receiver)), active, options);
+        let placing = std::thread::Builder::new().name("unpack".to_owned()).spawn_scoped(scope, work)?;
+        let fed = source.feed(&sender);
+        drop(sender);
+        let placed = placing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // An archive that ends because its source failed is not to blame.
+        fed.and(placed)
+    })
+}
+
+fn place_all(input: &mut impl Read, active: &Active, options: &UnpackOptions<'_>) -> Result<Placed, UnpackError> {
+    let (mut archive, mut placer) = (Reader::new(input), Placer::new(active, options));
     while let Some(header) = archive.next_entry().map_err(from_tar)? {
-        placer.place(header, archive)?;
+        placer.place(header, &mut archive)?;
     }
     archive.drain()?;
-    Ok(())
+    placer.finish()
 }
 
 fn from_tar(error: TarError) -> UnpackError {
@@ -137,26 +163,6 @@ fn from_content(error: io::Error) -> UnpackError {
     match error.downcast::<TarError>() {
         Ok(error) => from_tar(error),
         Err(source) => UnpackError::Read { source },
-    }
-}
-
-/// Hashes and counts what passes through, up to the limit.
-struct Hashing<R> {
-    inner: R,
-    hasher: Hasher,
-    size: u64,
-    limits: UnpackLimits,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
-        self.size += length as u64;
-        if self.size > self.limits.bytes {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(length)
     }
 }
 

@@ -6,14 +6,13 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use super::content::Writer;
-use super::{LowerLink, UnpackOptions, Unpacked};
+use super::{LowerLink, UnpackOptions};
 use crate::layer::UnpackError;
 use crate::layer::pack::{OPAQUE, WHITEOUT};
-use crate::oci::DiffId;
 use crate::rootfs::{Directory, RootPath};
 use crate::snapshot::{Active, create_node, make_whiteout, set_metadata, set_metadata_of, set_opaque};
 use crate::tar::{Header, Kind};
-use crate::tree::{Entry, Node, ResolveError, Time, TreeBuilder, Xattr};
+use crate::tree::{Entry, Node, ResolveError, Time, Tree, TreeBuilder, Xattr};
 
 /// Most symbolic links followed in one path, as in Linux (`path_resolution(7)`).
 const LINKS_MOST: usize = 40;
@@ -33,6 +32,14 @@ pub(super) struct Placer<'a> {
     approximated: u64,
     counts: Counts,
     buffer: Vec<u8>,
+}
+
+/// What came of an archive; see [`Unpacked`](super::Unpacked).
+pub(super) struct Placed {
+    pub(super) tree: Tree,
+    pub(super) implied: Vec<RootPath>,
+    pub(super) lower_links: Vec<LowerLink>,
+    pub(super) approximated: u64,
 }
 
 #[derive(Default)]
@@ -395,7 +402,7 @@ impl<'a> Placer<'a> {
     }
 
     /// Sets the metadata of directories, deepest first, and gives the tree.
-    pub(super) fn finish(mut self, diff_id: DiffId, size: u64) -> Result<Unpacked, UnpackError> {
+    pub(super) fn finish(mut self) -> Result<Placed, UnpackError> {
         for (path, entry) in self.entries.iter().rev() {
             let Node::Directory { opaque } = entry.node else { continue };
             let write = |source| write_error(path, source);
@@ -410,10 +417,8 @@ impl<'a> Placer<'a> {
             builder.push(entry);
         }
         let lower_links = std::mem::take(&mut self.lower_links);
-        Ok(Unpacked {
+        Ok(Placed {
             tree: builder.finish(),
-            diff_id,
-            size,
             implied: self.implied.into_iter().collect(),
             lower_links: lower_links.into_iter().map(|(path, target)| LowerLink { path, target }).collect(),
             approximated: self.approximated,

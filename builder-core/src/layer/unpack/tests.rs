@@ -315,6 +315,35 @@ fn damaged_archives_are_one_clear_error() {
 }
 
 #[test]
+fn large_archives_go_through_a_second_thread_and_fail_as_clearly() {
+    let bench = Bench::new();
+    let large: Vec<String> = (0..20).map(|number| format!("f{number}={}", "large ".repeat(30_000 + number))).collect();
+    let files = || large.iter().map(|text| header(text));
+    let bytes = archive(files());
+    assert!(bytes.len() > 10 * source::PIECE);
+    for stream in [bytes.clone(), zstd::encode_all(&bytes[..], 1).expect("compressed")] {
+        let (unpacked, active) = bench.unpack(&stream, &UnpackOptions::default()).expect("unpacked");
+        assert_eq!(unpacked.diff_id.digest(), &crate::oci::Digest::sha256(&bytes));
+        assert_eq!(unpacked.tree.len(), 20);
+        bench.verify(active, &unpacked.tree);
+        bench.store.remove(&unpacked.tree.id()).expect("removed");
+    }
+    let error = |bytes: &[u8], limits| {
+        let options = UnpackOptions { limits, archive: None };
+        bench.unpack(bytes, &options).map(|(unpacked, _)| unpacked.size).expect_err("refused")
+    };
+    let limits = UnpackLimits::default();
+    let cut = error(&bytes[..bytes.len() - 5000], limits);
+    assert!(matches!(&cut, UnpackError::Tar { reason, .. } if reason == "the archive is cut off"), "{cut}");
+    let hostile = archive(files().take(2).chain([header("..=x")]).chain(files()));
+    assert!(matches!(error(&hostile, limits), UnpackError::Entry { .. }));
+    let bomb = error(&bytes, UnpackLimits { bytes: 2_000_000, ..limits });
+    assert!(matches!(bomb, UnpackError::Limit { what: "bytes", .. }), "{bomb}");
+    let compressed = zstd::encode_all(&bytes[..], 1).expect("compressed");
+    assert!(matches!(error(&compressed[..compressed.len() / 2], limits), UnpackError::Read { .. }));
+}
+
+#[test]
 fn implied_directories_look_as_they_do_below() {
     let bench = Bench::new();
     let (unpacked, active) =
