@@ -43,10 +43,10 @@ const NAMES: [(&str, u32); 35] = [
 const REAL_TIME: std::ops::RangeInclusive<u32> = 34..=64;
 
 /// The number of a signal that is written as a number or as a name, in any case, with or without `SIG`:
-/// `9`, `SIGTERM`, `term`, `SIGRTMIN+3`. `None` if there is no such signal.
+/// `9`, `SIGTERM`, `term`, `SIGRTMIN+3`. `None` if there is no such name; any number but 0 is a signal, as in docker.
 pub fn parse_signal(text: &str) -> Option<u32> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().filter(|number| *number > 0 && *number <= *REAL_TIME.end());
+        return text.parse().ok().filter(|number| *number > 0);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -72,12 +72,13 @@ mod tests {
     fn signals() {
         let check = |text, expected| assert_eq!(parse_signal(text), expected, "{text}");
         check("9", Some(9));
+        check("99", Some(99));
         check("SIGTERM", Some(15));
         check("term", Some(15));
         check("SigRtMin+3", Some(37));
         check("RTMAX-14", Some(50));
         check("RTMAX", Some(64));
-        for text in ["", "0", "65", "-9", "+9", "SIGFOO", "RTMIN+16", "RTMAX-15", "RTMIN-1", "SIG"] {
+        for text in ["", "0", "99999999999", "-9", "+9", "SIGFOO", "RTMIN+16", "RTMAX-15", "RTMIN-1", "SIG"] {
             check(text, None);
         }
     }
