@@ -31,6 +31,11 @@ pub enum PackError {
         /// The attribute.
         name: String,
     },
+    /// A name that means a deletion in every layer (image-spec `layer.md`).
+    #[error(
+        "`{0}` cannot be in a layer: a name that begins with `.wh.` would delete a file wherever the layer is unpacked"
+    )]
+    ReservedName(RootPath),
     /// What was packed cannot be written.
     #[error("cannot write the layer")]
     Write {
@@ -137,6 +142,7 @@ impl Diagnostic for PackError {
         match self {
             Self::Changed { .. } => Some("do not change the build context while a build runs; build again".to_owned()),
             Self::Write { source } | Self::Place { source, .. } => disk_hint(source),
+            Self::ReservedName(_) => Some("rename it, or leave it out with `.dockerignore`".to_owned()),
             Self::Read { .. } | Self::XattrName { .. } => None,
         }
     }

@@ -37,11 +37,15 @@ const PIECE: usize = 256 * 1024;
 /// Format: OCI image-spec 1.1, `layer.md`; POSIX.1-2008 `pax`.
 ///
 /// # Errors
-/// [`PackError::Changed`] names a file that is not what the tree says any more.
+/// [`PackError::Changed`] names a file that is not what the tree says any more, [`PackError::ReservedName`] one that a
+/// layer cannot hold.
 pub fn pack(tree: &Tree, files: &dyn Files, out: &mut dyn Write, options: &PackOptions) -> Result<(), PackError> {
     let mut first_paths: HashMap<u32, RootPath> = HashMap::new();
     let (mut headers, mut buffer) = (Vec::new(), vec![0; PIECE]);
     for entry in tree.iter() {
+        if entry.path.file_name().is_some_and(|name| name.starts_with(WHITEOUT)) {
+            return Err(PackError::ReservedName(entry.path));
+        }
         headers.clear();
         let mut content = None;
         let mut header = header_of(&entry, options);

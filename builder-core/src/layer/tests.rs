@@ -99,6 +99,8 @@ fn a_file_that_changed_is_named() {
         let active = state.begin().expect("begun");
         assert!(matches!(materialise(&tree, &files, &active), Err(PackError::Changed { .. })), "{changed}");
     }
+    let reserved = pack_to_vec(&super::tests::tree([file("d/.wh.x", b"")]), &files, &PackOptions::default());
+    assert!(matches!(reserved, Err(PackError::ReservedName(_))));
     fs::remove_file(folder.path().join("f")).expect("removed");
     let error = pack_to_vec(&tree, &files, &PackOptions::default()).expect_err("gone");
     assert!(matches!(error, PackError::Read { .. }));
