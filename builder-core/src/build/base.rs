@@ -83,7 +83,13 @@ pub(super) fn resolve(
 /// The image of the local store with this name.
 fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, StepError> {
     let database = engine.content.database();
-    let Some(id) = database.resolve(&request.reference)? else { return Ok(None) };
+    let id = match database.resolve(&request.reference)? {
+        Some(id) => id,
+        None => match id_in(&request.reference).map(|id| database.find_image(id)).transpose()?.flatten() {
+            Some(id) => id,
+            None => return Ok(None),
+        },
+    };
     let Some(ImageRecord { layers, .. }) = database.image(&id)? else { return Ok(None) };
     let config = read_config(engine, &request.reference, id.digest())?;
     if config.platform().distance(&request.platform).is_none() {
@@ -92,6 +98,13 @@ fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, S
     let layers = layers.into_iter().map(|layer| (layer.diff_id, layer.descriptor)).collect();
     let known = KnownImage { config, digest: id.digest().clone() };
     Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request.reference.clone(), layers)) }))
+}
+
+/// The beginning of an image id that a reference may be, as in docker: at least 12 hexadecimal digits.
+fn id_in(reference: &Reference) -> Option<&str> {
+    let name = reference.path().strip_prefix("library/")?;
+    let plain = reference.domain() == "docker.io" && reference.tag() == Some("latest") && reference.digest().is_none();
+    (plain && name.len() >= 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }
 
 /// The image that this name led to before, as long as its manifest and config are in the store.
