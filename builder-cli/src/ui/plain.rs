@@ -25,6 +25,9 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// A waiting task with this much text gets the word at once.
 const MAX_WAITING: usize = 256 << 10;
 
+/// A task that has waited for this long gets the word, however much the other says.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Plain progress.
 #[derive(Debug)]
 pub(super) struct Plain {
@@ -33,7 +36,8 @@ pub(super) struct Plain {
     terminal: bool,
     current: Option<TaskId>,
     spoke: SystemTime,
-    waiting: BTreeMap<TaskId, Vec<u8>>,
+    /// Text that is not shown yet, and since when it waits.
+    waiting: BTreeMap<TaskId, (SystemTime, Vec<u8>)>,
     /// Bytes of each status when it was last shown.
     shown: BTreeMap<(TaskId, String), (SystemTime, bool)>,
 }
@@ -71,9 +75,9 @@ impl Plain {
             return;
         }
         if self.current.is_some_and(|current| current != id) && !ended {
-            let waiting = self.waiting.entry(id).or_default();
+            let (since, waiting) = self.waiting.entry(id).or_insert_with(|| (now, Vec::new()));
             waiting.extend(text);
-            let patient = waiting.len() < MAX_WAITING;
+            let patient = waiting.len() < MAX_WAITING && now.duration_since(*since).unwrap_or_default() < PATIENCE;
             if patient && now.duration_since(self.spoke).unwrap_or_default() < SILENCE {
                 return;
             }
@@ -127,7 +131,7 @@ impl Plain {
             let _ = writeln!(Text(out), "#{number} {name}");
             self.current = Some(id);
         }
-        if let Some(waiting) = self.waiting.remove(&id) {
+        if let Some((_, waiting)) = self.waiting.remove(&id) {
             out.extend(waiting);
         }
         out.extend_from_slice(text);

@@ -24,6 +24,10 @@ fn a_container_runs_as_the_image_says_or_as_asked() {
     assert_eq!(env.ok("run --entrypoint pwd app").stdout, "/work\n");
     assert_eq!(env.ok("run -w /tmp --entrypoint pwd app").stdout, "/tmp\n");
     assert_eq!(env.ok("run -u app --entrypoint id app -u").stdout, "1000\n");
+    let id = env.ok("images -q app").stdout;
+    assert_eq!(env.ok(&format!("run {}", id.trim())).stdout, "default\n");
+    let id = env.ok("images -q --no-trunc app").stdout;
+    assert_eq!(env.ok(&format!("run --pull=never {}", id.trim())).stdout, "default\n");
     let variables = env.ok("run -e B=2 -h box --entrypoint env app").stdout;
     for line in ["A=1", "B=2", "HOSTNAME=box", "HOME=/root"] {
         assert!(variables.lines().any(|found| found == line), "{line}\n{variables}");

@@ -5,10 +5,12 @@ mod terminal;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
+use builder_core::build::images;
 use builder_core::build::{BuildError, PullPolicy, StartRequest, StepError};
 use builder_core::cancel::CancelToken;
+use builder_core::content::ContentStore;
 use builder_core::executor::{ExecFailure, ExecuteError, Exit, Limits, Network, Stdio, Terminal};
-use builder_core::oci::Platform;
+use builder_core::oci::{Platform, Reference};
 use builder_core::rootfs::RootPath;
 
 use super::Outcome;
@@ -26,8 +28,8 @@ pub(super) fn run(session: &Session, args: RunArgs) -> Outcome {
     if args.tty && args.interactive && !stdin.is_terminal() {
         return Err(CommandError::usage("standard input is not a terminal").with_hint("leave out `-t`"));
     }
-    let mut request = request(args, environment)?;
     let engine = session.engine()?;
+    let mut request = request(args, environment, engine.content())?;
     let cancel = CancelToken::new();
     let signals = Signals::watch(&cancel)?;
     let paint = ui::paint();
@@ -77,7 +79,7 @@ struct Settled {
     terminal: Option<bool>,
 }
 
-fn request(args: RunArgs, environment: &Environment) -> Result<Settled, CommandError> {
+fn request(args: RunArgs, environment: &Environment, content: &ContentStore) -> Result<Settled, CommandError> {
     let hosts = args.add_host.iter().map(|host| values::host(host)).collect::<Result<_, _>>()?;
     let bytes = |name, value: &Option<String>| value.as_deref().map(|text| values::bytes(name, text)).transpose();
     let limits = Limits {
@@ -95,7 +97,7 @@ fn request(args: RunArgs, environment: &Environment) -> Result<Settled, CommandE
     let mut command = args.image_and_command;
     let image = command.remove(0);
     let start = StartRequest {
-        image: values::reference(&image)?,
+        image: name(content, &image)?,
         platform: platform.unwrap_or_else(Platform::host),
         pull: match args.pull.as_str() {
             "always" => PullPolicy::Always,
@@ -121,6 +123,17 @@ fn request(args: RunArgs, environment: &Environment) -> Result<Settled, CommandE
         stdio: Stdio::Inherit,
     };
     Ok(Settled { start, terminal: args.tty.then_some(args.interactive) })
+}
+
+/// A name, or an image id: as many of its digits as a name may have.
+fn name(content: &ContentStore, text: &str) -> Result<Reference, CommandError> {
+    const DIGITS: usize = 32;
+    match images::find(content, text) {
+        Ok(image) if image.id.digest().hex().starts_with(text.trim_start_matches("sha256:")) => {
+            values::reference(&image.id.digest().hex()[..DIGITS])
+        }
+        _ => values::reference(text),
+    }
 }
 
 fn variable(text: &str, environment: &Environment) -> Option<(String, String)> {
