@@ -14,6 +14,7 @@ mod env;
 mod frugality;
 mod full_disk;
 mod help;
+mod hostile;
 mod outputs;
 mod progress;
 mod pty;

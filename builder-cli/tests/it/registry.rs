@@ -18,7 +18,7 @@ const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS3
 pub(crate) struct Registry {
     /// `127.0.0.1:PORT`
     pub(crate) address: String,
-    _storage: TempDir,
+    storage: TempDir,
     /// The shell that keeps the registry waits for the end of its input.
     keeper: Child,
     alive: Option<ChildStdin>,
@@ -52,12 +52,17 @@ impl Registry {
             std::fs::write(&file, config).expect("written");
             let (mut keeper, alive) = keep(&file);
             if answers(&address) {
-                return Self { address, _storage: storage, keeper, alive: Some(alive) };
+                return Self { address, storage, keeper, alive: Some(alive) };
             }
             drop(alive);
             let _ = keeper.wait();
         }
         panic!("docker-registry does not start; is the package `docker-registry` installed?");
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn storage(&self) -> &std::path::Path {
+        self.storage.path()
     }
 
     /// The name of an image in it.
