@@ -62,7 +62,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub(crate) no_cache_filter: Vec<String>,
 
-    /// When to ask registries for base images
+    /// When to ask registries for base images: `true` (without a value), `missing`, `never`
     #[arg(
         long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value = "missing", hide_possible_values = true
@@ -91,8 +91,15 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
 
-    /// Network of RUN steps
-    #[arg(long, value_enum, value_name = "MODE", default_value = "default")]
+    /// Network of RUN steps: `host`, or `none` for a loopback device only
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        default_value = "default",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
     pub(crate) network: BuildNetwork,
 
     /// Line of /etc/hosts in RUN steps (repeatable)
@@ -107,8 +114,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
 
-    /// How progress is shown [default: auto; environment: `BUILDKIT_PROGRESS`]
-    #[arg(long, value_enum, value_name = "MODE")]
+    /// How progress is shown: `auto`, `tty`, `plain`, `quiet`, `rawjson` [environment: `BUILDKIT_PROGRESS`]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
     pub(crate) progress: Option<Mode>,
 
     /// Show errors and, at the end, the id of the image only

@@ -174,13 +174,13 @@ pub(crate) struct LogoutArgs {
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct PruneArgs {
-    /// Remove all that no image needs, not only what was not used lately; and images without a name
+    /// Remove all results of steps and cache mounts, too; `rbuild image prune`: all images
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Only what was not used for this long: `until=24h` (repeatable)
+    /// Only what is older, as `until=24h`; for images also `label=KEY[=VALUE]` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
     /// Keep this much of the build cache

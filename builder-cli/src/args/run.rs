@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 /// Create and run a container from an image
 #[derive(Debug, Clone, Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND] [ARGUMENT]...")]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct RunArgs {
     /// Name of the image, which is pulled if it is not in the store; then program and arguments instead of its CMD
@@ -43,8 +43,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TARGET")]
     pub(crate) tmpfs: Vec<String>,
 
-    /// Its network
-    #[arg(long, alias = "net", value_enum, value_name = "MODE", default_value = "host")]
+    /// Its network: `host`, or `none` for a loopback device only
+    #[arg(long, alias = "net", value_enum, value_name = "MODE", default_value = "host", hide_possible_values = true)]
     pub(crate) network: RunNetwork,
 
     /// Its host name
