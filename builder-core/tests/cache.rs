@@ -1,5 +1,7 @@
 //! The cache is never wrong: what has to run again runs, what need not run does not, and the image says so.
 
+#![expect(clippy::print_stderr, reason = "tests say why they are left out")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
