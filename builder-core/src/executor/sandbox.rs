@@ -273,7 +273,6 @@ mod tests {
     use crate::sys::mount::{Attributes, bind_path};
 
     /// Makes a node of the kernel's memory in a sandbox on a host whose cgroups `change` has cut down, and opens it.
-    #[expect(clippy::print_stderr, reason = "a test says when it is skipped")]
     fn open_memory(change: fn(&mut Cgroups)) -> Option<String> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             eprintln!("skipped: needs root and /bin/busybox");

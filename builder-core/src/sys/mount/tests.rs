@@ -20,7 +20,6 @@ fn read(mount: &OwnedFd, name: &str) -> io::Result<String> {
 }
 
 /// Says why a test that needs mounts does nothing.
-#[expect(clippy::print_stderr, reason = "a test says when it is skipped")]
 fn can_mount() -> bool {
     let able = rustix::process::geteuid().is_root();
     if !able {
