@@ -146,6 +146,11 @@ impl State {
         (self.tasks.values().filter(|task| task.ended.is_some()).count(), self.tasks.len())
     }
 
+    /// Whether a task was cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.tasks.values().any(|task| matches!(task.ended, Some((_, Outcome::Cancelled))))
+    }
+
     /// The task that made the build fail, if one did.
     pub(super) fn failed(&self) -> Option<&Task> {
         self.tasks.values().find(|task| matches!(task.ended, Some((_, Outcome::Failed(_)))))

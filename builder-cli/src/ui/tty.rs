@@ -90,7 +90,11 @@ impl Tty {
         let mut text = format!("[+] Building {elapsed:.1}s ({done}/{all})");
         let failed = state.failed().is_some();
         if last {
-            text.push_str(if failed { " ERROR" } else { " FINISHED" });
+            text.push_str(match (failed, state.is_cancelled()) {
+                (true, _) => " ERROR",
+                (false, true) => " CANCELED",
+                (false, false) => " FINISHED",
+            });
         } else if let Some(moved) = plain::moved(state) {
             let _ = write!(text, " {moved}");
         }

@@ -20,6 +20,7 @@ mod progress;
 mod pty;
 mod push_pull;
 mod registry;
+mod rootless;
 mod run_step;
 mod signals;
 mod store;
