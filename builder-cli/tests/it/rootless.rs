@@ -13,6 +13,7 @@ struct Nobody(TestEnv);
 
 impl Nobody {
     /// `None`, with a reason on standard output, where this cannot be tried.
+    #[expect(clippy::print_stdout, reason = "a test that skips says so")]
     fn new(test: &str) -> Option<Self> {
         if !require_sandbox(test) {
             return None;
