@@ -262,6 +262,11 @@ impl BaseLayers {
         loaded
     }
 
+    /// Whether everything about its layers is known without fetching anything.
+    pub(super) fn is_known(&self, access: &Access<'_>) -> bool {
+        matches!(self.trees(access, Work::Known), Ok(Some(_)))
+    }
+
     /// Tells that nobody needed its files, if that is so.
     pub(super) fn finish(&self, access: &Access<'_>) {
         let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);

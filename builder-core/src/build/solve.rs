@@ -230,6 +230,10 @@ impl Solver<'_> {
         if !quiet {
             let outcome = if solved.cached { Outcome::Cached } else { Outcome::Done };
             session.events.finished(self.tasks[vertex.0], outcome);
+        } else if let Some(base) = &solved.filesystem.base
+            && base.is_known(session)
+        {
+            base.finish(session);
         }
         let first = self.results[vertex.0].set(solved.filesystem).is_ok();
         debug_assert!(first, "a vertex is solved once");
