@@ -92,7 +92,7 @@ impl Engine {
             pruned.mounts = self.prune_mounts(&mut pruned.bytes)?;
         }
         let context = self.context(&crate::progress::Silent, TaskId(0), cancel, None);
-        pruned.bytes += images::collect(&context, &self.kept()?)?.bytes();
+        pruned.bytes += images::collect(&context, || self.kept())?.bytes();
         Ok(pruned)
     }
 
@@ -102,7 +102,15 @@ impl Engine {
     /// [`ImageError`] if the store cannot be read.
     pub fn disk_usage(&self, cancel: &CancelToken) -> Result<DiskUsage, ImageError> {
         let context = self.context(&crate::progress::Silent, TaskId(0), cancel, None);
-        images::disk_usage(&context, &Keep::default())
+        let mut usage = images::disk_usage(&context, &Keep::default())?;
+        // Cache mounts, records, trees, indexes of contexts: everything beside blobs and snapshots.
+        let mounts = fs::read_dir(self.cache_mounts.directory()).map_or(0, Iterator::count);
+        let beside = ["mounts", "cache", "trees", "contexts", "downloads"];
+        let bytes: u64 = beside.iter().map(|area| size(&self.content.state().join(area))).sum();
+        usage.build_cache.total += mounts;
+        usage.build_cache.size += bytes;
+        usage.build_cache.reclaimable += bytes;
+        Ok(usage)
     }
 
     /// What the results of steps need.

@@ -22,7 +22,7 @@ use super::op;
 use super::request::BuildRequest;
 use crate::cache::{Preimage, Record};
 use crate::cancel::CancelToken;
-use crate::graph::{Graph, ImageRequest, Op, VertexId};
+use crate::graph::{CopyOp, Graph, ImageRequest, Op, VertexId};
 use crate::progress::{Outcome, TaskId};
 use crate::tree::{StateDigest, Tree};
 
@@ -287,9 +287,11 @@ impl Solver<'_> {
 
     fn attempt(&self, session: &Session<'_>, vertex: VertexId) -> Result<(), StepError> {
         let task = self.tasks[vertex.0];
+        // First, so that the time of a download is the base image's and not the step's.
+        let brought = self.bring_bases(session, vertex);
         session.events.started(task);
         let solved = match session.cancel.check() {
-            Ok(()) => self.evaluate(session, vertex, Work::Allowed),
+            Ok(()) => brought.and_then(|()| self.evaluate(session, vertex, Work::Allowed)),
             Err(cancelled) => Err(cancelled.into()),
         };
         match solved {
@@ -307,6 +309,19 @@ impl Solver<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Fetches the base images whose files a vertex is going to look at.
+    fn bring_bases(&self, session: &Session<'_>, id: VertexId) -> Result<(), StepError> {
+        let vertex = &self.graph.vertices[id.0];
+        let looks_at_root = !matches!(&vertex.op, Op::Image(_) | Op::Copy(CopyOp { link: true, chown: None, .. }));
+        let root = vertex.root.filter(|_| looks_at_root);
+        for input in root.into_iter().chain(vertex.op.inputs()) {
+            if let Some(base) = self.result(input).base {
+                base.trees(session, Work::Allowed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Hands out vertices as they become ready, and passes events on, until nothing runs any more.

@@ -68,13 +68,17 @@ pub fn prune(content: &ContentStore, options: &PruneOptions) -> Result<Vec<Remov
     Ok(removed)
 }
 
-/// Removes blobs, snapshots and trees that neither an image nor `keep` needs, waiting for running builds to end.
+/// Removes blobs, snapshots and trees that neither an image nor `keep` needs, waiting for running builds to end. `keep`
+/// is asked when no build runs any more, so that it knows what the last one made.
 ///
 /// # Errors
 /// [`ImageError::Content`] and [`ImageError::Export`] if something cannot be removed; what is gone stays gone.
-pub fn collect(context: &ExportContext<'_>, keep: &Keep) -> Result<Reclaimed, ImageError> {
+pub fn collect(
+    context: &ExportContext<'_>,
+    keep: impl FnOnce() -> Result<Keep, ImageError>,
+) -> Result<Reclaimed, ImageError> {
     let alone = context.content.exclusive(context.cancel)?;
-    let needed = needed(context, &context.content.database().images()?, keep)?;
+    let needed = needed(context, &context.content.database().images()?, &keep()?)?;
     let mut reclaimed = Reclaimed { blobs: context.content.collect(&alone, &needed.blobs)?, ..Reclaimed::default() };
     for id in context.snapshots.list().map_err(crate::export::ExportError::from)? {
         if !needed.trees.contains(&id) {
