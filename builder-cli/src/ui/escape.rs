@@ -10,7 +10,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_harmless) { Cow::Borrowed(text) } else { Cow::Owned(text.chars().map(character).collect()) }
 }
 
-/// As [`line`], but keeps line ends.
+/// As [`line()`], but keeps line ends.
 pub(crate) fn block(text: &str) -> Cow<'_, str> {
     let fine = |c: char| c == '\n' || is_harmless(c);
     if text.chars().all(fine) {
