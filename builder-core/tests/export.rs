@@ -39,8 +39,8 @@ fn archives_are_understood_by_skopeo_and_are_the_same_bytes_each_time() {
     assert!(before == after, "the same image gives the same archive");
     assert_eq!(
         files.iter().map(|files| files.opened.load(Ordering::Relaxed)).sum::<usize>(),
-        opened,
-        "nothing is packed again"
+        opened * 2,
+        "packed once for each export, whatever its outputs"
     );
     let fresh = Store::new();
     fresh.export(&sample().0, &outputs).unwrap();
@@ -475,7 +475,7 @@ fn pruning_leaves_what_named_images_need_and_nothing_else() {
     let context = store.context();
     let usage = images::disk_usage(&context, &images::Keep::default()).unwrap();
     assert_eq!((usage.images.total, usage.images.active), (2, 1));
-    assert!(usage.build_cache.total == 2 && usage.build_cache.reclaimable > 0, "packed blobs: {usage:?}");
+    assert_eq!(usage.build_cache.total, 0, "no packed blobs: {usage:?}");
     let removed = images::prune(&store.content, &images::PruneOptions::default()).unwrap();
     assert!(removed.len() >= 2, "{removed:?}");
     let reclaimed = images::collect(&context, || Ok(images::Keep::default())).unwrap();

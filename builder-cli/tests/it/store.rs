@@ -23,6 +23,28 @@ fn pruning_gives_space_back_and_keeps_images() {
 }
 
 #[test]
+fn what_leaves_is_not_kept_in_the_store_as_well() {
+    let env = TestEnv::new();
+    env.write("file", "content ".repeat(100_000)).write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    let blobs = || {
+        let files = |name: &str| std::fs::read_dir(env.path("state/content").join(name)).into_iter().flatten();
+        files("blobs/sha256").chain(files("tmp")).map(|file| file.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    for output in ["type=oci,dest=o.tar", "type=docker,dest=d.tar", "type=oci,dest=l,tar=false", "type=tar,dest=t.tar"]
+    {
+        env.ok(&format!("build --progress=quiet -o {output} ."));
+        assert_eq!(blobs(), <[std::path::PathBuf; 0]>::default(), "{output}");
+    }
+    env.fails("build --progress=quiet -o type=oci,dest=file/o.tar .");
+    assert_eq!(blobs(), <[std::path::PathBuf; 0]>::default(), "after a failure");
+    env.ok("build --progress=quiet -t app -o type=oci,dest=o.tar -o type=image .");
+    env.ok("save -o saved.tar app");
+    assert_eq!(blobs().len(), 1, "the config, and nothing of the layer");
+    env.ok(&format!("load -i {}", env.context("saved.tar").display()));
+    assert_eq!(env.ok("images -q").stdout.lines().count(), 1);
+}
+
+#[test]
 fn a_directory_that_is_no_store_is_left_alone() {
     let env = TestEnv::new();
     std::fs::write(env.path("state/precious"), "data").expect("written");

@@ -27,8 +27,6 @@ const FETCHES: usize = 4;
 pub(crate) struct Layers<'a> {
     context: &'a ExportContext<'a>,
     all: Vec<Layer<'a>>,
-    /// Keep the blobs that are made in the store, because an archive will want them again.
-    keep: bool,
     packed: Mutex<Packed>,
 }
 
@@ -75,12 +73,7 @@ pub(crate) enum Want {
 
 impl<'a> Layers<'a> {
     /// The layers of `image`; no file of a new one is younger than `epoch`, seconds since 1970.
-    pub(crate) fn new(
-        context: &'a ExportContext<'a>,
-        image: &'a UnassembledImage,
-        epoch: Option<i64>,
-        keep: bool,
-    ) -> Self {
+    pub(crate) fn new(context: &'a ExportContext<'a>, image: &'a UnassembledImage, epoch: Option<i64>) -> Self {
         let layers = image.layers.iter().enumerate().map(|(index, source)| {
             let bounded = epoch.filter(|_| index >= image.base_layers);
             let tree = match &source.source {
@@ -96,7 +89,7 @@ impl<'a> Layers<'a> {
             let diff_id = source.diff_id.clone().filter(|_| same).map_or_else(OnceLock::new, OnceLock::from);
             Layer { source, tree, diff_id }
         });
-        Self { context, all: layers.collect(), keep, packed: Mutex::default() }
+        Self { context, all: layers.collect(), packed: Mutex::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -291,13 +284,9 @@ impl<'a> Layers<'a> {
         descriptor: Descriptor,
         writer: BlobWriter,
     ) -> Result<LayerBlob, ExportError> {
-        let place = if self.keep {
-            writer.commit_as(&descriptor.digest, descriptor.size)?;
-            Place::Store
-        } else {
-            Place::Temporary(Arc::new(Mutex::new(writer)))
-        };
         self.context.database().put_layer_blob(diff_id, format.compression, &label(format), &descriptor)?;
+        // The snapshot holds the same files: a second copy in the store would outlive its only use.
+        let place = Place::Temporary(Arc::new(Mutex::new(writer)));
         Ok(LayerBlob { descriptor, place, origin: None })
     }
 

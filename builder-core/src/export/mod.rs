@@ -9,8 +9,9 @@
 //! 5. what was written beside its place is moved there.
 //!
 //! So an output that fails leaves the others as they were, apart from what was pushed already. What is remembered
-//! saves work: diff ids by tree, blobs by diff id and compression, repositories by blob. Exporting the same image
-//! again reads no file of it, and writes nothing that is there.
+//! saves work: diff ids by tree, blobs by diff id and compression, repositories by blob. Storing or
+//! pushing the same image again reads no file of it, and writes nothing that is there. Layers that were packed for an
+//! archive go away with the export: their files are in snapshots already.
 
 mod archive;
 mod atomic_file;

@@ -145,13 +145,12 @@ struct Exporter<'a> {
 
 impl<'a> Exporter<'a> {
     fn new(context: &'a ExportContext<'a>, images: &'a [ExportImage], outputs: &[Output]) -> Self {
-        let keep = outputs.iter().any(|output| matches!(output, Output::Oci(_) | Output::Docker(_)));
         let mut layers = BTreeMap::new();
         for output in outputs {
             if let Some(format) = image_format(output) {
                 let rewrite = rewrite(context, format);
                 layers.entry(rewrite).or_insert_with(|| {
-                    images.iter().map(|image| Layers::new(context, &image.image, rewrite, keep)).collect()
+                    images.iter().map(|image| Layers::new(context, &image.image, rewrite)).collect()
                 });
             }
         }

@@ -40,7 +40,7 @@ impl StoredImage {
         want: Want,
     ) -> Result<PackedSet, ImageError> {
         let format = ImageFormat { compression, ..ImageFormat::default() };
-        let layers = Layers::new(context, &self.layers, None, false);
+        let layers = Layers::new(context, &self.layers, None);
         let blobs = (0..layers.len()).map(|index| layers.blob(index, &format, want)).collect::<Result<Vec<_>, _>>()?;
         let platform = self.image.config.platform();
         let packed = match self.manifest(context)? {
@@ -58,7 +58,7 @@ impl StoredImage {
         compression: Compression,
     ) -> Result<crate::export::layers::LayerBlob, crate::export::ExportError> {
         let format = ImageFormat { compression, ..ImageFormat::default() };
-        Layers::new(context, &self.layers, None, false).blob(index, &format, Want::Bytes)
+        Layers::new(context, &self.layers, None).blob(index, &format, Want::Bytes)
     }
 
     /// The manifest that it was pulled with.
