@@ -77,3 +77,10 @@ fn links_do_not_lead_out_of_the_context() {
     let copied = std::fs::symlink_metadata(env.context("out/copied"));
     assert!(ended.code != 0 || copied.expect("there").is_symlink(), "the host's file was copied");
 }
+
+#[test]
+fn a_name_that_no_layer_can_hold_is_refused_where_it_is_copied() {
+    let env = TestEnv::new();
+    env.write("dir/.wh.secret", "");
+    insta::assert_snapshot!(env.dockerfile_fails("FROM scratch\nCOPY dir /dir\n"));
+}

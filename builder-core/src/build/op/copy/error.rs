@@ -39,6 +39,9 @@ pub enum CopyError {
     /// A directory would have to go for something that is not one.
     #[error("cannot replace the directory `{0}` by something that is not a directory")]
     IsADirectory(RootPath),
+    /// A name that means a deletion in every layer (image-spec `layer.md`).
+    #[error("cannot copy to `{0}`: a name that begins with `.wh.` would delete a file wherever the layer is unpacked")]
+    ReservedName(RootPath),
     /// The value of `--chmod` is not a mode.
     #[error("invalid mode `{0}`")]
     Mode(String),
@@ -63,6 +66,9 @@ impl Diagnostic for CopyError {
             Self::NotADirectory { .. } => Some("remove it in an earlier `RUN`, or copy to another place".to_owned()),
             Self::IsADirectory(_) => {
                 Some("remove the directory in an earlier `RUN`, or copy to another name".to_owned())
+            }
+            Self::ReservedName(_) => {
+                Some("rename the file, or leave it out with `--exclude` or `.dockerignore`".to_owned())
             }
             Self::Mode(_) => {
                 Some("it is an octal number up to 07777, or a symbolic mode like `u=rwX,go=rX`".to_owned())

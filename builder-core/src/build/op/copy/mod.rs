@@ -175,7 +175,7 @@ pub struct Attributes {
 ///
 /// # Errors
 /// [`CopyError::NotADirectory`] and [`CopyError::IsADirectory`] where source and destination don't fit;
-/// [`CopyError::Mode`] for `--chmod`; [`CopyError::Resolve`] and [`CopyError::Path`] for the destination.
+/// [`CopyError::Mode`] for `--chmod`; [`CopyError::ReservedName`] for names that no layer can hold; [`CopyError::Resolve`] and [`CopyError::Path`] for the destination.
 pub fn plan(
     op: &CopyOp,
     sources: Vec<CopySource>,
@@ -212,6 +212,9 @@ pub fn plan(
     let mut files = Vec::new();
     let (placed, facts) = copy.destination.finish();
     for Placed { entry, bytes } in placed {
+        if entry.path.file_name().is_some_and(|name| name.starts_with(b".wh.")) {
+            return Err(CopyError::ReservedName(entry.path));
+        }
         files.extend(bytes.map(|bytes| (entry.path.clone(), bytes)));
         tree.push(entry);
     }

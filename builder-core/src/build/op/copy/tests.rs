@@ -266,6 +266,19 @@ fn hard_links_hold_within_a_match_and_not_between() {
 }
 
 #[test]
+fn names_that_mean_deletions_are_refused() {
+    let from = stack(&[&["d/", "d/.wh.x=1", "e/", "e/.wh./", "f=1", "g.wh.h=1"]]);
+    for (source, destination, refused) in
+        [("d", "/n", "/n/.wh.x"), ("e", "/n", "/n/.wh."), ("f", "/n/.wh.y", "/n/.wh.y"), ("f", "/.wh.z/n", "/.wh.z")]
+    {
+        let error = run(&from, &[source], &op(destination), &base(), PLAIN).expect_err(destination);
+        assert!(matches!(&error, CopyError::ReservedName(at) if *at == path(refused)), "{source}: {error}");
+        assert!(error.hint().is_some());
+    }
+    run(&from, &["g.wh.h", "f"], &op("/n/"), &base(), PLAIN).expect("only the beginning of a name counts");
+}
+
+#[test]
 fn loose_files_and_archives() {
     let bytes: Arc<[u8]> = Arc::from(&b"text"[..]);
     let file = LooseFile {
