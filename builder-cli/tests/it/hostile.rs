@@ -53,6 +53,33 @@ fn a_corrupt_blob_of_a_registry_is_refused() {
 }
 
 #[test]
+fn a_damaged_blob_of_the_store_is_fetched_again() {
+    if !require_sandbox("a_damaged_blob_of_the_store_is_fetched_again") {
+        return;
+    }
+    let env = TestEnv::new();
+    let damage = |change: &dyn Fn(&mut Vec<u8>)| {
+        let directory = std::fs::read_dir(env.path("state/content/blobs/sha256")).expect("readable");
+        let blobs = directory.map(|entry| entry.expect("an entry").path());
+        let layer = blobs.max_by_key(|path| path.metadata().expect("there").len()).expect("there are blobs");
+        let mut bytes = std::fs::read(&layer).expect("readable");
+        change(&mut bytes);
+        std::fs::write(&layer, &bytes).expect("written");
+    };
+    env.write("Dockerfile", format!("FROM {}\nRUN true\n", base()));
+    for change in [&|bytes: &mut Vec<u8>| bytes[5000] ^= 1, &|bytes: &mut Vec<u8>| bytes.truncate(9000)]
+        as [&dyn Fn(&mut Vec<u8>); 2]
+    {
+        env.ok(&format!("pull -q {}", base()));
+        damage(change);
+        env.ok("build --progress=quiet .");
+        assert!(env.path("state/content/damaged").read_dir().expect("quarantined").count() > 0);
+        env.ok(&format!("rmi -f {}", base()));
+        env.ok("prune -a -f");
+    }
+}
+
+#[test]
 fn answers_that_are_no_manifest_are_refused() {
     let env = TestEnv::new();
     let mut all = String::new();

@@ -9,13 +9,14 @@ use super::engine::{Engine, seconds_now};
 use super::error::StepError;
 use super::filesystem::{Access, Work};
 use super::request::PullPolicy;
-use crate::cancel::CancelToken;
-use crate::content::{ImageRecord, ResolvedTag};
+use crate::cancel::{CancelToken, Cancelled};
+use crate::content::{ContentError, ImageRecord, ResolvedTag};
 use crate::graph::{ImageRequest, KnownImage};
 use crate::image::{ImageLayer, LayerSource};
-use crate::layer::{self, UnpackOptions, Unpacked};
+use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaKind, Reference, chain_id};
 use crate::progress::{Outcome, TaskId};
+use crate::registry::RegistryError;
 use crate::snapshot::{Active, Snapshot};
 use crate::tree::{Stack, Tree, TreeId};
 
@@ -33,6 +34,8 @@ pub(super) struct BaseImage {
 
 /// The layers of an image, on disk or not.
 pub(super) struct BaseLayers {
+    /// What the Dockerfile calls the image.
+    name: Reference,
     /// Where the image comes from, pinned to its manifest where it has one.
     reference: Reference,
     layers: Vec<BaseLayer>,
@@ -63,10 +66,14 @@ pub(super) fn resolve(
     {
         return Ok(image);
     }
-    if pull != PullPolicy::Always
-        && let Some(image) = remembered(engine, request)?
-    {
-        return Ok(image);
+    if pull != PullPolicy::Always {
+        match remembered(engine, request) {
+            Ok(Some(image)) => return Ok(image),
+            // Reading took a damaged document out of the store; the registry has a good one.
+            Err(StepError::Content(ContentError::DigestMismatch { .. })) if pull != PullPolicy::Never => {}
+            Err(error) => return Err(error),
+            Ok(None) => {}
+        }
     }
     if pull == PullPolicy::Never {
         return Err(StepError::NotLocal(request.reference.clone()));
@@ -97,7 +104,7 @@ fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, S
     }
     let layers = layers.into_iter().map(|layer| (layer.diff_id, layer.descriptor)).collect();
     let known = KnownImage { config, digest: id.digest().clone() };
-    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request.reference.clone(), layers)) }))
+    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, request.reference.clone(), layers)) }))
 }
 
 /// The beginning of an image id that a reference may be, as in docker: at least 12 hexadecimal digits.
@@ -127,7 +134,7 @@ fn remembered(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImag
     let layers = layers_of(&image(), &manifest, &config)?;
     let pinned = request.reference.with_digest(descriptor.digest.clone());
     let known = KnownImage { config, digest: descriptor.digest };
-    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(pinned, layers)) }))
+    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, pinned, layers)) }))
 }
 
 fn read_config(engine: &Engine, reference: &Reference, digest: &Digest) -> Result<ImageConfig, StepError> {
@@ -156,14 +163,16 @@ pub(super) fn layers_of(
 }
 
 impl BaseLayers {
-    fn new(reference: Reference, layers: Vec<(DiffId, Option<Descriptor>)>) -> Self {
+    fn new(request: &ImageRequest, reference: Reference, layers: Vec<(DiffId, Option<Descriptor>)>) -> Self {
+        let name = request.reference.clone();
         let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
         let layer = |(index, (diff_id, descriptor))| {
             let chain = chain_id(&diff_ids[..=index]).expect("not empty");
             BaseLayer { diff_id, descriptor, chain: DiffId::new(chain.digest().clone()) }
         };
         let layers = layers.into_iter().enumerate().map(layer).collect();
-        Self { reference, layers, task: Mutex::default(), shown: AtomicBool::new(false), loaded: Mutex::default() }
+        let (shown, loaded) = (AtomicBool::new(false), Mutex::default());
+        Self { name, reference, layers, task: Mutex::default(), shown, loaded }
     }
 
     /// Says which vertex the progress of fetching belongs to.
@@ -351,19 +360,24 @@ impl BaseLayers {
                 access.events.status(task, descriptor.digest.as_str(), current, Some(descriptor.size), finished);
             }
         };
-        let active = engine.snapshots.begin()?;
-        let options = UnpackOptions::default();
-        let unpacked = if engine.content.has(&descriptor.digest)?.is_some() {
-            let mut blob = engine.content.open_blob(&descriptor.digest)?;
-            let unpacked = layer::unpack(&mut blob, &active, &options)?;
-            drain(&mut blob)?;
-            unpacked
+        let stored = if engine.content.has(&descriptor.digest)?.is_some() {
+            match unpack_stored(engine, &descriptor.digest) {
+                // Reading took the damaged blob out of the store: a good one may be where it came from.
+                Err(StepError::Content(ContentError::DigestMismatch { .. } | ContentError::Missing { .. })) => None,
+                other => Some(other),
+            }
         } else {
-            let stream = engine.registry.open_and_store_blob(&self.reference, descriptor, &engine.content, cancel)?;
-            let mut blob = Counted { inner: stream, read: 0, report: &|read| report(read, false) };
-            let unpacked = layer::unpack(&mut blob, &active, &options)?;
-            blob.inner.finish()?;
-            unpacked
+            None
+        };
+        let unpacked =
+            stored.unwrap_or_else(|| self.unpack_fetched(engine, descriptor, &|read| report(read, false), cancel));
+        let (active, unpacked) = match unpacked {
+            Ok(unpacked) => unpacked,
+            Err(_) if cancel.is_cancelled() => return Err(Cancelled.into()),
+            Err(error) => {
+                let (image, digest, error) = (self.name.clone(), descriptor.digest.clone(), Box::new(error));
+                return Err(StepError::BaseLayer { image, digest, error });
+            }
         };
         report(descriptor.size, true);
         if unpacked.diff_id != layer.diff_id {
@@ -375,6 +389,36 @@ impl BaseLayers {
             });
         }
         Ok((active, unpacked))
+    }
+
+    /// Unpacks one layer while it is fetched.
+    fn unpack_fetched(
+        &self,
+        engine: &Engine,
+        descriptor: &Descriptor,
+        report: &dyn Fn(u64),
+        cancel: &CancelToken,
+    ) -> Result<(Active, Unpacked), StepError> {
+        let active = engine.snapshots.begin()?;
+        let origin = self.origin(engine, descriptor)?;
+        let stream = engine.registry.open_and_store_blob(&origin, descriptor, &engine.content, cancel)?;
+        let mut blob = Counted { inner: stream, read: 0, report };
+        let unpacked = layer::unpack(&mut blob, &active, &UnpackOptions::default()).map_err(of_blob);
+        match unpacked {
+            // Only the rest of the blob tells whether its bytes were wrong, or what is in it.
+            Ok(_) | Err(StepError::Unpack(_)) => blob.inner.finish()?,
+            Err(_) => {}
+        }
+        Ok((active, unpacked?))
+    }
+
+    /// Where a blob can be fetched. The name of an image that was built or loaded here says nothing about that.
+    fn origin(&self, engine: &Engine, descriptor: &Descriptor) -> Result<Reference, StepError> {
+        if self.reference.digest().is_some() {
+            return Ok(self.reference.clone());
+        }
+        let sources = engine.content.database().blob_sources(&descriptor.digest)?;
+        Ok(sources.iter().find_map(|repository| repository.parse().ok()).unwrap_or_else(|| self.reference.clone()))
     }
 
     /// Completes a layer with what it takes from the layers below, and commits it.
@@ -436,11 +480,38 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
+/// Unpacks a layer whose blob is in the store.
+fn unpack_stored(engine: &Engine, digest: &Digest) -> Result<(Active, Unpacked), StepError> {
+    let active = engine.snapshots.begin()?;
+    let mut blob = engine.content.open_blob(digest)?;
+    let unpacked = layer::unpack(&mut blob, &active, &UnpackOptions::default()).map_err(of_blob);
+    match unpacked {
+        // Only the rest of the blob tells whether its bytes were wrong, or what is in it.
+        Ok(_) | Err(StepError::Unpack(_)) => drain(&mut blob)?,
+        Err(_) => {}
+    }
+    Ok((active, unpacked?))
+}
+
+/// What was really wrong when a layer could not be unpacked: its blob, or where that comes from.
+fn of_blob(error: UnpackError) -> StepError {
+    match error {
+        UnpackError::Read { source } => match RegistryError::from_io(source) {
+            Ok(RegistryError::Content(error)) => error.into(),
+            Ok(error) => error.into(),
+            Err(source) => UnpackError::Read { source }.into(),
+        },
+        error => error.into(),
+    }
+}
+
 /// Reads to the end, where a blob's digest is checked.
 fn drain(blob: &mut impl Read) -> Result<(), StepError> {
-    std::io::copy(blob, &mut std::io::sink())
-        .map(drop)
-        .map_err(|source| StepError::Io { what: "cannot read a layer from the store".to_owned(), source })
+    std::io::copy(blob, &mut std::io::sink()).map(drop).map_err(|error| match RegistryError::from_io(error) {
+        Ok(RegistryError::Content(error)) => error.into(),
+        Ok(error) => error.into(),
+        Err(source) => StepError::Io { what: "cannot read a layer from the store".to_owned(), source },
+    })
 }
 
 impl Engine {

@@ -135,6 +135,16 @@ pub enum StepError {
     /// A layer or an archive cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    /// A layer of a base image cannot be fetched or unpacked.
+    #[error("cannot use layer `{digest}` of `{}`: {error}", image.familiar())]
+    BaseLayer {
+        /// The image, as the Dockerfile names it.
+        image: crate::oci::Reference,
+        /// The blob of the layer.
+        digest: crate::oci::Digest,
+        /// What is wrong.
+        error: Box<StepError>,
+    },
     /// The diff id of a layer is not what the image's config says.
     #[error("layer {index} of `{image}` is not what its config says: expected diff id {expected}, found {actual}")]
     DiffId {
@@ -288,6 +298,7 @@ impl Diagnostic for StepError {
             Self::Command { exit: Exit::OutOfMemory, .. } => {
                 Some("give the step more memory, or run fewer steps at once with `--jobs`".to_owned())
             }
+            Self::BaseLayer { error, .. } => error.hint(),
             Self::DiffId { .. } => {
                 Some("the registry or its mirror serves a damaged image; pull it elsewhere".to_owned())
             }

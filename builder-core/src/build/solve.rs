@@ -22,7 +22,7 @@ use super::op;
 use super::request::BuildRequest;
 use crate::cache::{Preimage, Record};
 use crate::cancel::CancelToken;
-use crate::graph::{CopyOp, Graph, ImageRequest, Op, VertexId};
+use crate::graph::{CopyOp, Graph, ImageRequest, Op, Vertex, VertexId};
 use crate::progress::{Outcome, TaskId};
 use crate::tree::{StateDigest, Tree};
 
@@ -164,7 +164,12 @@ pub(super) fn solve(
 
 /// Puts the place of a vertex around an error.
 pub(super) fn step_error(graph: &Graph, vertex: VertexId, error: StepError) -> BuildError {
-    let vertex = &graph.vertices[vertex.0];
+    // What is wrong with an image is wrong with its FROM, and not with the first step that wants its files.
+    let of_image = |vertex: &&Vertex| match (&vertex.op, &error) {
+        (Op::Image(op), StepError::BaseLayer { image, .. }) => op.reference == *image,
+        _ => false,
+    };
+    let vertex = graph.vertices.iter().find(of_image).unwrap_or(&graph.vertices[vertex.0]);
     BuildError::of(error, |error| BuildError::Step {
         name: vertex.name.clone(),
         location: vertex.location.clone(),

@@ -26,12 +26,14 @@ pub struct BlobReader {
     file: File,
     size: u64,
     hasher: Option<Hasher>,
+    /// The digest of a damaged blob, once it is known.
+    damaged: Option<Digest>,
 }
 
 impl BlobReader {
     pub(super) fn new(store: Arc<Inner>, digest: Digest, file: File, size: u64) -> Self {
         let hasher = (!store.is_verified(&digest)).then(|| Hasher::new(digest.algorithm()));
-        Self { store, digest, file, size, hasher }
+        Self { store, digest, file, size, hasher, damaged: None }
     }
 
     /// Length of the blob in bytes.
@@ -40,14 +42,23 @@ impl BlobReader {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        let Some(hasher) = self.hasher.take() else { return Ok(()) };
-        let actual = hasher.finish();
-        if actual == self.digest {
-            self.store.mark_verified(&self.digest);
-            return Ok(());
+        if let Some(hasher) = self.hasher.take() {
+            let actual = hasher.finish();
+            if actual == self.digest {
+                self.store.mark_verified(&self.digest);
+            } else {
+                self.store.quarantine(&self.digest);
+                self.damaged = Some(actual);
+            }
         }
-        self.store.quarantine(&self.digest);
-        Err(ContentError::DigestMismatch { expected: self.digest.clone(), actual }.into_io())
+        match &self.damaged {
+            // Whoever asks again must not take the end for a good one.
+            Some(actual) => {
+                let (expected, actual) = (self.digest.clone(), actual.clone());
+                Err(ContentError::DigestMismatch { expected, actual }.into_io())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -64,8 +75,8 @@ impl Read for BlobReader {
         })?;
         match &mut self.hasher {
             Some(hasher) if count > 0 => hasher.update(&buffer[..count]),
-            Some(_) => self.finish()?,
-            None => {}
+            _ if count == 0 => self.finish()?,
+            _ => {}
         }
         Ok(count)
     }
