@@ -235,6 +235,9 @@ impl StepError {
         matches!(
             self,
             Self::Cancelled(_)
+                | Self::Fetch(super::op::http::FetchError::Cancelled(_))
+                | Self::Registry(RegistryError::Cancelled(_))
+                | Self::Content(ContentError::Cancelled(_))
                 | Self::Execute(ExecuteError::Cancelled(_))
                 | Self::Cache(CacheError::Cancelled(_))
                 | Self::CacheMount(CacheMountError::Cancelled(_))

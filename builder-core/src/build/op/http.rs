@@ -7,20 +7,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use ureq::http::{StatusCode, header};
+use ureq::http::StatusCode;
 
 use crate::cancel::{CancelToken, Cancelled};
 use crate::content::{ContentError, ContentStore};
 use crate::diagnostic::Diagnostic;
 use crate::oci::{Digest, Hasher};
-
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest wait for the headers of an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::registry::{DownloadError, Registry};
 
 /// A fetched file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,12 +35,12 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The server cannot be reached, or the connection broke.
-    #[error("cannot fetch {url}: {source}")]
+    #[error("cannot fetch {url}: {reason}")]
     Network {
         /// The address, without user and password.
         url: String,
-        /// Why.
-        source: Box<ureq::Error>,
+        /// What the network said.
+        reason: String,
     },
     /// The server refuses.
     #[error("cannot fetch {url}: the server answers {status}")]
@@ -95,11 +89,12 @@ impl Diagnostic for FetchError {
 }
 
 /// Fetches `url`; the body is a blob of `content` afterwards. A body that the store has under `checksum` already is not
-/// fetched again.
+/// fetched again. `registry` has the connections: proxies, certificates, and waits that end with `cancel`.
 ///
 /// # Errors
 /// Every case of [`FetchError`].
 pub fn fetch(
+    registry: &Registry,
     content: &ContentStore,
     url: &str,
     checksum: Option<&Digest>,
@@ -114,31 +109,34 @@ pub fn fetch(
     {
         return Ok(known.clone());
     }
-    let mut request = agent().get(url);
+    let mut headers = Vec::new();
     if let Some(known) = &known {
-        if let Some(etag) = &known.etag {
-            request = request.header(header::IF_NONE_MATCH, etag);
-        }
-        if let Some(date) = &known.last_modified {
-            request = request.header(header::IF_MODIFIED_SINCE, date);
-        }
+        headers.extend(known.etag.iter().map(|etag| ("if-none-match", etag.clone())));
+        headers.extend(known.last_modified.iter().map(|date| ("if-modified-since", date.clone())));
     }
-    let mut response =
-        request.call().map_err(|source| FetchError::Network { url: shown.clone(), source: Box::new(source) })?;
-    if response.status() == StatusCode::NOT_MODIFIED
+    let response = registry.download(url, &headers, cancel).map_err(|error| match error {
+        DownloadError::Cancelled => Cancelled.into(),
+        DownloadError::Failed(reason) => FetchError::Network { url: shown.clone(), reason },
+    })?;
+    let status = StatusCode::from_u16(response.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    if status == StatusCode::NOT_MODIFIED
         && let Some(known) = known
     {
         return verify(known, checksum, &shown);
     }
-    if !response.status().is_success() {
-        return Err(FetchError::Status { url: shown, status: response.status() });
+    if !status.is_success() {
+        return Err(FetchError::Status { url: shown, status });
     }
-    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (etag, last_modified) = (text(header::ETAG), text(header::LAST_MODIFIED));
-    let name = text(header::CONTENT_DISPOSITION).and_then(|value| file_name(&value)).unwrap_or_else(|| last_part(url));
-    let total = response.body().content_length();
-    let mut body = Body { inner: response.body_mut().as_reader(), read: 0, total, progress, cancel };
-    let (digest, size) = keep(content, &mut body, checksum, &shown)?;
+    let text = |name| response.header(name).map(str::to_owned);
+    let (etag, last_modified) = (text("etag"), text("last-modified"));
+    let name = text("content-disposition").and_then(|value| file_name(&value)).unwrap_or_else(|| last_part(url));
+    let total = response.content_length();
+    let mut body = Body { inner: response.into_reader(), read: 0, total, progress, cancel };
+    let (digest, size) = keep(content, &mut body, checksum, &shown).map_err(|error| match cancel.check() {
+        // Whatever a cancel made fail first, it was the cancel.
+        Err(cancelled) => cancelled.into(),
+        Ok(()) => error,
+    })?;
     let modified = last_modified.as_deref().and_then(http_date);
     let fetched = Fetched { digest, size, modified, name, etag, last_modified };
     memo.write(&fetched);
@@ -182,17 +180,6 @@ fn keep(
         }
     }
     Ok(writer.commit()?)
-}
-
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(10)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_recv_response(Some(ANSWER_TIMEOUT))
-        .user_agent(concat!("rbuild/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
 }
 
 /// A body that tells how far it is, and stops when the build is cancelled.
@@ -282,7 +269,9 @@ fn http_date(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::{ProxyConfig, RegistryConfig};
     use std::net::TcpListener;
+    use std::time::{Duration, Instant};
 
     /// Answers one request after the other with these responses; returns what was asked.
     fn serve(responses: Vec<String>) -> (String, std::thread::JoinHandle<Vec<String>>) {
@@ -310,7 +299,8 @@ mod tests {
     }
 
     fn get(content: &ContentStore, url: &str, checksum: Option<&Digest>) -> Result<Fetched, FetchError> {
-        fetch(content, url, checksum, &|_, _| {}, &CancelToken::new())
+        let registry = Registry::new(RegistryConfig::default());
+        fetch(&registry, content, url, checksum, &|_, _| {}, &CancelToken::new())
     }
 
     #[test]
@@ -344,6 +334,53 @@ mod tests {
         asked.join().expect("no panic");
         let gone = get(&content, "http://user:secret@127.0.0.1:1/x", None).expect_err("nobody listens");
         assert!(!gone.to_string().contains("secret"), "{gone}");
+    }
+
+    #[test]
+    fn a_silent_server_does_not_delay_a_cancel() {
+        for greeting in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"] {
+            let state = tempfile::tempdir().expect("temporary directory");
+            let content = ContentStore::open(state.path()).expect("opened");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+            let url = format!("http://{}/", listener.local_addr().expect("bound"));
+            let (cancel, done) = (CancelToken::new(), std::sync::mpsc::channel::<()>());
+            let (ended, wait) = done;
+            let (canceller, begun) = (cancel.clone(), Instant::now());
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a request");
+                stream.write_all(greeting.as_bytes()).expect("writable");
+                std::thread::sleep(Duration::from_millis(100));
+                canceller.cancel();
+                // Silent until the client is gone.
+                let _ = wait.recv();
+            });
+            let registry = Registry::new(RegistryConfig::default());
+            let result = fetch(&registry, &content, &url, None, &|_, _| {}, &cancel);
+            assert!(matches!(result, Err(FetchError::Cancelled(_))), "{greeting}: {result:?}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{greeting}");
+            drop(ended);
+            server.join().expect("no panic");
+        }
+    }
+
+    #[test]
+    fn redirects_are_followed_and_proxies_used() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let content = ContentStore::open(state.path()).expect("opened");
+        let (target, asked) = serve(vec![answer("200 OK", "", "moved")]);
+        let (url, first) = serve(vec![answer("302 Found", &format!("Location: {target}\r\n"), "")]);
+        let url = url.replace("http://", "http://user:secret@");
+        assert_eq!(get(&content, &url, None).expect("followed").digest, Digest::sha256(b"moved"));
+        assert!(first.join().expect("no panic")[0].contains("authorization: basic "));
+        assert!(!asked.join().expect("no panic")[0].contains("authorization"), "another origin");
+
+        let (address, asked) = serve(vec![answer("407 Proxy Authentication Required", "", "")]);
+        let proxy = address.split_once("/dir").map(|(proxy, _)| proxy.to_owned());
+        let config = RegistryConfig { proxy: ProxyConfig { http: proxy, ..Default::default() }, ..Default::default() };
+        let url = "http://files.invalid/x";
+        let refused = fetch(&Registry::new(config), &content, url, None, &|_, _| {}, &CancelToken::new());
+        assert!(refused.is_err());
+        assert!(asked.join().expect("no panic")[0].contains("files.invalid"), "the proxy was asked");
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Finder<'_> {
         let content = &session.engine.content;
         let progress = |current, total| session.events.status(job.task, url, current, total, false);
         let Fetched { digest, size, modified, name, .. } =
-            http::fetch(content, url, checksum.as_ref(), &progress, &session.cancel)?;
+            http::fetch(&session.engine.registry, content, url, checksum.as_ref(), &progress, &session.cancel)?;
         session.events.status(job.task, url, size, Some(size), true);
         let path = content.blob_path(&digest);
         let file = LooseFile {
