@@ -1,6 +1,7 @@
 //! `rbuild push`.
 
-use builder_core::build::images;
+use builder_core::build::images::{self, Pushed};
+use builder_core::export::PushedLayer;
 use builder_core::oci::Compression;
 
 use super::{Outcome, print, task};
@@ -27,12 +28,23 @@ pub(super) fn run(session: &Session, args: &PushArgs) -> Outcome {
         names.iter().map(|name| images::push(context, name, Compression::default())).collect::<Result<Vec<_>, _>>()
     })?;
     for pushed in &pushed {
-        let tag = pushed.name.tag().unwrap_or("latest");
-        print(if args.quiet {
-            format!("{}\n", pushed.name)
-        } else {
-            format!("{tag}: digest: {} size: {}\n", pushed.manifest.digest, pushed.manifest.size)
-        })?;
+        print(if args.quiet { format!("{}\n", pushed.name) } else { shown(pushed) })?;
     }
     Ok(0)
+}
+
+/// What docker says about a push.
+fn shown(pushed: &Pushed) -> String {
+    let mut text = String::new();
+    for (digest, layer) in &pushed.layers {
+        let state = match layer {
+            PushedLayer::Sent => "Pushed".to_owned(),
+            PushedLayer::Exists => "Layer already exists".to_owned(),
+            PushedLayer::Mounted(from) => format!("Mounted from {from}"),
+        };
+        text.push_str(&format!("{}: {state}\n", digest.short()));
+    }
+    let tag = pushed.name.tag().unwrap_or("latest");
+    text.push_str(&format!("{tag}: digest: {} size: {}\n", pushed.manifest.digest, pushed.manifest.size));
+    text
 }

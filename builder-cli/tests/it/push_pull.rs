@@ -32,6 +32,29 @@ fn what_is_pushed_can_be_pulled_and_read_by_others() {
 }
 
 #[test]
+fn push_and_pull_say_what_became_of_each_layer() {
+    let registry = Registry::start();
+    let env = TestEnv::new();
+    let (name, other) = (registry.name("first:1"), registry.name("second:2"));
+    env.write("file", "content").write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    env.ok(&format!("build -q -t {name} -t {other} ."));
+    let mut shown = Vec::new();
+    for name in [&name, &name, &other] {
+        shown.push(env.ok(&format!("push {name}")).stdout);
+    }
+    let fresh = TestEnv::new();
+    for _ in 0..2 {
+        shown.push(fresh.ok(&format!("pull {name}")).stdout);
+    }
+    let layer = shown[0].lines().nth(1).and_then(|line| line.split_once(':')).expect("a layer").0.to_owned();
+    assert_eq!(layer.len(), 12);
+    insta::assert_snapshot!(env.stable(&shown.join("\n").replace(&layer, "[LAYER]")));
+    let digest = |text: &str| text.split_once("sha256:").map(|(_, rest)| rest[..64].to_owned());
+    assert_eq!(digest(&shown[0]), digest(&shown[3]));
+    assert_eq!(env.ok(&format!("push -q {name}")).stdout, format!("{name}\n"));
+}
+
+#[test]
 fn a_mirror_is_asked_first() {
     let env = TestEnv::new();
     let mirror = format!("docker.io=http://{}", shared().address);

@@ -34,5 +34,6 @@ pub use error::{ExportError, ParseOutputError};
 pub use output::{
     Annotation, AnnotationLevel, Annotations, Destination, FilesFormat, ImageFormat, ImageOutput, LayoutOutput, Output,
 };
+pub use push::PushedLayer;
 pub use root::LayerFiles;
 pub use run::{Exported, export};

@@ -15,6 +15,17 @@ use crate::registry::{BlobSource, BlobToPush, ImageToPush, Registry, RegistryErr
 /// Makes the bytes of a layer that are nowhere yet: its image and its number.
 pub(crate) type MakeBlob<'a> = dyn Fn(usize, usize) -> Result<LayerBlob, ExportError> + Sync + 'a;
 
+/// What became of a layer in a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushedLayer {
+    /// It was sent.
+    Sent,
+    /// The registry had it.
+    Exists,
+    /// It was mounted from another repository (path) of the registry.
+    Mounted(String),
+}
+
 /// How images are pushed.
 #[derive(Clone, Copy)]
 pub(crate) struct PushOptions {
@@ -24,14 +35,15 @@ pub(crate) struct PushOptions {
     pub(crate) insecure: bool,
 }
 
-/// Pushes images to every name: blobs that are there are skipped or mounted, manifests come last.
+/// Pushes images to every name: blobs that are there are skipped or mounted, manifests come last. Says what became of
+/// each blob, in the repository where that was asked last.
 pub(crate) fn push(
     context: &ExportContext<'_>,
     set: &PackedSet,
     names: &[Reference],
     options: PushOptions,
     make: &MakeBlob<'_>,
-) -> Result<(), ExportError> {
+) -> Result<BTreeMap<Digest, PushedLayer>, ExportError> {
     if names.is_empty() {
         return Err(ExportError::NoName);
     }
@@ -45,11 +57,13 @@ pub(crate) fn push(
     for name in names {
         repositories.entry(name.repository()).or_default().push(name);
     }
+    let mut blobs = BTreeMap::new();
     for names in repositories.values() {
-        let pusher = Pusher { context, registry, make, moving: Mutex::default() };
+        let pusher = Pusher { context, registry, make, moving: Mutex::default(), arrived: Mutex::default() };
         pusher.repository(set, names, options.by_digest)?;
+        blobs.extend(pusher.arrived.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
-    Ok(())
+    Ok(blobs)
 }
 
 struct Pusher<'a> {
@@ -57,6 +71,7 @@ struct Pusher<'a> {
     registry: &'a Registry,
     make: &'a MakeBlob<'a>,
     moving: Mutex<BTreeMap<Digest, Progress<'a>>>,
+    arrived: Mutex<BTreeMap<Digest, PushedLayer>>,
 }
 
 impl Pusher<'_> {
@@ -127,16 +142,28 @@ impl Pusher<'_> {
     fn event(&self, event: TransferEvent) {
         let context = self.context;
         let moving = || self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrived = |blob: &Descriptor, how| {
+            self.arrived.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest.clone(), how);
+        };
         match event {
-            TransferEvent::Exists(blob) => context.done(format!("{} already exists", blob.digest)),
-            TransferEvent::Mounted(blob, from) => context.done(format!("{} mounted from {from}", blob.digest)),
+            TransferEvent::Exists(blob) => {
+                context.done(format!("{} already exists", blob.digest));
+                arrived(&blob, PushedLayer::Exists);
+            }
+            TransferEvent::Mounted(blob, from) => {
+                context.done(format!("{} mounted from {from}", blob.digest));
+                arrived(&blob, PushedLayer::Mounted(from));
+            }
             TransferEvent::Progress(blob, at) => {
                 moving().entry(blob.digest.clone()).or_insert_with(|| context.progress("pushing", &blob)).at(at);
             }
-            TransferEvent::Sent(blob) => match moving().remove(&blob.digest) {
-                Some(progress) => progress.finish(),
-                None => context.progress("pushing", &blob).finish(),
-            },
+            TransferEvent::Sent(blob) => {
+                match moving().remove(&blob.digest) {
+                    Some(progress) => progress.finish(),
+                    None => context.progress("pushing", &blob).finish(),
+                }
+                arrived(&blob, PushedLayer::Sent);
+            }
             TransferEvent::Manifest(_) => {}
         }
     }

@@ -264,7 +264,7 @@ impl<'a> Exporter<'a> {
         let Ready::Image { output, set: Some(set), rewrite, .. } = ready else { return Ok(()) };
         let layers = &self.layers[rewrite];
         let make = |image: usize, layer: usize| layers[image].blob(layer, &output.format, Want::Bytes);
-        push(self.context, set, &output.names, PushOptions::of(output), &make)
+        push(self.context, set, &output.names, PushOptions::of(output), &make).map(drop)
     }
 
     fn store(&self, ready: &Ready<'_>, exported: &mut Exported) -> Result<(), ExportError> {

@@ -6,9 +6,9 @@ use super::admit::{Admission, admit, check, verify};
 use super::stored::StoredImage;
 use super::{ImageError, MAX_CONFIG, find};
 use crate::content::RepoDigest;
-use crate::export::ExportContext;
 use crate::export::layers::{Want, fetch_and};
 use crate::export::push::{PushOptions, push as send};
+use crate::export::{ExportContext, PushedLayer};
 use crate::oci::{Compression, Descriptor, Digest, ImageId, MediaKind, Platform, Reference};
 
 /// What a pull led to.
@@ -31,6 +31,9 @@ pub struct Pushed {
     pub name: Reference,
     /// The manifest.
     pub manifest: Descriptor,
+    /// The layers, lowest first: the digest of the blob, and what became of it. Those that registries must not pass on
+    /// are left out.
+    pub layers: Vec<(Digest, PushedLayer)>,
 }
 
 /// Fetches an image for a platform and gives it its name (`docker pull`).
@@ -101,8 +104,10 @@ pub fn push(context: &ExportContext<'_>, name: &Reference, compression: Compress
     let set = stored.pack(context, compression, Want::Descriptor)?;
     let make = |_: usize, layer: usize| stored.blob(context, layer, compression);
     let options = PushOptions { by_digest: false, insecure: false };
-    send(context, &set, std::slice::from_ref(name), options, &make)?;
-    Ok(Pushed { name: name.clone(), manifest: set.top().descriptor.clone() })
+    let blobs = send(context, &set, std::slice::from_ref(name), options, &make)?;
+    let digests = set.images.iter().flat_map(|image| &image.layers).map(|layer| &layer.descriptor.digest);
+    let layers = digests.filter_map(|digest| Some((digest.clone(), blobs.get(digest)?.clone()))).collect();
+    Ok(Pushed { name: name.clone(), manifest: set.top().descriptor.clone(), layers })
 }
 
 /// The names in the store that belong to a repository (`docker push --all-tags`).
