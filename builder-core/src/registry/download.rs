@@ -114,16 +114,10 @@ fn unescaped(text: &str) -> Vec<u8> {
     let mut at = 0;
     while at < bytes.len() {
         let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| bytes[at] == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
+        let digits = digits.filter(|digits| bytes[at] == b'%' && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(byte.unwrap_or(bytes[at]));
+        at += if byte.is_some() { 3 } else { 1 };
     }
     out
 }
@@ -141,6 +135,7 @@ mod tests {
         check("http://h/a@b?c#d", "http://h/a@b?c", None);
         check("https://u:p@h:1/a", "https://h:1/a", Some("u:p"));
         check("https://u%40x:%zz%@h", "https://h", Some("u@x:%zz%"));
+        check("https://u:%+f@h", "https://h", Some("u:%+f"));
         check("nonsense", "nonsense", None);
     }
 }
