@@ -9,7 +9,7 @@
 
 use std::io::BufRead as _;
 
-use builder_core::build::images::PruneOptions;
+use builder_core::build::images::{PruneOptions, Removed};
 use builder_core::build::{PruneCache, PruneRequest};
 use builder_core::cancel::CancelToken;
 
@@ -33,7 +33,12 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
     let mut text = String::new();
     if !pruned.images.is_empty() {
         text.push_str("Deleted Images:\n");
-        text.extend(pruned.images.iter().map(|removed| format!("{removed}\n")));
+        text.extend(pruned.images.iter().map(|removed| match removed {
+            // Docker writes these in small letters here, unlike `rmi`.
+            Removed::Untagged(name) => format!("untagged: {name}\n"),
+            Removed::Deleted(id) => format!("deleted: {id}\n"),
+            Removed::DeletedLayer(id) => format!("deleted: {id}\n"),
+        }));
         text.push('\n');
     }
     if pruned.records + pruned.mounts > 0 {

@@ -23,6 +23,26 @@ fn pruning_gives_space_back_and_keeps_images() {
 }
 
 #[test]
+fn pruned_images_are_listed_as_docker_lists_them() {
+    let env = TestEnv::new();
+    for content in ["one", "two"] {
+        env.write("file", content).write("Dockerfile", "FROM scratch\nCOPY file /\n");
+        env.ok("build -q -t app .");
+    }
+    let dangling = env.ok("image prune -f").stdout;
+    let named = env.ok("image prune -a -f").stdout;
+    let nothing = env.ok("image prune -a -f").stdout;
+    let shown = |text: &str| {
+        let lines = text.lines().map(|line| line.split_inclusive(": ").next().unwrap_or_default());
+        lines.collect::<Vec<_>>().join("|")
+    };
+    let total = "|Total reclaimed space: ";
+    assert_eq!(shown(&dangling), format!("Deleted Images:|deleted: |deleted: |{total}"), "{dangling}");
+    assert_eq!(shown(&named), format!("Deleted Images:|untagged: |deleted: |deleted: |{total}"), "{named}");
+    assert_eq!(nothing, "Total reclaimed space: 0B\n");
+}
+
+#[test]
 fn what_leaves_is_not_kept_in_the_store_as_well() {
     let env = TestEnv::new();
     env.write("file", "content ".repeat(100_000)).write("Dockerfile", "FROM scratch\nCOPY file /\n");
