@@ -4,6 +4,7 @@
 mod arguments;
 mod build;
 mod cache;
+mod cases;
 mod check;
 mod concurrency;
 mod container;

@@ -2,7 +2,7 @@
 
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{ArgumentValue, At, Current, Lowering};
-use super::names::{duration, list, quote, quoted_list, upper_case_name};
+use super::names::{duration, list, quote, quoted_character, quoted_list, upper_case_name};
 use super::state::State;
 use super::{Op, WorkdirOp};
 use crate::dockerfile::{
@@ -180,6 +180,9 @@ impl<'a> Lowering<'a> {
 
     fn expose(&mut self, current: &mut Current, at: &At<'a>, words: &[Word]) -> Option<()> {
         let mut ports = Vec::new();
+        // BuildKit sorts them as they are written.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|a, b| a.text.cmp(&b.text));
         for word in words {
             let scope = &current.state.scope;
             let expanded = match self.expander.words(&word.text, &|name| scope.get(name).map(str::to_owned)) {
@@ -275,13 +278,10 @@ impl<'a> Lowering<'a> {
                 (config, [probe.interval, probe.timeout, probe.start_period, probe.start_interval])
             }
         };
-        let [interval, timeout, start_period, start_interval] = times.map(|value| duration(time(value)));
-        let created_by = format!(
-            "HEALTHCHECK {{Test:{} Interval:{interval} Timeout:{timeout} StartPeriod:{start_period} \
-             StartInterval:{start_interval} Retries:{}}}",
-            list(&config.test),
-            config.retries
-        );
+        let times = times.map(|value| quote(&duration(time(value)))).join(" ");
+        // As BuildKit has it: Go's `%q` of the whole structure, for which a number is a character.
+        let created_by =
+            format!("HEALTHCHECK &{{{} {times} {}}}", quoted_list(&config.test), quoted_character(config.retries));
         self.record(current, at, created_by, None);
         current.state.config.config.healthcheck = Some(config);
     }

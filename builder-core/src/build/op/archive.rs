@@ -7,7 +7,7 @@ use crate::build::error::StepError;
 use crate::build::filesystem::Work;
 use crate::build::solve::Session;
 use crate::cache::{Preimage, Record};
-use crate::layer::{self, Archive, Decompressor, UnpackOptions};
+use crate::layer::{self, Archive, Decompressor, LowerLink, UnpackError, UnpackOptions};
 use crate::snapshot::Snapshot;
 use crate::tree::{Entry, Node, Tree};
 
@@ -53,8 +53,14 @@ pub(crate) fn unpack(
         return Ok(Unpacked::Unknown);
     }
     let active = engine.snapshots.begin()?;
+    let lower = archive.lower;
     let options = UnpackOptions { archive: Some(archive), ..UnpackOptions::default() };
-    let tree = layer::unpack(open().map_err(failed)?, &active, &options)?.tree;
+    let unpacked = layer::unpack(open().map_err(failed)?, &active, &options)?;
+    if let Some(LowerLink { path, target }) = unpacked.lower_links.into_iter().next() {
+        return Err(UnpackError::LinkTarget { path, target }.into());
+    }
+    // A directory that the archive does not describe stays as the image has it.
+    let tree = layer::fix_implied(&active, &unpacked.tree, &unpacked.implied, lower)?;
     let id = engine.trees.put(&tree)?;
     let snapshot = engine.snapshots.commit(active, &tree)?;
     let record = Record { preimage, tree: id, semantic: tree.semantic(), created: session.now, milliseconds: 0 };

@@ -329,7 +329,8 @@ impl Copy<'_> {
         let top = self.destination.resolve(&self.path)?;
         self.destination.ensure(&top)?;
         let mut links = HashMap::new();
-        for mut entry in tree.iter().filter(|entry| !entry.path.is_root()) {
+        // What leads to the destination is not the archive's, which has it only to have a place for its files.
+        for mut entry in tree.iter().filter(|entry| !top.starts_with(&entry.path)) {
             self.destination.ensure(&entry.path.parent().unwrap_or_default())?;
             self.renumber(&mut entry, &mut links);
             let bytes = entry.node.is_file().then_some(FileSource::Unpacked { source: number });

@@ -1,0 +1,4 @@
+echo f > f
+mkdir dir
+echo d > dir/d
+ln -s d dir/l

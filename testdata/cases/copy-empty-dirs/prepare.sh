@@ -1,0 +1,2 @@
+mkdir -p e k/l
+chmod 711 k/l

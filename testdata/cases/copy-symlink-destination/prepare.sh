@@ -1,0 +1,3 @@
+echo f > f
+mkdir dir
+echo d > dir/d

@@ -1,0 +1,2 @@
+mkdir -p tree
+echo f > tree/file

@@ -1,0 +1,2 @@
+echo f > file
+chmod 600 file

@@ -1,0 +1,2 @@
+echo f > f
+echo g > g

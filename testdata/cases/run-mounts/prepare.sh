@@ -1,0 +1,2 @@
+mkdir sub
+echo ctx > sub/f

@@ -1,0 +1,2 @@
+printf secret > k
+echo k > .dockerignore
