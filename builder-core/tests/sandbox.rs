@@ -285,6 +285,15 @@ fn s10_user_and_groups_are_exactly_those_given() {
 }
 
 #[test]
+fn nothing_of_the_host_is_above_the_root_or_below_it() {
+    let Some(root) = root() else { return };
+    let script = "stat -c %d:%i / /.. /../.. | sort -u | wc -l; ls /.. | grep -cx proc; \
+                  awk '$5 == \"/\"' /proc/self/mountinfo | wc -l";
+    // One directory, its own entries, and one mount at `/`.
+    assert_eq!(output(root.shell(script)), "1\n1\n1\n");
+}
+
+#[test]
 fn s12_no_mount_shows_on_the_host() {
     let Some(root) = root() else { return };
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();

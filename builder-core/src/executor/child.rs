@@ -11,7 +11,7 @@
 //! | 6 | cut the mounts off from the host's | `mount_namespaces(7)` |
 //! | 7 | attach the tmpfs with generated files, and over it the root | `move_mount(2)` |
 //! | 8 | mounts below the root, in the order of the plan | `openat2(2)`, `fsopen(2)`, `open_tree(2)` |
-//! | 9 | the root becomes `/`; the host's mounts, and the tmpfs, go | `pivot_root(2)`, `umount2(2)` |
+//! | 9 | the root becomes `/`; the tmpfs and the host's mounts go, which is checked | `pivot_root(2)`, `umount2(2)` |
 //! | 10 | streams, terminal | `dup2(2)`, `ioctl_tty(2)` |
 //! | 11 | umask, resource limits, session keyring | `umask(2)`, `setrlimit(2)`, `keyctl(2)` |
 //! | 12 | working directory, and that it is inside | `fchdir(2)`, `getcwd(2)` |
@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen,
@@ -375,10 +375,22 @@ fn clone_mount(directory: &OwnedFd, path: &CStr, attributes: Attributes) -> io::
 
 fn pivot(root: &OwnedFd) -> io::Result<()> {
     fchdir(root)?;
-    // With the same directory twice the old root ends up on top of the new one, from where it is taken off.
+    // With the same directory twice the old root ends up on top of the new one, and on top of it the tmpfs that was
+    // attached to it. `umount2(".")` takes off what is uppermost: first the tmpfs, then the host's root.
     pivot_root(c".", c".")?;
     unmount(c".", UnmountFlags::DETACH)?;
-    Ok(())
+    unmount(c".", UnmountFlags::DETACH)?;
+    // Whatever was left there could be reached as `/..`.
+    let above = openat2(CWD, c"/..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())?;
+    if same_mount(&above, root)? { Ok(()) } else { Err(Errno::XDEV.into()) }
+}
+
+/// Whether two descriptors are of the same directory of the same mount.
+fn same_mount(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let one = statx(one, c"", AtFlags::EMPTY_PATH, wanted)?;
+    let other = statx(other, c"", AtFlags::EMPTY_PATH, wanted)?;
+    Ok((one.stx_ino, one.stx_mnt_id) == (other.stx_ino, other.stx_mnt_id))
 }
 
 fn set_up_streams(streams: &Streams) -> io::Result<()> {
