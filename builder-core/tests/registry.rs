@@ -36,6 +36,13 @@ impl RegistryProcess {
             println!("skipped: {} is not installed", program.display());
             return None;
         }
+        // Between the moment when a port is found free and the moment when the registry listens on it somebody else may
+        // take it; the registry ends then.
+        let started = (0..10).find_map(|_| Self::try_start(program, more));
+        Some(started.expect("the registry does not listen"))
+    }
+
+    fn try_start(program: &Path, more: &str) -> Option<Self> {
         let directory = tempfile::tempdir().expect("temporary directory");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
         let root = directory.path().display();
@@ -53,13 +60,15 @@ impl RegistryProcess {
             .stderr(Stdio::null())
             .spawn()
             .expect("starts");
-        let process = Self { child, port, _directory: directory };
+        let mut process = Self { child, port, _directory: directory };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the registry does not listen");
+        while process.child.try_wait().expect("a child of this process").is_none() && Instant::now() < deadline {
+            if answers(port) {
+                return Some(process);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(process)
+        None
     }
 
     fn host(&self) -> String {
@@ -69,6 +78,15 @@ impl RegistryProcess {
     fn image(&self, name: &str) -> Reference {
         format!("{}/{name}", self.host()).parse().expect("a reference")
     }
+}
+
+/// Whether a registry speaks at a port. A connection alone says nothing: one to a port where nobody listens may reach
+/// itself.
+fn answers(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut head = [0; 7];
+    let asked = stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n").and_then(|()| stream.read_exact(&mut head));
+    asked.is_ok() && &head == b"HTTP/1."
 }
 
 impl Drop for RegistryProcess {
