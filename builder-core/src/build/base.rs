@@ -78,7 +78,7 @@ pub(super) fn resolve(
     if pull == PullPolicy::Never {
         return Err(StepError::NotLocal(request.reference.clone()));
     }
-    let (descriptor, _) = engine.fetch_manifest(&request.reference, &request.platform, cancel)?;
+    let descriptor = engine.fetch_manifest(&request.reference, &request.platform, cancel)?;
     let tag = ResolvedTag { descriptor, at: seconds_now() };
     engine.content.database().put_resolved_tag(&request.reference, &request.platform, &tag)?;
     remembered(engine, request)?.ok_or_else(|| StepError::MalformedImage {
@@ -521,7 +521,7 @@ impl Engine {
         reference: &Reference,
         platform: &crate::oci::Platform,
         cancel: &CancelToken,
-    ) -> Result<(Descriptor, Manifest), StepError> {
+    ) -> Result<Descriptor, StepError> {
         let resolved = self.registry.resolve(reference, cancel)?;
         let selected = self.registry.select_platform(reference, &resolved, platform, cancel)?;
         let manifest = selected.manifest;
@@ -538,6 +538,6 @@ impl Engine {
             config.finish()?;
         }
         self.content.put(&selected.bytes)?;
-        Ok((selected.descriptor, manifest))
+        Ok(selected.descriptor)
     }
 }

@@ -278,11 +278,10 @@ fn declare(graph: &Graph, events: &Events<'_>, numbers: &TaskNumbers) -> Vec<Tas
 
 fn bases_belong_to(graph: &Graph, bases: &HashMap<ImageRequest, Arc<BaseLayers>>, tasks: &[TaskId]) {
     for (vertex, task) in graph.vertices.iter().zip(tasks) {
-        if let graph::Op::Image(op) = &vertex.op {
-            let request = ImageRequest { reference: op.reference.clone(), platform: op.platform.clone() };
-            if let Some(base) = bases.get(&request) {
-                base.belongs_to(*task);
-            }
+        if let graph::Op::Image(op) = &vertex.op
+            && let Some(base) = bases.get(&op.request())
+        {
+            base.belongs_to(*task);
         }
     }
 }

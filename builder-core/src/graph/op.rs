@@ -1,6 +1,6 @@
 //! What vertices do. Everything in an op is already expanded.
 
-use super::{Env, VertexId};
+use super::{Env, ImageRequest, VertexId};
 use crate::dockerfile::{Network, Security, Sharing};
 use crate::oci::{Digest, Platform, Reference};
 use crate::rootfs::RootPath;
@@ -258,6 +258,13 @@ pub struct WorkdirOp {
     pub path: RootPath,
     /// `USER` as written: new directories belong to it.
     pub user: String,
+}
+
+impl ImageOp {
+    /// What was asked for to learn what the image is.
+    pub fn request(&self) -> ImageRequest {
+        ImageRequest { reference: self.reference.clone(), platform: self.platform.clone() }
+    }
 }
 
 impl Op {

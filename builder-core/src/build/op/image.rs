@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use crate::build::filesystem::Filesystem;
 use crate::build::solve::{Session, Solved};
-use crate::graph::{ImageOp, ImageRequest};
+use crate::graph::ImageOp;
 
 pub(crate) fn solve(session: &Session<'_>, op: &ImageOp) -> Solved {
-    let request = ImageRequest { reference: op.reference.clone(), platform: op.platform.clone() };
-    let base = session.bases.get(&request).map(Arc::clone);
+    let base = session.bases.get(&op.request()).map(Arc::clone);
     debug_assert!(base.is_some(), "every image was resolved before the graph was made");
     Solved { filesystem: Filesystem { base, built: Vec::new() }, cached: true }
 }
