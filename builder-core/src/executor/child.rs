@@ -37,6 +37,7 @@ use rustix::mount::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, fchdir, ioctl_tiocsctty, pivot_root, set_parent_process_death_signal, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::nanosleep;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, Uid, clear_ambient_capability_set,
     move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -468,10 +469,24 @@ fn set_final_capabilities(plan: &Plan<'_>) -> io::Result<()> {
 }
 
 /// Tries the candidates as `execvp(3)` does: a file that may not be executed is remembered, the next one may do.
+/// How often a program that is open for writing is tried again, and the time between: half a second in all, far more than
+/// a child needs to be set up.
+const BUSY_TRIES: u32 = 100;
+const BUSY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
 fn execute(plan: &Plan<'_>) -> io::Error {
     let mut answer = io::Error::from_raw_os_error(libc::ENOENT);
     for program in &plan.programs {
-        let error = child::execve(program, &plan.args, &plan.env);
+        let mut error = child::execve(program, &plan.args, &plan.env);
+        // A child of another thread that is just being set up holds what that thread's program had open for writing, such as
+        // this very file when it was copied a moment ago. It lets go when it executes its own program.
+        for _ in 0..BUSY_TRIES {
+            if error.raw_os_error() != Some(libc::ETXTBSY) {
+                break;
+            }
+            nanosleep(&BUSY_PAUSE);
+            error = child::execve(program, &plan.args, &plan.env);
+        }
         match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => {}
             Some(libc::EACCES) => answer = error,
