@@ -484,7 +484,8 @@ fn execute(plan: &Plan<'_>) -> io::Error {
             if error.raw_os_error() != Some(libc::ETXTBSY) {
                 break;
             }
-            nanosleep(&BUSY_PAUSE);
+            // A signal that cuts it short costs one of the tries.
+            let _ = nanosleep(&BUSY_PAUSE);
             error = child::execve(program, &plan.args, &plan.env);
         }
         match error.raw_os_error() {
