@@ -209,7 +209,7 @@ def compare(arguments, usage, builder):
             work = f"{scratch}/context"
             flags = make_context(case, work, scratch)
             ours = f"{scratch}/ours.tar"
-            ended = run(*rbuild, "build", "-q", "--pull=never", *flags, "-o", f"type=oci,compression=uncompressed,dest={ours}", ".", cwd=work)
+            ended = run(*rbuild, "build", "-q", "--no-cache", "--pull=never", *flags, "-o", f"type=oci,compression=uncompressed,dest={ours}", ".", cwd=work)
             left = list(map(normal, lines(*image(ours)))) if ended.returncode == 0 else ["error"]
             if "panicked" in ended.stdout:
                 left = ["panic"]
@@ -245,10 +245,14 @@ def compare(arguments, usage, builder):
 NEWER = re.compile(r"<<-?[\"']?\w|--(link|parents|exclude|checksum|keep-git-dir|unpack|security|device|start-interval)\b|--chmod=[^0-9\s]|\$\{\w+(#|%|/|-|\+|\?)|\.zst\b", re.M)
 
 
+def file_of(flags):
+    named = [flags[at + 1] for at, flag in enumerate(flags[:-1]) if flag in ("-f", "--file")]
+    return named or ["Dockerfile"]
+
+
 def newer_syntax(work, flags):
     """The first thing in a Dockerfile that BuildKit 0.8 does not know."""
-    named = [flags[at + 1] for at, flag in enumerate(flags[:-1]) if flag in ("-f", "--file")]
-    path = os.path.join(work, *(named or ["Dockerfile"]))
+    path = os.path.join(work, *file_of(flags))
     try:
         with open(path, encoding="utf8", errors="replace") as file:
             found = NEWER.search(file.read())
