@@ -468,12 +468,12 @@ fn set_final_capabilities(plan: &Plan<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries the candidates as `execvp(3)` does: a file that may not be executed is remembered, the next one may do.
 /// How often a program that is open for writing is tried again, and the time between: half a second in all, far more than
 /// a child needs to be set up.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
+/// Tries the candidates as `execvp(3)` does: a file that may not be executed is remembered, the next one may do.
 fn execute(plan: &Plan<'_>) -> io::Error {
     let mut answer = io::Error::from_raw_os_error(libc::ENOENT);
     for program in &plan.programs {

@@ -49,6 +49,9 @@ struct Host {
     groups_allowed: bool,
     dumpable: bool,
     apparmor: Option<String>,
+    /// Begins the names of cgroups: another sandbox of this process, or one in another pid namespace with the same
+    /// process id, must not have the same.
+    cgroup_prefix: String,
 }
 
 impl Sandbox {
@@ -87,7 +90,7 @@ impl Executor for Sandbox {
         let setup = |what| move |source: io::Error| ExecuteError::Setup { what, source };
         let host = self.host()?;
         let guard = process.security == Security::Sandbox && !host.user_namespace;
-        let name = format!("rbuild-{}-{}", getpid().as_raw_nonzero(), self.runs.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}-{}", host.cgroup_prefix, self.runs.fetch_add(1, Ordering::Relaxed));
         let cgroup = host.cgroups.create(name, &process.limits, guard)?;
         let kills = cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());
         let (plan, captured) = prepare(process, &host.surroundings(&cgroup))?;
@@ -145,6 +148,7 @@ impl Host {
             groups_allowed: groups.trim() != "deny",
             dumpable: matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable)),
             apparmor: options.apparmor_profile.clone().filter(|profile| apparmor_has(profile)),
+            cgroup_prefix: cgroup_prefix().map_err(setup("random numbers"))?,
         })
     }
 
@@ -159,6 +163,12 @@ impl Host {
             apparmor: self.apparmor.as_deref(),
         }
     }
+}
+
+fn cgroup_prefix() -> io::Result<String> {
+    let mut random = [0; 4];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("rbuild-{}-{:08x}", getpid().as_raw_nonzero(), u32::from_ne_bytes(random)))
 }
 
 /// Whether the profile is loaded; lines of that file are `NAME (MODE)`.
@@ -309,6 +319,13 @@ mod tests {
         let said = String::from_utf8(said).expect("text");
         assert_eq!(exit.expect("ran"), Exit::Code(0), "{said}");
         Some(said)
+    }
+
+    #[test]
+    fn sandboxes_of_one_process_have_cgroups_of_their_own() {
+        let prefix = || cgroup_prefix().expect("random numbers");
+        assert_ne!(prefix(), prefix());
+        assert!(prefix().starts_with(&format!("rbuild-{}-", std::process::id())));
     }
 
     #[test]
