@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use builder_core::build::{BuildRequest, ContextSource, PullPolicy};
+use builder_core::build::{BuildRequest, ContextSource, PullPolicy, RemoteContext};
 use builder_core::dockerfile::Network;
 use builder_core::graph::{NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
@@ -241,10 +241,10 @@ fn build_arg(text: &str, environment: &Environment, all: &mut BTreeMap<String, S
     Ok(())
 }
 
-type Contexts = (BTreeMap<String, PathBuf>, BTreeMap<String, NamedContext>);
+type Contexts = (BTreeMap<String, ContextSource>, BTreeMap<String, NamedContext>);
 
 fn named_contexts(given: &[String], environment: &Environment) -> Result<Contexts> {
-    let (mut directories, mut contexts) = Contexts::default();
+    let (mut sources, mut contexts) = Contexts::default();
     for text in given {
         let (name, value) = text
             .split_once('=')
@@ -252,7 +252,10 @@ fn named_contexts(given: &[String], environment: &Environment) -> Result<Context
             .ok_or_else(|| CommandError::usage(format!("build context `{text}` is not of the form `NAME=VALUE`")))?;
         let context = if let Some(image) = value.strip_prefix("docker-image://") {
             NamedContext::Image(values::reference(image)?)
-        } else if value.contains("://") || value.starts_with("git@") || value == "-" {
+        } else if let Some(remote) = RemoteContext::parse(value) {
+            sources.insert(name.to_owned(), ContextSource::Remote(remote));
+            NamedContext::Directory
+        } else if value.contains("://") || value == "-" {
             return Err(CommandError::usage(format!("build context `{value}` is not supported"))
                 .with_hint("give a directory or `docker-image://NAME`"));
         } else {
@@ -260,12 +263,13 @@ fn named_contexts(given: &[String], environment: &Environment) -> Result<Context
             if !path.is_dir() {
                 return Err(CommandError::failed(format!("build context `{name}`: `{value}` is not a directory")));
             }
-            directories.insert(name.to_owned(), path);
+            let ignore_files = vec![path.join(".dockerignore")];
+            sources.insert(name.to_owned(), ContextSource::Directory { path, ignore_files });
             NamedContext::Directory
         };
         contexts.insert(name.to_owned(), context);
     }
-    Ok((directories, contexts))
+    Ok((sources, contexts))
 }
 
 fn limits(args: &LimitArgs) -> Result<builder_core::executor::Limits> {

@@ -1,35 +1,68 @@
 //! [`Contexts`]: the build contexts of one build, each opened when the first step asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::error::StepError;
+use super::error::{BuildError, StepError};
+use super::events::TaskNumbers;
+use super::filesystem::Filesystem;
+use super::remote::{Bring, FetchedContext};
 use super::request::{BuildRequest, ContextSource};
 use crate::context::{BuildContext, IgnoreSource};
-use crate::graph::ContextId;
+use crate::graph::{ContextId, Graph};
 
 /// The contexts of a build.
 pub(super) struct Contexts<'a> {
     request: &'a BuildRequest,
     state: &'a Path,
+    fetched: BTreeMap<ContextId, FetchedContext>,
     opened: Mutex<BTreeMap<ContextId, Arc<BuildContext>>>,
+}
+
+/// An open context.
+pub(super) enum OpenContext {
+    /// A directory.
+    Directory(Arc<BuildContext>),
+    /// One that was fetched: files like those of a stage.
+    Files(Filesystem),
 }
 
 impl<'a> Contexts<'a> {
     pub(super) fn new(request: &'a BuildRequest, state: &'a Path) -> Self {
-        Self { request, state, opened: Mutex::default() }
+        Self { request, state, fetched: BTreeMap::new(), opened: Mutex::default() }
+    }
+
+    /// Brings the contexts of a graph that are elsewhere.
+    pub(super) fn fetch(&mut self, graph: &Graph, bring: &Bring<'_>, numbers: &TaskNumbers) -> Result<(), BuildError> {
+        let used: BTreeSet<ContextId> = graph.vertices.iter().flat_map(|vertex| vertex.op.contexts()).collect();
+        for id in used {
+            let Some(ContextSource::Remote(remote)) = self.source(&id) else { continue };
+            let name = match &id {
+                ContextId::Main => "[internal] load remote build context".to_owned(),
+                ContextId::Named(name) => format!("[context {name}] {remote}"),
+            };
+            let fetched = bring.context(remote, &name, numbers)?;
+            self.fetched.insert(id, fetched);
+        }
+        Ok(())
     }
 
     /// Opens a context, or returns it if it is open.
-    pub(super) fn get(&self, id: &ContextId) -> Result<Arc<BuildContext>, StepError> {
+    pub(super) fn get(&self, id: &ContextId) -> Result<OpenContext, StepError> {
+        if let Some(fetched) = self.fetched.get(id) {
+            return Ok(OpenContext::Files(fetched.filesystem()));
+        }
+        if let Some(ContextSource::Fetched(fetched)) = self.source(id) {
+            return Ok(OpenContext::Files(fetched.filesystem()));
+        }
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(context) = opened.get(id) {
-            return Ok(Arc::clone(context));
+            return Ok(OpenContext::Directory(Arc::clone(context)));
         }
         let context = Arc::new(self.open(id)?);
         opened.insert(id.clone(), Arc::clone(&context));
-        Ok(context)
+        Ok(OpenContext::Directory(context))
     }
 
     /// Writes the indexes of all open contexts. They only save time: one that cannot be written is not an error.
@@ -39,19 +72,21 @@ impl<'a> Contexts<'a> {
         }
     }
 
+    fn source(&self, id: &ContextId) -> Option<&'a ContextSource> {
+        match id {
+            ContextId::Main => Some(&self.request.context),
+            ContextId::Named(name) => self.request.named_contexts.get(name),
+        }
+    }
+
     fn open(&self, id: &ContextId) -> Result<BuildContext, StepError> {
-        let (path, ignore) = match id {
-            ContextId::Main => match &self.request.context {
-                ContextSource::Directory { path, ignore_files } => {
-                    (path.clone(), IgnoreSource::FirstOf(ignore_files.clone()))
-                }
-                ContextSource::Empty => (self.empty_directory()?, IgnoreSource::Nothing),
-            },
-            ContextId::Named(name) => {
-                let path = self.request.named_contexts.get(name);
-                let path =
-                    path.ok_or_else(|| StepError::Unsupported(format!("build context `{name}` is not a directory")))?;
-                (path.clone(), IgnoreSource::FirstOf(vec![path.join(".dockerignore")]))
+        let (path, ignore) = match self.source(id) {
+            Some(ContextSource::Directory { path, ignore_files }) => {
+                (path.clone(), IgnoreSource::FirstOf(ignore_files.clone()))
+            }
+            Some(ContextSource::Empty) => (self.empty_directory()?, IgnoreSource::Nothing),
+            Some(ContextSource::Remote(_) | ContextSource::Fetched(_)) | None => {
+                return Err(StepError::Unsupported(format!("the files of {id:?} are not known")));
             }
         };
         Ok(BuildContext::open(&path, &ignore, self.state)?)

@@ -9,6 +9,7 @@ use super::contexts::Contexts;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
+use super::remote::Bring;
 use super::request::{BuildRequest, BuildResult};
 use super::result;
 use super::solve::{self, Session};
@@ -159,7 +160,9 @@ impl Engine {
         let tasks = declare(&graph, &events, &numbers);
         bases_belong_to(&graph, &bases, &tasks);
 
-        let contexts = Contexts::new(request, self.content.state());
+        let mut contexts = Contexts::new(request, self.content.state());
+        let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
+        contexts.fetch(&graph, &bring, &numbers)?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let access = Access { engine: self, events, cancel: cancel.clone() };
         let session = Session { access, request, contexts: &contexts, bases: &bases, now };

@@ -49,6 +49,9 @@ pub enum BuildError {
         /// What went wrong.
         error: Box<StepError>,
     },
+    /// A context that is elsewhere cannot be used.
+    #[error(transparent)]
+    Remote(Box<super::remote::RemoteError>),
     /// The result cannot go where it should.
     #[error(transparent)]
     Export(Box<ExportError>),
@@ -266,6 +269,7 @@ impl Diagnostic for BuildError {
         match self {
             Self::Base { suggestion: Some(suggestion), .. } => Some(suggestion.clone()),
             Self::Step { error, .. } | Self::Base { error, .. } | Self::Store(error) => error.hint(),
+            Self::Remote(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Parse(_) | Self::Graph(_) | Self::Cancelled(_) => None,
         }

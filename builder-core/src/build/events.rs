@@ -66,6 +66,12 @@ impl Events<'_> {
 pub(super) struct TaskNumbers(AtomicU64);
 
 impl TaskNumbers {
+    /// Numbers for what is done before a build, and shown together with it: they are none of the build's. `slot` tells
+    /// apart what is done.
+    pub(super) fn before_build(slot: u64) -> Self {
+        Self(AtomicU64::new((1 << 32) + slot))
+    }
+
     /// Declares a task with the next number.
     pub(super) fn declare(&self, events: &Events<'_>, name: &str, inputs: Vec<TaskId>) -> TaskId {
         let task = TaskId(self.0.fetch_add(1, Ordering::Relaxed) + 1);

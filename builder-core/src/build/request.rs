@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::op::http::redacted;
+use super::remote::FetchedContext;
 use crate::diagnostic::Source;
 use crate::executor::Limits;
 use crate::graph;
@@ -15,8 +17,8 @@ pub struct BuildRequest {
     pub dockerfile: Source,
     /// The build context.
     pub context: ContextSource,
-    /// Directories of `--build-context`, by name. Names of images are in [`graph::Options::contexts`].
-    pub named_contexts: BTreeMap<String, PathBuf>,
+    /// Files of `--build-context`, by name. Names of images are in [`graph::Options::contexts`].
+    pub named_contexts: BTreeMap<String, ContextSource>,
     /// Everything that decides what the graph looks like.
     pub options: graph::Options,
     /// When registries are asked although the store knows the image.
@@ -64,8 +66,41 @@ pub enum ContextSource {
         /// The ignore files to try, in order; the first that exists counts.
         ignore_files: Vec<PathBuf>,
     },
+    /// Somewhere else; fetched when the target needs it.
+    Remote(RemoteContext),
+    /// What [`Engine::fetch_context`](super::Engine::fetch_context) or
+    /// [`Engine::unpack_context`](super::Engine::unpack_context) brought.
+    Fetched(FetchedContext),
     /// No files at all: a Dockerfile on standard input.
     Empty,
+}
+
+/// A context that is not on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteContext {
+    /// `http://` or `https://`: a tar archive, compressed or not, or one file.
+    Url(String),
+    /// A git repository, as written.
+    Git(String),
+}
+
+impl std::fmt::Display for RemoteContext {
+    /// The address without user and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Url(address) | Self::Git(address)) = self;
+        f.write_str(&redacted(address))
+    }
+}
+
+impl RemoteContext {
+    /// Recognises an address, as BuildKit does; `None` for anything else, such as the path of a directory.
+    pub fn parse(text: &str) -> Option<Self> {
+        if graph::is_git(text) {
+            return Some(Self::Git(text.to_owned()));
+        }
+        let web = text.starts_with("http://") || text.starts_with("https://");
+        web.then(|| Self::Url(text.to_owned()))
+    }
 }
 
 /// `--pull`

@@ -198,7 +198,7 @@ fn is_http(source: &str) -> bool {
 
 /// A git repository as BuildKit recognises it: `git://`, `ssh://`, `user@host:path`, or a web address whose path ends
 /// in `.git`.
-fn is_git(source: &str) -> bool {
+pub fn is_git(source: &str) -> bool {
     if source.starts_with("git://") || source.starts_with("ssh://") {
         return true;
     }

@@ -28,6 +28,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use copy::is_git;
 pub use dump::{to_dot, to_json};
 pub use env::Env;
 pub use error::{GraphError, GraphErrorKind, GraphErrors};

@@ -268,6 +268,29 @@ impl ImageOp {
 }
 
 impl Op {
+    /// The build contexts that it reads.
+    pub fn contexts(&self) -> Vec<ContextId> {
+        let context = |files: &Files| match files {
+            Files::Context(context) => Some(context.clone()),
+            Files::Vertex(_) => None,
+        };
+        match self {
+            Self::Image(_) | Self::Workdir(_) => Vec::new(),
+            // One that only fetches or writes here-documents reads no context.
+            Self::Copy(copy) if !copy.sources.iter().any(|source| matches!(source, AddSource::Path(_))) => Vec::new(),
+            Self::Copy(copy) => context(&copy.from).into_iter().collect(),
+            Self::Run(run) => run
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.kind {
+                    MountTarget::Bind { from, .. } => context(from),
+                    MountTarget::Cache(cache) => context(&cache.seed.as_ref()?.0),
+                    _ => None,
+                })
+                .collect(),
+        }
+    }
+
     /// The vertices whose files it reads, apart from its root.
     pub fn inputs(&self) -> Vec<VertexId> {
         let vertex = |files: &Files| match files {

@@ -69,7 +69,7 @@ pub(crate) fn unpack(
 }
 
 /// Whether a file begins, uncompressed, with a header of tar: the checksum of the first block is right.
-fn is_archive(file: File) -> bool {
+pub(crate) fn is_archive(file: impl Read) -> bool {
     let mut block = Vec::with_capacity(512);
     // What cannot be uncompressed is no archive, whatever it begins with.
     let read = Decompressor::new(file).and_then(|reader| reader.take(512).read_to_end(&mut block));

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::run::{duplicate, network_files};
+use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Filesystem, Work};
 use crate::build::request::SecretSource;
@@ -73,27 +74,27 @@ fn source(
     work: Work,
 ) -> Result<Option<Source>, StepError> {
     let missing = || StepError::MountSource { source_path: path.clone(), target: target.clone() };
-    match files {
-        Files::Context(id) => {
-            let context = job.session.contexts.get(id)?;
-            let pattern = literal_pattern(path);
-            let request = Request { source: &pattern, parents: false, exclude: &[] };
-            let Some(found) = context.select(&request)?.into_iter().next() else { return Err(missing()) };
-            let tree = rebased(found.entries.into_iter().map(|selected| selected.entry), &found.root);
-            Ok(Some(Source { tree, origin: Origin::Context(context, found.root) }))
-        }
-        Files::Vertex(vertex) => {
-            let filesystem = job.input(*vertex);
-            let Some(stack) = filesystem.stack(job.session, work)? else { return Ok(None) };
-            let path = stack.resolve(path, true)?;
-            let entries: Vec<Entry> = stack.select(&path).into_iter().map(|found| found.entry).collect();
-            if entries.is_empty() && !path.is_root() {
-                return Err(missing());
+    let filesystem = match files {
+        Files::Context(id) => match job.session.contexts.get(id)? {
+            OpenContext::Directory(context) => {
+                let pattern = literal_pattern(path);
+                let request = Request { source: &pattern, parents: false, exclude: &[] };
+                let Some(found) = context.select(&request)?.into_iter().next() else { return Err(missing()) };
+                let tree = rebased(found.entries.into_iter().map(|selected| selected.entry), &found.root);
+                return Ok(Some(Source { tree, origin: Origin::Context(context, found.root) }));
             }
-            let tree = rebased(entries.into_iter(), &path);
-            Ok(Some(Source { tree, origin: Origin::Filesystem(filesystem, path) }))
-        }
+            OpenContext::Files(filesystem) => filesystem,
+        },
+        Files::Vertex(vertex) => job.input(*vertex),
+    };
+    let Some(stack) = filesystem.stack(job.session, work)? else { return Ok(None) };
+    let path = stack.resolve(path, true)?;
+    let entries: Vec<Entry> = stack.select(&path).into_iter().map(|found| found.entry).collect();
+    if entries.is_empty() && !path.is_root() {
+        return Err(missing());
     }
+    let tree = rebased(entries.into_iter(), &path);
+    Ok(Some(Source { tree, origin: Origin::Filesystem(filesystem, path) }))
 }
 
 /// A pattern that matches just this path.

@@ -15,11 +15,12 @@ use super::archive;
 use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile, PlannedFiles};
 use super::http::{self, Fetched};
 use super::run::accounts;
+use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, LayerFiles, Source, Work};
 use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
-use crate::context::{BuildContext, Match, Request};
+use crate::context::{BuildContext, Match, Request, Selected};
 use crate::graph::{AddSource, CopyOp, Files};
 use crate::layer::{self, Archive};
 use crate::oci::Digest;
@@ -110,34 +111,42 @@ impl Finder<'_> {
 
     fn path(&mut self, path: &str) -> Result<Known, StepError> {
         let request = Request { source: path, parents: self.op.parents, exclude: &self.op.exclude };
-        match &self.op.from {
-            Files::Context(id) => {
-                let context = self.job.session.contexts.get(id)?;
-                let matches = context.select(&request)?;
-                self.found.places.context = Some(Arc::clone(&context));
-                self.add_matches(&context, matches)
-            }
-            Files::Vertex(vertex) => {
-                let filesystem = self.job.input(*vertex);
-                let Some(stack) = filesystem.stack(self.job.session, self.work)? else { return Ok(false) };
-                self.found.places.filesystem = Some(filesystem);
-                self.found.sources.push(CopySource::Stack(copy::select(&stack, &request)?));
-                Ok(true)
-            }
-        }
+        let filesystem = match &self.op.from {
+            Files::Context(id) => match self.job.session.contexts.get(id)? {
+                OpenContext::Directory(context) => {
+                    let matches = context.select(&request)?;
+                    self.found.places.context = Some(Arc::clone(&context));
+                    return self.add_matches(matches, CopySource::Context, |found| context.open_file(&found.entry));
+                }
+                OpenContext::Files(filesystem) => filesystem,
+            },
+            Files::Vertex(vertex) => self.job.input(*vertex),
+        };
+        let Some(stack) = filesystem.stack(self.job.session, self.work)? else { return Ok(false) };
+        let matches = copy::select(&stack, &request)?;
+        self.found.places.filesystem = Some(filesystem.clone());
+        let access = &self.job.session.access;
+        self.add_matches(matches, CopySource::Stack, |found| {
+            filesystem.open(access, found.layer, &found.entry).map_err(io::Error::other)
+        })
     }
 
     /// Adds matches, archives of an ADD unpacked.
-    fn add_matches(&mut self, context: &BuildContext, matches: Vec<Match>) -> Result<Known, StepError> {
+    fn add_matches(
+        &mut self,
+        matches: Vec<Match>,
+        source: fn(Vec<Match>) -> CopySource,
+        open: impl Fn(&Selected) -> io::Result<File>,
+    ) -> Result<Known, StepError> {
         if !self.op.add || self.op.unpack == Some(false) {
-            self.found.sources.push(CopySource::Context(matches));
+            self.found.sources.push(source(matches));
             return Ok(true);
         }
         for found in matches {
-            let file = found.entries.first().map(|first| first.entry.clone()).filter(|first| first.node.is_file());
-            let source = CopySource::Context(vec![found]);
-            if let Some(entry) = file {
-                if !self.archive_or(&entry, &|| context.open_file(&entry), source)? {
+            let file = found.entries.first().filter(|first| first.entry.node.is_file()).cloned();
+            let source = source(vec![found]);
+            if let Some(file) = file {
+                if !self.archive_or(&file.entry, &|| open(&file), source)? {
                     return Ok(false);
                 }
             } else {
