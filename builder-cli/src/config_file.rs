@@ -6,7 +6,8 @@
 //!   "registry-mirrors": { "docker.io": ["http://127.0.0.1:5001"] },
 //!   "insecure-registries": ["registry.example:5000"],
 //!   "progress": "plain",
-//!   "jobs": 4
+//!   "jobs": 4,
+//!   "gc": [ { "filter": ["type=exec.cachemount"], "keep-duration": "30d" }, { "max-used-space": "50GB", "min-free-space": "10%" } ]
 //! }
 //! ```
 
@@ -14,10 +15,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use builder_core::build::{CacheKind, Policy};
 use clap::ValueEnum as _;
 
 use crate::command_error::CommandError;
 use crate::environment::Environment;
+use crate::request::values;
 use crate::ui::Mode;
 
 /// What the file may say; every key is optional.
@@ -34,6 +37,53 @@ pub(crate) struct ConfigFile {
     progress: Option<String>,
     /// `--jobs`
     pub(crate) jobs: Option<usize>,
+    /// What is removed from the build cache after builds; `false` for nothing.
+    gc: Option<Gc>,
+}
+
+/// `gc`
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(untagged, expecting = "`gc` is true, false or a list of policies")]
+enum Gc {
+    On(bool),
+    Policies(Vec<GcPolicy>),
+}
+
+/// One policy of `gc`; the words are those of `rbuild prune`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct GcPolicy {
+    /// `type=NAME`
+    filter: Vec<String>,
+    keep_duration: Option<String>,
+    max_used_space: Option<String>,
+    reserved_space: Option<String>,
+    min_free_space: Option<String>,
+}
+
+impl GcPolicy {
+    fn policy(&self) -> Result<Policy, CommandError> {
+        let kind = |text: &String| {
+            let name = text.strip_prefix("type=");
+            let kind = CacheKind::ALL.into_iter().find(|kind| Some(kind.name()) == name);
+            kind.ok_or_else(|| CommandError::usage(format!("`gc`: filter `{text}` names no type of the build cache")))
+        };
+        let space = |key: &str, text: &Option<String>| text.as_deref().map(|text| values::space(key, text)).transpose();
+        let policy = Policy {
+            kinds: self.filter.iter().map(kind).collect::<Result<_, _>>()?,
+            keep_duration: self.keep_duration.as_deref().map(|text| values::keep("keep-duration", text)).transpose()?,
+            max_used_space: space("max-used-space", &self.max_used_space)?,
+            reserved_space: space("reserved-space", &self.reserved_space)?,
+            min_free_space: space("min-free-space", &self.min_free_space)?,
+            ids: None,
+        };
+        if policy == (Policy { kinds: policy.kinds.clone(), ..Policy::default() }) {
+            return Err(CommandError::usage(
+                "`gc`: a policy has no limit: it would remove everything after each build",
+            ));
+        }
+        Ok(policy)
+    }
 }
 
 impl ConfigFile {
@@ -68,7 +118,17 @@ impl ConfigFile {
         if let Some(progress) = &config.progress {
             Mode::from_str(progress, false).map_err(|_| wrong(format!("unknown progress mode `{progress}`")))?;
         }
+        config.gc().map_err(|error| wrong(error.to_string()))?;
         Ok(config)
+    }
+
+    /// What is removed from the build cache after builds.
+    pub(crate) fn gc(&self) -> Result<Vec<Policy>, CommandError> {
+        match &self.gc {
+            None | Some(Gc::On(true)) => Ok(Policy::defaults()),
+            Some(Gc::On(false)) => Ok(Vec::new()),
+            Some(Gc::Policies(policies)) => policies.iter().map(GcPolicy::policy).collect(),
+        }
     }
 
     /// `progress`, which [`ConfigFile::parse`] has checked.
@@ -90,6 +150,15 @@ mod tests {
         assert_eq!(error("{\"root\": \"x\"}"), "`/c.json`: `root` is not an absolute path");
         assert_eq!(error("{\"progress\": \"x\"}"), "`/c.json`: unknown progress mode `x`");
         assert_eq!(error("{\"jobs\": 0}"), "`/c.json`: `jobs` is 0");
+        assert!(error("{\"gc\": [{}]}").contains("no limit"));
+        assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("names no type"));
+        assert!(error("{\"gc\": [{\"max-used-space\": \"lots\"}]}").contains("not a size"));
+        assert!(error("{\"gc\": 7}").contains("list of policies"));
+        assert_eq!(parse("{\"gc\": false}").expect("valid").gc().expect("valid"), []);
+        assert_eq!(parse("{}").expect("valid").gc().expect("valid"), Policy::defaults());
+        let policies = parse("{\"gc\": [{\"filter\": [\"type=exec.cachemount\"], \"keep-duration\": \"30d\"}]}");
+        let policies = policies.expect("valid").gc().expect("valid");
+        assert_eq!((policies.len(), policies[0].kinds.as_slice()), (1, &[CacheKind::Mount][..]));
         assert_eq!(parse("{\"progress\": \"plain\"}").expect("valid").progress(), Some(Mode::Plain));
     }
 }

@@ -478,12 +478,14 @@ fn pruning_leaves_what_named_images_need_and_nothing_else() {
     assert_eq!(usage.build_cache.total, 0, "no packed blobs: {usage:?}");
     let removed = images::prune(&store.content, &images::PruneOptions::default()).unwrap();
     assert!(removed.len() >= 2, "{removed:?}");
-    let reclaimed = images::collect(&context, || Ok(images::Keep::default())).unwrap();
+    let reclaimed =
+        images::collect(&context, &context.content.exclusive(context.cancel).unwrap(), &images::Keep::default())
+            .unwrap();
     assert_eq!((reclaimed.snapshots.files, reclaimed.trees), (2, 2));
     assert!(reclaimed.bytes() > 0);
     images::save(&context, &["app".to_owned()], images::SaveFormat::Oci, &store.path("s.tar")).unwrap();
     images::prune(&store.content, &images::PruneOptions { all: true, ..Default::default() }).unwrap();
-    images::collect(&context, || Ok(images::Keep::default())).unwrap();
+    images::collect(&context, &context.content.exclusive(context.cancel).unwrap(), &images::Keep::default()).unwrap();
     assert_eq!(store.content.blobs().unwrap(), []);
     assert_eq!(store.snapshots.list().unwrap(), []);
     assert_eq!(images::disk_usage(&context, &images::Keep::default()).unwrap().images.size, 0);

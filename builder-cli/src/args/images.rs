@@ -171,7 +171,7 @@ pub(crate) struct LogoutArgs {
 }
 
 /// `rbuild prune`
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct PruneArgs {
     /// Remove all results of steps and cache mounts, too; `rbuild image prune`: all images
@@ -180,18 +180,55 @@ pub(crate) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Only what is older, as `until=24h`; for images also `label=KEY[=VALUE]` (repeatable)
+    /// Only what matches: `until=24h`, `label=KEY[=VALUE]` of images, `type=exec.cachemount` of the build cache … (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
-    /// Keep this much of the build cache
-    #[arg(long, alias = "keep-storage", value_name = "BYTES")]
+    /// Keep what was used within this time, as `48h`
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) keep_duration: Option<String>,
+    /// The most that the build cache may take: bytes, or `20%` of the disk
+    #[arg(long, value_name = "SPACE")]
     pub(crate) max_used_space: Option<String>,
+    /// What the build cache may take in any case
+    #[arg(long, alias = "keep-storage", value_name = "SPACE")]
+    pub(crate) reserved_space: Option<String>,
+    /// What should be free on the disk
+    #[arg(long, value_name = "SPACE")]
+    pub(crate) min_free_space: Option<String>,
+    /// List each item of the build cache that is removed
+    #[arg(long)]
+    pub(crate) verbose: bool,
     /// `rbuild image prune`
     #[arg(skip)]
     pub(crate) images_only: bool,
     /// `rbuild builder prune`
     #[arg(skip)]
     pub(crate) cache_only: bool,
+}
+
+/// `rbuild cache ls`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheLsArgs {
+    /// Show everything about each item
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Only what matches: `type=regular`, `description~=apt`, `until=24h`, `shared` … (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// `table`, `json`, or a Go template
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+}
+
+/// `rbuild cache verify`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheVerifyArgs {
+    /// Remove what is damaged
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `rbuild du`

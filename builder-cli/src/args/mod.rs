@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, BuildNetwork, Call, LimitArgs, PullArg, RefusedArgs, UselessArgs};
 pub(crate) use images::{
-    DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs,
-    RmiArgs, SaveArgs, TagArgs, VersionArgs,
+    CacheLsArgs, CacheVerifyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
+    PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
 };
 pub(crate) use normalize::{nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
@@ -93,6 +93,12 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Show what the store takes on disk
     Du(DuArgs),
+    /// Look after the build cache
+    Cache {
+        /// What to do.
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Show the version
     Version(VersionArgs),
     /// Look into the builder: syntax tree, graph
@@ -177,6 +183,18 @@ pub(crate) enum GraphFormat {
     Json,
 }
 
+/// `rbuild cache`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List what is in the build cache, as `docker buildx du`
+    #[command(alias = "du")]
+    Ls(CacheLsArgs),
+    /// Remove what nothing needs from the build cache
+    Prune(PruneArgs),
+    /// Read the whole store again and find what is damaged
+    Verify(CacheVerifyArgs),
+}
+
 /// `rbuild image`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
@@ -214,8 +232,8 @@ pub(crate) enum BuilderCommand {
     Build(Box<BuildArgs>),
     /// Remove what nothing needs from the store
     Prune(PruneArgs),
-    /// Show what the store takes on disk
-    Du(DuArgs),
+    /// List what is in the build cache
+    Du(CacheLsArgs),
     /// Show the version
     Version(VersionArgs),
 }
@@ -249,9 +267,10 @@ impl Command {
             Self::Builder { command } => match command {
                 BuilderCommand::Build(args) => Self::Build(args),
                 BuilderCommand::Prune(args) => Self::Prune(PruneArgs { cache_only: true, ..args }),
-                BuilderCommand::Du(args) => Self::Du(args),
+                BuilderCommand::Du(args) => Self::Cache { command: CacheCommand::Ls(args) },
                 BuilderCommand::Version(args) => Self::Version(args),
             },
+            Self::Cache { command: CacheCommand::Prune(args) } => Self::Prune(PruneArgs { cache_only: true, ..args }),
             Self::System { command } => match command {
                 SystemCommand::Df(args) => Self::Du(args),
                 SystemCommand::Prune(args) => Self::Prune(args),

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::sync::Mutex;
 
-use builder_core::build::BuildResult;
+use builder_core::build::{BuildResult, Engine};
 use builder_core::cancel::CancelToken;
 use builder_core::export::Output;
 
@@ -14,7 +14,7 @@ use crate::command_error::CommandError;
 use crate::request::{self, Settled};
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::ui::{self, Progress};
+use crate::ui::{self, Progress, units};
 
 pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     let settled = request::from_args(args, &session.environment, &session.config)?;
@@ -50,7 +50,25 @@ fn build(session: &Session, settled: &Settled) -> Outcome {
     let built = engine.build_to(&settled.request, &progress, &cancel, stdout);
     progress.finish(paint);
     let built = built.map_err(|error| signals.explain(CommandError::from(error)))?;
-    report(settled, &built, to_stdout)
+    let outcome = report(settled, &built, to_stdout)?;
+    if built.cached < built.steps {
+        collect_garbage(session, &engine, &cancel);
+    }
+    Ok(outcome)
+}
+
+/// Something new was stored: keeps the build cache within its limits. The build went well whatever comes of this.
+fn collect_garbage(session: &Session, engine: &Engine, cancel: &CancelToken) {
+    let Ok(policies) = session.config.gc() else { return };
+    match engine.collect_garbage(&policies, cancel) {
+        Ok(None) => {}
+        Ok(Some(pruned)) => ui::note(&format!(
+            "removed {} from the build cache, {} items over its limits",
+            units::size(pruned.bytes),
+            pruned.items.len()
+        )),
+        Err(error) => ui::note(&format!("the build cache could not be kept within its limits: {error}")),
+    }
 }
 
 /// What is left to do after a build that went well: the files that were asked for, and the id.

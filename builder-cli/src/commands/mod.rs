@@ -1,6 +1,8 @@
 //! One file a command. A command gives the exit code of the process.
 
 mod build;
+mod cache_items;
+mod cache_verify;
 mod call;
 mod debug;
 mod du;
@@ -25,7 +27,7 @@ use std::io;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, Command};
+use crate::args::{CacheCommand, Cli, Command};
 use crate::command_error::CommandError;
 use crate::session::Session;
 use crate::ui;
@@ -51,11 +53,16 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Login(args) => login::run(&session, &args),
         Command::Logout(args) => logout::run(&session, &args),
         Command::Prune(args) => prune::run(&session, &args),
+        Command::Cache { command: CacheCommand::Ls(args) } => cache_items::run(&session, &args),
+        Command::Cache { command: CacheCommand::Verify(args) } => cache_verify::run(&session, &args),
         Command::Du(args) => du::run(&session, &args),
         Command::Version(args) => version::run(&args),
         Command::Debug { command } => debug::run(&session, command),
         Command::Completion { shell } => completion(shell),
-        Command::Image { .. } | Command::Builder { .. } | Command::System { .. } => {
+        Command::Image { .. }
+        | Command::Builder { .. }
+        | Command::System { .. }
+        | Command::Cache { command: CacheCommand::Prune(_) } => {
             unreachable!("`canonical` leaves none of these")
         }
     }

@@ -1,35 +1,41 @@
 //! `rbuild prune`: space that nothing needs.
 //!
-//! | command | images | results of steps |
+//! | command | images | build cache |
 //! |---|---|---|
-//! | `prune` | those without a name | stay; with `--filter until=` the older ones go |
-//! | `prune --all` | those without a name | all, and cache mounts |
-//! | `image prune`, `image prune --all` | those without a name; all | stay |
-//! | `builder prune` | none | as `prune` |
+//! | `prune` | those without a name | stays, unless an option says what goes |
+//! | `prune --all` | those without a name | all |
+//! | `image prune`, `image prune --all` | those without a name; all | stays |
+//! | `builder prune`, `cache prune` | none | as `prune` |
 
+use std::collections::BTreeSet;
 use std::io::BufRead as _;
 
-use builder_core::build::images::{PruneOptions, Removed};
-use builder_core::build::{PruneCache, PruneRequest};
+use builder_core::build::images::{ImageError, PruneOptions, Removed};
+use builder_core::build::{CacheItem, Engine, Policy, PruneRequest};
 use builder_core::cancel::CancelToken;
 
+use super::cache_items::Filters;
 use super::{Outcome, print};
 use crate::args::PruneArgs;
 use crate::command_error::CommandError;
 use crate::request::values;
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::ui::{self, units};
+use crate::ui::{self, escape, units};
 
 pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
-    let request = request(args)?;
+    let (mut request, filters) = request(args)?;
     if !args.force && !confirmed(&request)? {
         return print("Total reclaimed space: 0B\n");
     }
     let engine = session.engine()?;
     let cancel = CancelToken::new();
     let signals = Signals::watch(&cancel)?;
-    let pruned = engine.prune(&request, &cancel).map_err(|error| signals.explain(CommandError::diagnostic(&error)))?;
+    let failed = |error| signals.explain(CommandError::diagnostic(&error));
+    if let Some(policy) = request.cache.as_mut().filter(|_| !filters.is_empty()) {
+        policy.ids = Some(matching(&engine, &filters, &cancel).map_err(failed)?);
+    }
+    let pruned = engine.prune(&request, &cancel).map_err(failed)?;
     let mut text = String::new();
     if !pruned.images.is_empty() {
         text.push_str("Deleted Images:\n");
@@ -41,40 +47,61 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
         }));
         text.push('\n');
     }
-    if pruned.records + pruned.mounts > 0 {
-        text.push_str(&format!(
-            "Deleted build cache: {} results of steps, {} cache mounts\n\n",
-            pruned.records, pruned.mounts
-        ));
+    if !pruned.items.is_empty() {
+        text.push_str(&format!("Deleted build cache: {} items\n", pruned.items.len()));
+        if args.verbose {
+            text.extend(pruned.items.iter().map(line));
+        }
+        text.push('\n');
     }
     text.push_str(&format!("Total reclaimed space: {}\n", units::size(pruned.bytes)));
     print(text)
 }
 
-fn request(args: &PruneArgs) -> Result<PruneRequest, CommandError> {
+fn line(item: &CacheItem) -> String {
+    format!("{}  {:>8}  {}\n", item.id, units::size(item.own_size()), escape::line(&item.description))
+}
+
+fn matching(engine: &Engine, filters: &Filters, cancel: &CancelToken) -> Result<BTreeSet<String>, ImageError> {
+    let items = engine.cache_items(cancel)?.into_iter();
+    Ok(items.filter(|item| filters.match_item(item)).map(|item| item.id).collect())
+}
+
+fn request(args: &PruneArgs) -> Result<(PruneRequest, Filters), CommandError> {
     let mut images = PruneOptions { all: args.images_only && args.all, ..PruneOptions::default() };
+    let mut cache = Vec::new();
     for text in &args.filter {
         match text.split_once('=') {
-            Some(("until", value)) => images.until = Some(units::until(value)?),
-            Some(("label", value)) if !args.cache_only => images.labels.push(value.to_owned()),
-            _ => {
-                return Err(CommandError::usage(format!("unknown filter `{text}`"))
-                    .with_hint("the filters are `until=24h` and, for images, `label=KEY[=VALUE]`"));
+            Some(("until", value)) => {
+                images.until = Some(units::until(value)?);
+                cache.push(text.clone());
             }
+            Some(("label", value)) if !args.cache_only => images.labels.push(value.to_owned()),
+            _ if args.images_only => {
+                return Err(CommandError::usage(format!("unknown filter `{text}`"))
+                    .with_hint("the filters are `until=24h` and `label=KEY[=VALUE]`"));
+            }
+            _ => cache.push(text.clone()),
         }
     }
-    let limit = args.max_used_space.as_deref().map(|text| values::bytes("--max-used-space", text)).transpose()?;
-    let cache = match (args.images_only, limit, images.until) {
-        (true, Some(_), _) => return Err(CommandError::usage("--max-used-space is for the build cache")),
-        (false, Some(_), Some(_)) => {
-            return Err(CommandError::usage("--max-used-space and `--filter until=` exclude each other"));
-        }
-        (false, Some(limit), None) => PruneCache::Over(limit),
-        (false, None, Some(time)) => PruneCache::Before(time),
-        (false, None, None) if args.all => PruneCache::Everything,
-        (true, None, _) | (false, None, None) => PruneCache::Nothing,
+    let filters = Filters::parse(&cache)?;
+    let space =
+        |option: &str, text: &Option<String>| text.as_deref().map(|text| values::space(option, text)).transpose();
+    let policy = Policy {
+        keep_duration: args.keep_duration.as_deref().map(|text| values::keep("--keep-duration", text)).transpose()?,
+        max_used_space: space("--max-used-space", &args.max_used_space)?,
+        reserved_space: space("--reserved-space", &args.reserved_space)?,
+        min_free_space: space("--min-free-space", &args.min_free_space)?,
+        ..Policy::default()
     };
-    Ok(PruneRequest { images: (!args.cache_only).then_some(images), cache })
+    let limited = policy != Policy::default();
+    if args.images_only && limited {
+        return Err(CommandError::usage("limits of space and time are for the build cache")
+            .with_hint("images: `--filter until=24h`; the build cache: `rbuild builder prune`"));
+    }
+    let asked = (args.all || limited || !filters.is_empty()) && !args.images_only;
+    let request = PruneRequest { images: (!args.cache_only).then_some(images), cache: asked.then_some(policy) };
+    Ok((request, filters))
 }
 
 fn confirmed(request: &PruneRequest) -> Result<bool, CommandError> {
@@ -84,11 +111,10 @@ fn confirmed(request: &PruneRequest) -> Result<bool, CommandError> {
         Some(_) => text.push_str("  - images without a name\n"),
         None => {}
     }
-    text.push_str(match request.cache {
-        PruneCache::Nothing => "",
-        PruneCache::Before(_) => "  - older results of steps\n",
-        PruneCache::Over(_) => "  - the oldest results of steps\n",
-        PruneCache::Everything => "  - the whole build cache\n",
+    text.push_str(match &request.cache {
+        None => "",
+        Some(policy) if *policy == Policy::default() => "  - what the options name of the build cache\n",
+        Some(_) => "  - the build cache, as far as it is over the limits\n",
     });
     text.push_str(
         "  - files that neither an image nor the build cache needs\nAre you sure you want to continue? [y/N] ",
@@ -104,26 +130,28 @@ fn confirmed(request: &PruneRequest) -> Result<bool, CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use builder_core::build::Space;
+
     use super::*;
 
     #[test]
     fn options_decide_what_goes() {
-        let args = PruneArgs {
-            all: false,
-            force: true,
-            filter: Vec::new(),
-            max_used_space: None,
-            images_only: false,
-            cache_only: false,
-        };
-        let cache = |args: PruneArgs| request(&args).map(|request| request.cache).ok();
-        assert_eq!(cache(args.clone()), Some(PruneCache::Nothing));
-        assert_eq!(cache(PruneArgs { all: true, ..args.clone() }), Some(PruneCache::Everything));
-        assert_eq!(cache(PruneArgs { all: true, images_only: true, ..args.clone() }), Some(PruneCache::Nothing));
+        let cache = |args: PruneArgs| request(&args).map(|(request, _)| request.cache);
+        let args = PruneArgs::default();
+        assert_eq!(cache(args.clone()).expect("valid"), None);
+        let everything = Some(Policy::default());
+        assert_eq!(cache(PruneArgs { all: true, ..args.clone() }).expect("valid"), everything);
+        assert_eq!(cache(PruneArgs { all: true, images_only: true, ..args.clone() }).expect("valid"), None);
+        assert_eq!(
+            cache(PruneArgs { filter: vec!["until=1h".to_owned()], ..args.clone() }).expect("valid"),
+            everything
+        );
         let limited = PruneArgs { max_used_space: Some("1k".to_owned()), ..args.clone() };
-        assert_eq!(cache(limited.clone()), Some(PruneCache::Over(1024)));
-        assert_eq!(cache(PruneArgs { images_only: true, ..limited }), None);
-        assert_eq!(cache(PruneArgs { filter: vec!["color=red".to_owned()], ..args.clone() }), None);
-        assert!(request(&PruneArgs { cache_only: true, ..args }).is_ok_and(|request| request.images.is_none()));
+        let limit = Some(Policy { max_used_space: Some(Space::Bytes(1024)), ..Policy::default() });
+        assert_eq!(cache(limited.clone()).expect("valid"), limit);
+        assert!(cache(PruneArgs { images_only: true, ..limited }).is_err());
+        assert!(cache(PruneArgs { filter: vec!["color=red".to_owned()], ..args.clone() }).is_err());
+        assert!(cache(PruneArgs { min_free_space: Some("101%".to_owned()), ..args.clone() }).is_err());
+        assert!(request(&PruneArgs { cache_only: true, ..args }).is_ok_and(|(request, _)| request.images.is_none()));
     }
 }

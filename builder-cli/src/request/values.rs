@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use builder_core::build::SecretSource;
+use builder_core::build::{SecretSource, Space};
 use builder_core::executor::Ulimit;
 use builder_core::oci::{Platform, Reference};
 
 use super::Result;
 use crate::command_error::CommandError;
 use crate::environment::Environment;
+use crate::ui::units;
 
 /// The largest file with build arguments that is read.
 const MAX_TEXT: u64 = 16 << 20;
@@ -59,6 +61,24 @@ pub(crate) fn bytes(option: &str, text: &str) -> Result<u64> {
     )]
     let bytes = (value * factor as f64) as u64;
     Ok(bytes)
+}
+
+/// Bytes, or hundredths of the disk: `20%`.
+pub(crate) fn space(option: &str, text: &str) -> Result<Space> {
+    match text.strip_suffix('%') {
+        None => bytes(option, text).map(Space::Bytes),
+        Some(percent) => match percent.parse() {
+            Ok(percent @ 0..=100) => Ok(Space::Percent(percent)),
+            _ => Err(CommandError::usage(format!("{option}: `{text}` is not between 0% and 100%"))),
+        },
+    }
+}
+
+/// A duration: `48h`, `60d`.
+pub(crate) fn keep(option: &str, text: &str) -> Result<Duration> {
+    units::go_duration(text).ok_or_else(|| {
+        CommandError::usage(format!("{option}: `{text}` is not a duration")).with_hint("write `48h`, `1h30m` or `60d`")
+    })
 }
 
 /// `HOST:ADDRESS`, `HOST=ADDRESS`, with brackets around IPv6, or `host-gateway`.

@@ -23,6 +23,95 @@ fn pruning_gives_space_back_and_keeps_images() {
 }
 
 #[test]
+fn the_build_cache_is_listed_and_goes_by_item() {
+    if !require_sandbox("the_build_cache_is_listed_and_goes_by_item") {
+        return;
+    }
+    let env = TestEnv::new();
+    let run = "RUN --mount=type=cache,target=/c echo x > /c/x && dd if=/dev/zero of=/big bs=1M count=3 # step one";
+    env.write("Dockerfile", format!("FROM {} AS a\n{run}\nFROM a\nRUN true\n", base()));
+    env.ok("build -q -o type=cacheonly .");
+    let listed = env.ok("builder du --format {{.Type}}\\t{{.InUse}}\\t{{.Description}}").stdout;
+    assert!(listed.contains("exec.cachemount\tfalse\t/c\n"), "{listed}");
+    assert!(listed.contains("regular\tfalse\tRUN echo x > /c/x"), "{listed}");
+    let table = env.ok("cache ls --filter description~=step").stdout;
+    assert!(table.starts_with("ID  ") && table.contains("Total:\t\t3.1"), "{table}");
+    assert!(env.ok("cache ls --verbose").stdout.contains("\nType:        exec.cachemount\n"));
+    env.fails("cache ls --filter color=red");
+
+    let pruned = env.ok("cache prune -f --verbose --filter type=exec.cachemount").stdout;
+    assert!(pruned.contains("1 items\n") && pruned.contains("  /c\n"), "{pruned}");
+    assert_eq!(env.ok("cache ls --filter type=exec.cachemount --format json").stdout, "");
+    assert!(
+        env.ok("build --progress=plain -o type=cacheonly .").stderr.contains("CACHED"),
+        "the steps are still there"
+    );
+    let pruned = env.ok("builder prune -f --max-used-space 1m").stdout;
+    assert!(pruned.contains("MB\n"), "{pruned}");
+    // The files are gone, what is known about the step is not: it hits.
+    let again = env.ok("build --progress=plain -o type=cacheonly .").stderr;
+    assert_eq!(again.matches("CACHED").count(), 2, "{again}");
+    env.ok("prune -a -f");
+    let again = env.ok("build --progress=plain -o type=cacheonly .").stderr;
+    assert_eq!(again.matches("CACHED").count(), 0, "{again}");
+}
+
+#[test]
+fn garbage_is_collected_after_builds() {
+    if !require_sandbox("garbage_is_collected_after_builds") {
+        return;
+    }
+    let env = TestEnv::new();
+    let dockerfile = |size: &str| format!("FROM {}\nRUN dd if=/dev/zero of=/big bs=1M count={size}\n", base());
+    env.write("off.json", r#"{"gc": false}"#).write("on.json", r#"{"gc": [{"max-used-space": "2m"}]}"#);
+    env.write("Dockerfile", dockerfile("3"));
+    env.ok("--config off.json build --progress=plain -o type=cacheonly .");
+    assert!(!env.path("state/collected").exists());
+    env.write("Dockerfile", dockerfile("4"));
+    let noted = env.ok("--config on.json build --progress=plain -o type=cacheonly .").stderr;
+    assert!(noted.contains("from the build cache"), "{noted}");
+    let files = env.ok("cache ls --format {{.Size}} --filter description~=big").stdout;
+    assert!(!files.contains("MB"), "{files}");
+    // Not again so soon.
+    env.write("Dockerfile", dockerfile("5"));
+    assert!(
+        !env.ok("--config on.json build --progress=plain -o type=cacheonly .").stderr.contains("from the build cache")
+    );
+}
+
+#[test]
+fn damage_is_found_named_and_removed() {
+    if !require_sandbox("damage_is_found_named_and_removed") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nRUN echo text > /file\n", base()));
+    env.ok("build -q -t app .");
+    assert!(env.ok("cache verify").stdout.ends_with("Nothing is damaged\n"));
+    let files = |area: &str| {
+        let found = std::process::Command::new("find").arg(env.path("state").join(area)).args(["-type", "f"]).output();
+        let found = String::from_utf8(found.expect("ran").stdout).expect("text");
+        found.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let in_snapshot = files("snapshots").into_iter().find(|path| path.ends_with("/fs/file")).expect("the file");
+    std::fs::write(&in_snapshot, "tixt\n").expect("written");
+    let records = files("cache/records");
+    std::fs::write(&records[0], "garbage").expect("written");
+    let found = env.command(["cache", "verify", "--json"]).output().expect("ran");
+    assert_eq!(found.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).expect("JSON");
+    let kinds: Vec<&str> =
+        found["damaged"].as_array().expect("a list").iter().filter_map(|d| d["kind"].as_str()).collect();
+    assert_eq!(kinds, ["snapshot", "record"], "{found}");
+    assert_eq!(found["damaged"][0]["images"][0], "docker.io/library/app:latest", "{found}");
+    let repaired = env.ok("cache verify --repair").stdout;
+    assert!(repaired.contains("2 damaged, removed"), "{repaired}");
+    assert!(env.ok("cache verify").stdout.ends_with("Nothing is damaged\n"));
+    env.ok("build -q -t app .");
+    assert_eq!(env.ok("run app cat /file").stdout, "text\n");
+}
+
+#[test]
 fn pruned_images_are_listed_as_docker_lists_them() {
     let env = TestEnv::new();
     for content in ["one", "two"] {

@@ -18,6 +18,7 @@ use crate::cancel::CancelToken;
 use crate::content::ContentStore;
 use crate::dockerfile::{self, Dockerfile};
 use crate::executor::{Executor, Sandbox, SandboxOptions};
+use crate::export::ExportContext;
 use crate::graph::{self, Graph, ImageRequest, Images};
 use crate::progress::{Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
@@ -119,6 +120,28 @@ impl Engine {
             let _ = self.snapshotter.set(found);
         }
         Ok(&**self.snapshotter.get().expect("set just above"))
+    }
+
+    /// What the functions of [`images`](super::images) work with. Progress is told as that of `task`, which the caller
+    /// declares.
+    pub fn context<'a>(
+        &'a self,
+        sink: &'a dyn Sink,
+        task: TaskId,
+        cancel: &'a CancelToken,
+        stdout: Option<&'a Mutex<dyn std::io::Write + Send>>,
+    ) -> ExportContext<'a> {
+        ExportContext {
+            content: &self.content,
+            snapshots: &self.snapshots,
+            trees: &self.trees,
+            registry: &self.registry,
+            cancel,
+            sink,
+            task,
+            source_date_epoch: None,
+            stdout,
+        }
     }
 
     /// Builds an image and sends it where the request says.

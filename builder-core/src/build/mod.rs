@@ -15,13 +15,13 @@
 //! images of the store.
 
 mod base;
+mod clean;
 mod contexts;
 mod engine;
 mod error;
 mod events;
 mod filesystem;
 pub mod images;
-mod maintain;
 pub mod op;
 mod remote;
 mod request;
@@ -29,9 +29,9 @@ mod result;
 mod solve;
 mod start;
 
+pub use clean::{CacheItem, CacheKind, Damage, Policy, PruneRequest, Pruned, Space, Verified};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
-pub use maintain::{PruneCache, PruneRequest, Pruned};
 pub use remote::{FetchedContext, RemoteError};
 pub use request::{BuildRequest, BuildResult, ContextSource, PullPolicy, RemoteContext, SecretSource};
 pub use start::StartRequest;

@@ -83,6 +83,18 @@ impl Preimage {
         self.fields.push(Field { name: name.into(), value: value.to_string() });
     }
 
+    /// The step in one line, for people: `RUN make`.
+    pub fn summary(&self) -> String {
+        let arguments = self.fields.iter().filter(|field| field.name.starts_with("argument "));
+        let arguments: Vec<&str> = arguments.map(|field| field.value.as_str()).collect();
+        let command = match arguments[..] {
+            [_, "-c", command] => command.to_owned(),
+            _ => arguments.join(" "),
+        };
+        let line = format!("{} {command}", self.op.to_uppercase());
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     /// The key: a digest in which every part has its length before it, so that no two preimages look the same.
     pub fn key(&self) -> CacheKey {
         let mut hasher = blake3::Hasher::new();

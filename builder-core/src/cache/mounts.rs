@@ -81,6 +81,8 @@ impl CacheMounts {
             if !taken {
                 continue;
             }
+            // The time of the lock says when the mount was used last.
+            let _ = lock.set_modified(std::time::SystemTime::now());
             let content = directory.join("content");
             let is_new = !content.exists();
             if is_new {

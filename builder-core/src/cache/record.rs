@@ -81,6 +81,7 @@ impl CacheStore {
     pub fn get(&self, key: &CacheKey) -> Result<Option<Record>, CacheError> {
         let path = self.shard("records", &key.to_string());
         let Some(bytes) = read(&path)? else { return Ok(None) };
+        mark_used(&path);
         let record = unseal(&bytes).filter(|record| record.preimage.key() == *key);
         if record.is_none() {
             // The record can be made again; it is removed so that the next build does not trip over it.
@@ -143,19 +144,36 @@ impl CacheStore {
         }
     }
 
-    /// Every record that is stored; damaged ones are left out.
+    /// Every record that is stored, with its file; damaged ones are left out.
     ///
     /// # Errors
     /// [`CacheError::Access`] if a directory cannot be listed.
     pub fn list(&self) -> Result<Vec<(PathBuf, Record)>, CacheError> {
         let mut records = Vec::new();
-        for area in ["records", "results"] {
-            for path in files_below(&self.directory.join(area))? {
-                let Some(bytes) = read(&path)? else { continue };
-                records.extend(unseal(&bytes).map(|record| (path, record)));
-            }
+        for path in self.files()? {
+            let Some(bytes) = read(&path)? else { continue };
+            records.extend(unseal(&bytes).map(|record| (path, record)));
         }
         Ok(records)
+    }
+
+    /// The file of every record.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if a directory cannot be listed.
+    pub fn files(&self) -> Result<Vec<PathBuf>, CacheError> {
+        let mut files = files_below(&self.directory.join("records"))?;
+        files.extend(files_below(&self.directory.join("results"))?);
+        Ok(files)
+    }
+
+    /// Says whether a file has a record that is intact and, where the file is named by a key, has that key.
+    pub fn is_sound(&self, path: &Path) -> bool {
+        let record = read(path).ok().flatten().and_then(|bytes| unseal(&bytes));
+        record.is_some_and(|record| {
+            let named = self.shard("records", &record.preimage.key().to_string());
+            !path.starts_with(self.directory.join("records")) || path == named
+        })
     }
 
     /// The directory, for measuring.
@@ -216,6 +234,19 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(CacheError::Access { path: path.to_owned(), source }),
+    }
+}
+
+/// Says with the time of the file when its record was used last, exact to the hour: that is what decides what is removed
+/// when space is short.
+fn mark_used(path: &Path) {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+    let modified = fs::metadata(path).and_then(|found| found.modified());
+    let fresh = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 3600));
+    if !fresh {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        // A store that is only read keeps its times.
+        let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
     }
 }
 

@@ -86,6 +86,29 @@ impl Database {
         })
     }
 
+    /// Reads the whole file. If it is damaged, its path; with `repair` it is set aside first, and a new one started, which
+    /// knows no images: their files are found again when they are pulled or built again.
+    ///
+    /// # Errors
+    /// [`ContentError::Database`] if it cannot be opened; [`ContentError::Write`].
+    pub fn damaged(&self, repair: bool) -> Result<Option<PathBuf>, ContentError> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let sound = self.with(|connection| Ok(is_sound(connection)));
+        match sound {
+            Ok(true) => return Ok(None),
+            Ok(false) => {}
+            Err(ContentError::Database { source, .. }) if is_damage(&source) => {}
+            Err(error) => return Err(error),
+        }
+        if !repair {
+            return Ok(Some(self.path.clone()));
+        }
+        self.lock().connection = None;
+        Ok(Some(self.set_aside()?.unwrap_or_else(|| self.path.clone())))
+    }
+
     fn attempt<T>(
         &self,
         state: &mut State,

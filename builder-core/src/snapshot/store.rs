@@ -100,6 +100,16 @@ impl SnapshotStore {
         Ok(Some(snapshot))
     }
 
+    /// Says whether the snapshot of a tree is there and holds exactly what the tree says, content included.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn is_sound(&self, tree: &Tree) -> Result<bool, SnapshotError> {
+        let Some(snapshot) = self.get(&tree.id())? else { return Ok(false) };
+        let exact = self.dialect()? == Dialect::Trusted;
+        verify(&snapshot, tree, exact).map_err(SnapshotError::io("verify", &self.path(&tree.id())))
+    }
+
     /// Begins a new snapshot: an empty directory on the file system of the store.
     ///
     /// # Errors
@@ -152,13 +162,21 @@ impl SnapshotStore {
         Ok(self.names()?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Bytes on disk that a snapshot occupies; 0 if it is not there. Hard links count once.
+    /// Bytes on disk that a snapshot occupies; 0 if it is not there. Hard links count once. A snapshot never changes, so
+    /// the number is kept beside it.
     ///
     /// # Errors
     /// [`SnapshotError::Io`] if the file system fails.
     pub fn usage(&self, id: &TreeId) -> Result<u64, SnapshotError> {
+        let noted = self.path(id).join("usage");
+        if let Some(bytes) = fs::read_to_string(&noted).ok().and_then(|text| text.trim_end().parse().ok()) {
+            return Ok(bytes);
+        }
         let Some(snapshot) = self.get(id)? else { return Ok(0) };
-        disk_usage(snapshot.root()).map_err(SnapshotError::io("read", snapshot.path()))
+        let bytes = disk_usage(snapshot.root()).map_err(SnapshotError::io("read", snapshot.path()))?;
+        // It only saves time: a store that cannot be written is measured again.
+        let _ = fs::write(&noted, format!("{bytes}\n"));
+        Ok(bytes)
     }
 
     /// Syncs the file system once and marks every snapshot that was committed before as safe against a power loss.
@@ -227,7 +245,8 @@ impl SnapshotStore {
         Ok(names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
     }
 
-    fn path(&self, id: &TreeId) -> PathBuf {
+    /// Where a snapshot is, or would be, with what is known about it.
+    pub fn path(&self, id: &TreeId) -> PathBuf {
         self.directory.join(id.to_string())
     }
 

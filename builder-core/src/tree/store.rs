@@ -133,7 +133,8 @@ impl TreeStore {
         self.loaded.lock().expect("no holder of the lock panics")
     }
 
-    fn path(&self, id: &TreeId) -> PathBuf {
+    /// Where a tree is, or would be.
+    pub fn path(&self, id: &TreeId) -> PathBuf {
         let name = id.to_string();
         self.directory.join(&name[..2]).join(&name[2..])
     }

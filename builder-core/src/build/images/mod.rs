@@ -35,6 +35,7 @@ pub use history::{HistoryRow, history};
 pub use inspect::{InspectedConfig, InspectedImage, InspectedMetadata, InspectedRootFs, inspect};
 pub use list::{ImageRow, ImageSummary, ListFilter, list, rows};
 pub use load::{Loaded, load};
+pub(super) use prune::needed;
 pub use prune::{DiskUsage, Keep, PruneOptions, Reclaimed, Usage, collect, disk_usage, prune};
 pub use pull::{Pulled, Pushed, names_in_repository, pull, push};
 pub use remove::{RemoveOptions, Removed, remove};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::ImageError;
 use super::list::{ListFilter, list};
 use super::remove::{Removed, blobs_of, delete};
-use crate::content::{Collected, ContentStore, ImageRecord};
+use crate::content::{Collected, ContentStore, ExclusiveLease, ImageRecord};
 use crate::export::ExportContext;
 use crate::oci::{DiffId, Digest, chain_id};
 use crate::tree::TreeId;
@@ -26,8 +26,10 @@ pub struct PruneOptions {
 pub struct Keep {
     /// Blobs.
     pub blobs: HashSet<Digest>,
-    /// Trees, with their snapshots.
+    /// Trees.
     pub trees: HashSet<TreeId>,
+    /// Snapshots, by their trees.
+    pub snapshots: HashSet<TreeId>,
 }
 
 /// What [`collect`] removed.
@@ -68,20 +70,15 @@ pub fn prune(content: &ContentStore, options: &PruneOptions) -> Result<Vec<Remov
     Ok(removed)
 }
 
-/// Removes blobs, snapshots and trees that neither an image nor `keep` needs, waiting for running builds to end. `keep`
-/// is asked when no build runs any more, so that it knows what the last one made.
+/// Removes blobs, snapshots and trees that neither an image nor `keep` needs. The lease shows that no build runs.
 ///
 /// # Errors
 /// [`ImageError::Content`] and [`ImageError::Export`] if something cannot be removed; what is gone stays gone.
-pub fn collect(
-    context: &ExportContext<'_>,
-    keep: impl FnOnce() -> Result<Keep, ImageError>,
-) -> Result<Reclaimed, ImageError> {
-    let alone = context.content.exclusive(context.cancel)?;
-    let needed = needed(context, &context.content.database().images()?, &keep()?)?;
-    let mut reclaimed = Reclaimed { blobs: context.content.collect(&alone, &needed.blobs)?, ..Reclaimed::default() };
+pub fn collect(context: &ExportContext<'_>, alone: &ExclusiveLease, keep: &Keep) -> Result<Reclaimed, ImageError> {
+    let needed = needed(context, &context.content.database().images()?, keep)?;
+    let mut reclaimed = Reclaimed { blobs: context.content.collect(alone, &needed.blobs)?, ..Reclaimed::default() };
     for id in context.snapshots.list().map_err(crate::export::ExportError::from)? {
-        if !needed.trees.contains(&id) {
+        if !needed.snapshots.contains(&id) {
             let bytes = context.snapshots.usage(&id).map_err(crate::export::ExportError::from)?;
             context.snapshots.remove(&id).map_err(crate::export::ExportError::from)?;
             reclaimed.snapshots.files += 1;
@@ -99,7 +96,11 @@ pub fn collect(
 }
 
 /// Everything that images and `keep` name.
-fn needed(context: &ExportContext<'_>, images: &[ImageRecord], keep: &Keep) -> Result<Keep, ImageError> {
+pub(in crate::build) fn needed(
+    context: &ExportContext<'_>,
+    images: &[ImageRecord],
+    keep: &Keep,
+) -> Result<Keep, ImageError> {
     let mut needed = keep.clone();
     let database = context.content.database();
     for image in images {
@@ -109,7 +110,10 @@ fn needed(context: &ExportContext<'_>, images: &[ImageRecord], keep: &Keep) -> R
             // A tree that depends on the layers below is remembered under their chain id.
             let chain = chain_id(diff_ids[..=index].iter().copied()).map(|chain| DiffId::new(chain.digest().clone()));
             for name in chain.iter().chain([*diff_id]) {
-                needed.trees.extend(database.layer_tree(name)?.map(TreeId::new));
+                if let Some(tree) = database.layer_tree(name)?.map(TreeId::new) {
+                    needed.trees.insert(tree);
+                    needed.snapshots.insert(tree);
+                }
             }
         }
     }

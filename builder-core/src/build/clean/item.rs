@@ -1,0 +1,240 @@
+//! [`CacheItem`]: one thing in the build cache, and what it costs to keep and to make again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::super::engine::Engine;
+use super::super::images::{self, ImageError, Keep};
+use super::cannot;
+use crate::cancel::CancelToken;
+use crate::content::ContentError;
+use crate::export::ExportError;
+use crate::oci::Digest;
+use crate::progress::{Silent, TaskId};
+use crate::tree::TreeId;
+
+/// What kind of thing it is; the names are those of `docker buildx du`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CacheKind {
+    /// The result of a step, or a layer of a base image: `regular`.
+    Step,
+    /// A directory of `RUN --mount=type=cache`: `exec.cachemount`.
+    Mount,
+    /// A fetched build context: `source.local`.
+    Source,
+    /// What an address of ADD gave: `source.http`.
+    Download,
+}
+
+impl CacheKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Step, Self::Mount, Self::Source, Self::Download];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Step => "regular",
+            Self::Mount => "exec.cachemount",
+            Self::Source => "source.local",
+            Self::Download => "source.http",
+        }
+    }
+}
+
+/// One thing in the build cache.
+#[derive(Debug, Clone)]
+pub struct CacheItem {
+    /// Its name: that of a tree, a blob or a directory.
+    pub id: String,
+    /// What it is.
+    pub kind: CacheKind,
+    /// For people: the command, the id of the cache mount.
+    pub description: String,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+    /// When it was used last, in seconds since 1970; exact to the hour.
+    pub last_used: i64,
+    /// Bytes on disk of its files.
+    pub files: u64,
+    /// Bytes on disk of what is known about it: records and trees.
+    pub facts: u64,
+    /// How long it took to make, in milliseconds.
+    pub milliseconds: u64,
+    /// An image has the same files: they cannot be removed here, and are counted there.
+    pub shared: bool,
+    /// A step uses it at this moment.
+    pub in_use: bool,
+    pub(super) place: Place,
+}
+
+/// Where an item is.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Place {
+    /// A tree, with its snapshot, and the records that name it.
+    Tree(TreeId, Vec<PathBuf>),
+    Blob(Digest),
+    /// A file or a directory of its own.
+    Path(PathBuf),
+    #[default]
+    Nowhere,
+}
+
+impl CacheItem {
+    pub(super) fn of(id: String, kind: CacheKind) -> Self {
+        let description = String::new();
+        let (created, last_used, files, facts, milliseconds) = (0, 0, 0, 0, 0);
+        let (shared, in_use, place) = (false, false, Place::Nowhere);
+        Self { id, kind, description, created, last_used, files, facts, milliseconds, shared, in_use, place }
+    }
+
+    /// Bytes that are free when it goes.
+    pub fn own_size(&self) -> u64 {
+        self.facts + if self.shared { 0 } else { self.files }
+    }
+
+    /// How much it is worth to keep its files: milliseconds a byte, halved with each day that nobody used it.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(super) fn worth(&self, now: i64) -> f64 {
+        let days = now.saturating_sub(self.last_used).max(0) as f64 / 86400.0;
+        // Even what took no time costs something to have again: mounts, system calls.
+        (self.milliseconds as f64 + 20.0) / (self.files as f64 + 4096.0) * 0.5f64.powf(days)
+    }
+}
+
+impl Engine {
+    /// Everything in the build cache, in no order. Reads every record; sizes of files are remembered beside them.
+    ///
+    /// # Errors
+    /// [`ImageError`] if the store cannot be read.
+    pub fn cache_items(&self, cancel: &CancelToken) -> Result<Vec<CacheItem>, ImageError> {
+        let context = self.context(&Silent, TaskId(0), cancel, None);
+        let of_images = images::needed(&context, &self.content.database().images()?, &Keep::default())?;
+        let mut items = self.steps(&of_images.trees)?;
+        for (digest, _) in self.content.blobs()? {
+            if !of_images.blobs.contains(&digest) {
+                let path = self.content.blob_path(&digest);
+                let item = CacheItem::of(digest.to_string(), CacheKind::Step);
+                let mut item = found(item, &path, Place::Blob(digest));
+                // It has to be fetched again; take 10 MB/s.
+                item.milliseconds = item.files / 10_000;
+                items.push(item);
+            }
+        }
+        self.mounts(&mut items)?;
+        for (kind, area) in
+            [(CacheKind::Source, "contexts/sources"), (CacheKind::Source, "git"), (CacheKind::Download, "downloads")]
+        {
+            let directory = self.content.state().join(area);
+            for path in entries(&directory)? {
+                let item = CacheItem::of(file_name(&path), kind);
+                items.push(found(item, &path, Place::Path(path.clone())));
+            }
+        }
+        Ok(items)
+    }
+
+    /// Results of steps and layers of bases: every tree or snapshot there is.
+    fn steps(&self, of_images: &HashSet<TreeId>) -> Result<Vec<CacheItem>, ImageError> {
+        let mut steps: BTreeMap<[u8; 32], CacheItem> = BTreeMap::new();
+        let snapshots: HashSet<TreeId> = self.snapshots.list().map_err(ExportError::from)?.into_iter().collect();
+        for id in self.trees.list().map_err(ExportError::from)?.into_iter().chain(snapshots.iter().copied()) {
+            if steps.contains_key(id.as_bytes()) {
+                continue;
+            }
+            let path = self.trees.path(&id);
+            let mut item = found(CacheItem::of(id.to_string(), CacheKind::Step), &path, Place::Tree(id, Vec::new()));
+            item.facts = std::mem::take(&mut item.files);
+            item.shared = of_images.contains(&id);
+            if snapshots.contains(&id) {
+                item.files = self.snapshots.usage(&id).map_err(ExportError::from)?;
+                // Without a record it was copied or unpacked; that goes at about 100 MB/s.
+                item.milliseconds = item.files / 100_000;
+                if item.created == 0 {
+                    (item.created, item.last_used) = times(&self.snapshots.path(&id));
+                }
+            }
+            steps.insert(*id.as_bytes(), item);
+        }
+        for (path, record) in self.records()? {
+            let id = record.tree;
+            let item = steps.entry(*id.as_bytes()).or_insert_with(|| CacheItem {
+                place: Place::Tree(id, Vec::new()),
+                ..CacheItem::of(id.to_string(), CacheKind::Step)
+            });
+            let (_, used) = times(&path);
+            item.last_used = item.last_used.max(used);
+            item.facts += size(&path);
+            item.created = record.created;
+            item.milliseconds = item.milliseconds.max(record.milliseconds);
+            if item.description.is_empty() {
+                item.description = record.preimage.summary();
+            }
+            if let Place::Tree(_, records) = &mut item.place {
+                records.push(path);
+            }
+        }
+        Ok(steps.into_values().collect())
+    }
+
+    fn mounts(&self, items: &mut Vec<CacheItem>) -> Result<(), ImageError> {
+        use rustix::fs::{FlockOperation, flock};
+        for path in entries(self.cache_mounts.directory())? {
+            // Without a lock file it is no cache mount, or one that is being made.
+            let Ok(lock) = fs::File::options().append(true).open(path.join("lock")) else { continue };
+            let mut item = found(CacheItem::of(file_name(&path), CacheKind::Mount), &path, Place::Path(path.clone()));
+            item.in_use = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err();
+            let identity = fs::read_to_string(path.join("identity")).unwrap_or_default();
+            identity.lines().next().unwrap_or_default().clone_into(&mut item.description);
+            item.last_used = item.last_used.max(times(&path.join("content")).1).max(times(&path.join("lock")).1);
+            items.push(item);
+        }
+        Ok(())
+    }
+}
+
+/// The item with size and times of what is at `path`; one that is not there has neither.
+fn found(mut item: CacheItem, path: &Path, place: Place) -> CacheItem {
+    item.files = size(path);
+    (item.created, item.last_used) = times(path);
+    item.place = place;
+    item
+}
+
+/// When a file or directory was made (as far as that can be told) and changed last, in seconds since 1970.
+fn times(path: &Path) -> (i64, i64) {
+    let Ok(found) = fs::symlink_metadata(path) else { return (0, 0) };
+    let born = found.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let born = born.and_then(|since| i64::try_from(since.as_secs()).ok());
+    (born.unwrap_or(found.mtime()), found.mtime())
+}
+
+/// Bytes on disk of a file or of a directory with everything in it; what cannot be read counts as nothing.
+pub(super) fn size(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    let entries = if found.is_dir() { fs::read_dir(path).ok() } else { None };
+    let below: u64 = entries.into_iter().flatten().flatten().map(|entry| size(&entry.path())).sum();
+    found.blocks() * 512 + below
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(cannot("read", directory, source)),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+impl Engine {
+    pub(super) fn records(&self) -> Result<Vec<(PathBuf, crate::cache::Record)>, ImageError> {
+        self.cache.list().map_err(|error| {
+            let path = self.cache.directory().to_owned();
+            ImageError::Content(ContentError::Read { path, source: std::io::Error::other(error) })
+        })
+    }
+}

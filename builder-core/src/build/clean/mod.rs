@@ -1,0 +1,210 @@
+//! What keeps the store in order: [`Engine::prune`], [`Engine::collect_garbage`], [`Engine::disk_usage`],
+//! [`Engine::verify`].
+//!
+//! ```text
+//! cache_items ── Policy::choose (pure) ──▶ what goes ── records, mounts, sources ──▶ images::collect: every file that nothing needs
+//! ```
+
+mod item;
+mod policy;
+mod verify;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::engine::{Engine, seconds_now};
+use super::images::{self, DiskUsage, ImageError, Keep, PruneOptions, Reclaimed, Removed};
+use crate::cancel::CancelToken;
+use crate::content::{ContentError, ExclusiveLease};
+use crate::progress::{Silent, TaskId};
+
+pub use item::{CacheItem, CacheKind};
+use item::{Place, size};
+use policy::Disk;
+pub use policy::{Policy, Space};
+pub use verify::{Damage, Verified};
+
+/// Garbage is collected after a build at most this often.
+const COLLECT_AGAIN: Duration = Duration::from_secs(600);
+
+/// What is removed from a store besides that which nothing needs at all.
+#[derive(Debug, Clone, Default)]
+pub struct PruneRequest {
+    /// Images, if any.
+    pub images: Option<PruneOptions>,
+    /// Items of the build cache, if any. What an image has stays in any case.
+    pub cache: Option<Policy>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Default)]
+pub struct Pruned {
+    /// Names and images.
+    pub images: Vec<Removed>,
+    /// Items of the build cache.
+    pub items: Vec<CacheItem>,
+    /// Bytes that are free now.
+    pub bytes: u64,
+}
+
+impl Engine {
+    /// Removes what was asked for, and then every file that neither an image nor a result needs. Waits for running builds.
+    ///
+    /// # Errors
+    /// [`ImageError`] if something cannot be read or removed; what is gone stays gone, and the store is usable.
+    pub fn prune(&self, request: &PruneRequest, cancel: &CancelToken) -> Result<Pruned, ImageError> {
+        let alone = self.content.exclusive(cancel)?;
+        let mut pruned = Pruned::default();
+        if let Some(options) = &request.images {
+            pruned.images = images::prune(&self.content, options)?;
+        }
+        let mut without_files = HashSet::new();
+        if let Some(policy) = &request.cache {
+            let mut items = self.cache_items(cancel)?;
+            self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
+        }
+        let trees: HashSet<_> = self.records()?.into_iter().map(|(_, record)| record.tree).collect();
+        let snapshots = trees.difference(&without_files).copied().collect();
+        pruned.bytes += self.sweep(&alone, &Keep { trees, snapshots, ..Keep::default() }, cancel)?.bytes();
+        Ok(pruned)
+    }
+
+    /// Removes what the policies, one after the other, choose; everything else stays, and nothing is done while a build
+    /// runs, or shortly after the last time. Says what was done, if anything.
+    ///
+    /// # Errors
+    /// As [`Engine::prune`].
+    pub fn collect_garbage(&self, policies: &[Policy], cancel: &CancelToken) -> Result<Option<Pruned>, ImageError> {
+        let stamp = self.content.state().join("collected");
+        let recently = fs::metadata(&stamp)
+            .and_then(|found| found.modified())
+            .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < COLLECT_AGAIN));
+        if policies.is_empty() || recently {
+            return Ok(None);
+        }
+        let Some(alone) = self.content.try_exclusive()? else { return Ok(None) };
+        fs::write(&stamp, "").map_err(|source| cannot("write", &stamp, source))?;
+        let mut pruned = Pruned::default();
+        let mut items = self.cache_items(cancel)?;
+        let mut without_files = HashSet::new();
+        for policy in policies {
+            self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
+        }
+        if pruned.items.is_empty() {
+            return Ok(None);
+        }
+        let mut keep = Keep::default();
+        for item in &items {
+            match &item.place {
+                Place::Tree(id, _) => {
+                    keep.trees.insert(*id);
+                    if item.files > 0 && !without_files.contains(id) {
+                        keep.snapshots.insert(*id);
+                    }
+                }
+                Place::Blob(digest) => {
+                    keep.blobs.insert(digest.clone());
+                }
+                Place::Path(_) | Place::Nowhere => {}
+            }
+        }
+        pruned.bytes += self.sweep(&alone, &keep, cancel)?.bytes();
+        Ok(Some(pruned))
+    }
+
+    /// Measures the store on disk; results of steps count as not needed, since they can be made again.
+    ///
+    /// # Errors
+    /// [`ImageError`] if the store cannot be read.
+    pub fn disk_usage(&self, cancel: &CancelToken) -> Result<DiskUsage, ImageError> {
+        let context = self.context(&Silent, TaskId(0), cancel, None);
+        let mut usage = images::disk_usage(&context, &Keep::default())?;
+        // Everything beside blobs and snapshots, whatever it is: records, trees, indexes, cache mounts, history.
+        let state = self.content.state();
+        let beside = fs::read_dir(state).into_iter().flatten().flatten();
+        let beside = beside.filter(|entry| !matches!(entry.file_name().to_str(), Some("content" | "snapshots")));
+        let bytes: u64 = beside.map(|entry| size(&entry.path())).sum();
+        usage.build_cache.total = self.cache_items(cancel)?.iter().filter(|item| !item.shared).count();
+        usage.build_cache.size += bytes;
+        usage.build_cache.reclaimable += bytes;
+        Ok(usage)
+    }
+
+    /// Removes what a policy chooses from the store and from `items`, except for files of steps: the trees in `without_files`
+    /// are to lose them in the sweep.
+    fn apply(
+        &self,
+        policy: &Policy,
+        items: &mut Vec<CacheItem>,
+        without_files: &mut HashSet<crate::tree::TreeId>,
+        pruned: &mut Pruned,
+    ) -> Result<(), ImageError> {
+        let chosen = policy.choose(items, self.disk(), seconds_now());
+        for at in chosen.files {
+            let item = &mut items[at];
+            pruned.items.push(CacheItem { facts: 0, ..item.clone() });
+            match &item.place {
+                Place::Tree(id, _) => {
+                    without_files.insert(*id);
+                    item.files = 0;
+                }
+                _ => remove(item, pruned)?,
+            }
+        }
+        for at in &chosen.whole {
+            remove(&items[*at], pruned)?;
+            pruned.items.push(items[*at].clone());
+        }
+        let mut at = 0;
+        items.retain(|item| {
+            at += 1;
+            !chosen.whole.contains(&(at - 1)) && (item.files > 0 || item.facts > 0)
+        });
+        Ok(())
+    }
+
+    fn sweep(&self, alone: &ExclusiveLease, keep: &Keep, cancel: &CancelToken) -> Result<Reclaimed, ImageError> {
+        images::collect(&self.context(&Silent, TaskId(0), cancel, None), alone, keep)
+    }
+
+    /// The file system of the store; one that cannot be asked has endless room.
+    fn disk(&self) -> Disk {
+        let Ok(found) = rustix::fs::statvfs(self.content.state()) else {
+            return Disk { total: u64::MAX, free: u64::MAX };
+        };
+        Disk { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize }
+    }
+}
+
+/// Removes an item, but for what the sweep removes since nothing names it any more: blobs, trees and snapshots.
+fn remove(item: &CacheItem, pruned: &mut Pruned) -> Result<(), ImageError> {
+    let gone = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    };
+    match &item.place {
+        Place::Tree(_, records) => {
+            for path in records {
+                fs::remove_file(path).or_else(gone).map_err(|source| cannot("remove", path, source))?;
+            }
+        }
+        Place::Path(path) => {
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.or_else(gone).map_err(|source| cannot("remove", path, source))?;
+            pruned.bytes += item.files;
+        }
+        Place::Blob(_) | Place::Nowhere => {}
+    }
+    Ok(())
+}
+
+/// An error about a file of the store.
+fn cannot(what: &str, path: &Path, source: std::io::Error) -> ImageError {
+    let path = path.to_owned();
+    ImageError::Content(match what {
+        "read" => ContentError::Read { path, source },
+        _ => ContentError::Write { path, source },
+    })
+}
