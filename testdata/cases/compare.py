@@ -204,9 +204,10 @@ def compare(arguments, usage, builder):
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         rbuild = [os.path.abspath(arguments[0]), "--root", f"{scratch}/rbuild"]
         theirs, normal = builder(scratch, make_base(scratch, rbuild))
-        for case in chosen:
+        for number, case in enumerate(chosen):
             name = os.path.basename(os.path.normpath(case))
-            work = f"{scratch}/context"
+            # Engines take a file for unchanged that has path, size and time of one that they have seen.
+            work = f"{scratch}/{os.getpid()}-{number}"
             flags = make_context(case, work, scratch)
             ours = f"{scratch}/ours.tar"
             ended = run(*rbuild, "build", "-q", "--no-cache", "--pull=never", *flags, "-o", f"type=oci,compression=uncompressed,dest={ours}", ".", cwd=work)
