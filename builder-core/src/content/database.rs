@@ -197,7 +197,13 @@ impl Database {
     }
 
     fn error(&self, source: rusqlite::Error) -> ContentError {
-        ContentError::Database { path: self.path.clone(), source }
+        // What the file system refuses reads as anywhere else in the store, with the same hint.
+        let refused = match source.sqlite_error_code() {
+            Some(ErrorCode::ReadOnly) => io::ErrorKind::ReadOnlyFilesystem,
+            Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+            _ => return ContentError::Database { path: self.path.clone(), source },
+        };
+        ContentError::Write { path: self.path.clone(), source: refused.into() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -268,4 +274,22 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
         PRAGMA user_version = {SCHEMA};
         COMMIT;"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Diagnostic as _;
+
+    #[test]
+    fn what_the_file_system_refuses_has_the_hint_of_any_other_file() {
+        let database = Database::new(Path::new("/state"));
+        let hint = |code| {
+            let refused = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            database.error(refused).hint().unwrap_or_default()
+        };
+        assert!(hint(rusqlite::ffi::SQLITE_READONLY).contains("writable filesystem"));
+        assert!(hint(rusqlite::ffi::SQLITE_FULL).contains("rbuild prune"));
+        assert_eq!(hint(rusqlite::ffi::SQLITE_MISUSE), "");
+    }
 }
