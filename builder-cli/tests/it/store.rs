@@ -56,6 +56,26 @@ fn the_build_cache_is_listed_and_goes_by_item() {
     assert_eq!(again.matches("CACHED").count(), 0, "{again}");
 }
 
+/// What `du` says is what is there.
+#[test]
+fn du_is_what_the_disk_says() {
+    let env = TestEnv::new();
+    env.write("file", "content ".repeat(10_000)).write("Dockerfile", "FROM scratch\nCOPY file /\nADD file /other/\n");
+    env.ok("build -q -t app .");
+    env.write("file", "other ".repeat(10_000));
+    env.ok("build -q -o type=cacheonly .");
+    let told: f64 = env
+        .ok("du --format {{.Size}}")
+        .stdout
+        .lines()
+        .map(|size| size.trim_end_matches("kB").parse::<f64>().expect("some kB") * 1000.0)
+        .sum();
+    let real = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(env.path("state")).output();
+    let real = String::from_utf8(real.expect("ran").stdout).expect("text");
+    let real: f64 = real.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("bytes");
+    assert!((told - real).abs() < real / 100.0, "{told} {real}");
+}
+
 #[test]
 fn garbage_is_collected_after_builds() {
     if !require_sandbox("garbage_is_collected_after_builds") {

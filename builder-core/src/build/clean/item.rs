@@ -210,12 +210,19 @@ fn times(path: &Path) -> (i64, i64) {
     (born.unwrap_or(found.mtime()), found.mtime())
 }
 
-/// Bytes on disk of a file or of a directory with everything in it; what cannot be read counts as nothing.
+/// Bytes on disk of a file or of a directory with everything in it, hard links once; what cannot be read counts as
+/// nothing.
 pub(super) fn size(path: &Path) -> u64 {
-    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
-    let entries = if found.is_dir() { fs::read_dir(path).ok() } else { None };
-    let below: u64 = entries.into_iter().flatten().flatten().map(|entry| size(&entry.path())).sum();
-    found.blocks() * 512 + below
+    fn add(path: &Path, linked: &mut HashSet<(u64, u64)>) -> u64 {
+        let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+        if !found.is_dir() && found.nlink() > 1 && !linked.insert((found.dev(), found.ino())) {
+            return 0;
+        }
+        let entries = if found.is_dir() { fs::read_dir(path).ok() } else { None };
+        let below: u64 = entries.into_iter().flatten().flatten().map(|entry| add(&entry.path(), linked)).sum();
+        found.blocks() * 512 + below
+    }
+    add(path, &mut HashSet::new())
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, ImageError> {

@@ -121,14 +121,10 @@ impl Engine {
     pub fn disk_usage(&self, cancel: &CancelToken) -> Result<DiskUsage, ImageError> {
         let context = self.context(&Silent, TaskId(0), cancel, None);
         let mut usage = images::disk_usage(&context, &Keep::default())?;
-        // Everything beside blobs and snapshots, whatever it is: records, trees, indexes, cache mounts, history.
-        let state = self.content.state();
-        let beside = fs::read_dir(state).into_iter().flatten().flatten();
-        let beside = beside.filter(|entry| !matches!(entry.file_name().to_str(), Some("content" | "snapshots")));
-        let bytes: u64 = beside.map(|entry| size(&entry.path())).sum();
+        // Whatever is there and no image needs: records, trees, indexes, cache mounts, history, the directories themselves.
         usage.build_cache.total = self.cache_items(cancel)?.iter().filter(|item| !item.shared).count();
-        usage.build_cache.size += bytes;
-        usage.build_cache.reclaimable += bytes;
+        usage.build_cache.size = size(self.content.state()).saturating_sub(usage.images.size);
+        usage.build_cache.reclaimable = usage.build_cache.size;
         Ok(usage)
     }
 
