@@ -11,7 +11,7 @@ use crate::ui::Mode;
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 #[command(next_help_heading = "Build options")]
 pub(crate) struct BuildArgs {
-    /// Build context: a directory, or `-` for a Dockerfile on standard input
+    /// Build context: a directory, an address, or `-` for an archive or a Dockerfile on standard input
     #[arg(value_name = "PATH | -")]
     pub(crate) context: PathBuf,
 
@@ -35,7 +35,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) build_arg_file: Vec<PathBuf>,
 
-    /// Further context for FROM and COPY --from: a directory or `docker-image://NAME` (repeatable)
+    /// Further context for FROM and COPY --from: a directory, an address or `docker-image://NAME` (repeatable)
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
 

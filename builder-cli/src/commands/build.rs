@@ -1,36 +1,119 @@
 //! `rbuild build`.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Mutex;
 
-use builder_core::build::{BuildResult, Engine};
+use builder_core::build::{BuildError, BuildResult, Engine, FetchedContext, RemoteContext};
 use builder_core::cancel::CancelToken;
+use builder_core::diagnostic::Source;
 use builder_core::export::Output;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{Outcome, call, print};
 use crate::args::{BuildArgs, Call};
 use crate::command_error::CommandError;
-use crate::request::{self, Settled};
+use crate::request::{self, Bring, Display, Secrets, Settled};
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::ui::{self, Progress, units};
 
 pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
-    let settled = request::from_args(args, &session.environment, &session.config)?;
+    let mut beginning = Beginning { session, begun: None };
+    let settled = request::from_args(args, &session.environment, &session.config, &mut beginning)?;
     for note in &settled.notes {
         ui::note(note);
     }
+    if settled.call == Call::Build {
+        return build(beginning, settled);
+    }
+    if let Some(begun) = &beginning.begun {
+        begun.progress.finish(ui::paint());
+    }
     let request = &settled.request;
     match settled.call {
-        Call::Build => build(session, &settled),
+        Call::Build => Ok(0),
         Call::Check { json } => call::check(request, session.content().ok().as_ref(), json),
         Call::Outline { json } => call::outline(request, session.content().ok().as_ref(), json),
         Call::Targets { json } => call::targets(request, json),
     }
 }
 
-fn build(session: &Session, settled: &Settled) -> Outcome {
+/// Everything that works, from the moment when something is to be done.
+struct Begun {
+    engine: Engine,
+    cancel: CancelToken,
+    signals: Signals,
+    progress: Progress,
+}
+
+/// A command that may have begun.
+struct Beginning<'a> {
+    session: &'a Session,
+    begun: Option<Begun>,
+}
+
+impl Beginning<'_> {
+    fn begin(&mut self, display: Display) -> Result<&Begun, CommandError> {
+        if self.begun.is_none() {
+            let engine = self.session.engine()?;
+            let cancel = CancelToken::new();
+            let signals = Signals::watch(&cancel)?;
+            let progress = Progress::new(display.mode, ui::paint(), display.log_lines);
+            self.begun = Some(Begun { engine, cancel, signals, progress });
+        }
+        Ok(self.begun.as_ref().expect("set just above"))
+    }
+}
+
+impl Begun {
+    /// Ends the display if something failed.
+    fn ended<T>(&self, result: Result<T, BuildError>) -> Result<T, CommandError> {
+        result.map_err(|error| {
+            self.progress.finish(ui::paint());
+            self.signals.explain(CommandError::from(error))
+        })
+    }
+}
+
+impl Bring for Beginning<'_> {
+    fn context(
+        &mut self,
+        remote: &RemoteContext,
+        secrets: &Secrets,
+        display: Display,
+    ) -> Result<FetchedContext, CommandError> {
+        let begun = self.begin(display)?;
+        begun.ended(begun.engine.fetch_context(remote, secrets, &begun.progress, &begun.cancel))
+    }
+
+    fn archive(&mut self, first: Vec<u8>, display: Display) -> Result<FetchedContext, CommandError> {
+        let begun = self.begin(display)?;
+        let mut stream = io::Cursor::new(first).chain(Stdin(&begun.cancel));
+        begun.ended(begun.engine.unpack_context(&mut stream, &begun.progress, &begun.cancel))
+    }
+
+    fn dockerfile(&mut self, address: &str, secrets: &Secrets, display: Display) -> Result<Source, CommandError> {
+        let begun = self.begin(display)?;
+        begun.ended(begun.engine.fetch_dockerfile(address, secrets, &begun.progress, &begun.cancel))
+    }
+}
+
+/// Standard input; reading it ends when the build is cancelled.
+struct Stdin<'a>(&'a CancelToken);
+
+impl io::Read for Stdin<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = rustix::stdio::stdin();
+        let cancel = self.0.fd()?;
+        let mut waiting = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&cancel, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut waiting, None))?;
+        self.0.check().map_err(io::Error::other)?;
+        Ok(rustix::io::retry_on_intr(|| rustix::io::read(stdin, &mut *buffer))?)
+    }
+}
+
+fn build(mut beginning: Beginning<'_>, settled: Settled) -> Outcome {
     let to_stdout = settled.request.outputs.iter().any(Output::is_stdout);
     if to_stdout && io::stdout().is_terminal() {
         return Err(CommandError::usage("an archive would be written to the terminal")
@@ -40,19 +123,19 @@ fn build(session: &Session, settled: &Settled) -> Outcome {
         // A stale id must not be taken for the result of a build that failed.
         remove(file)?;
     }
-    let engine = session.engine()?;
-    let cancel = CancelToken::new();
-    let signals = Signals::watch(&cancel)?;
-    let paint = ui::paint();
-    let progress = Progress::new(settled.progress, paint, settled.log_lines);
+    let session = beginning.session;
+    let begun = beginning.begin(settled.display)?;
+    let Begun { engine, cancel, progress, .. } = begun;
     let stdout: Mutex<io::Stdout> = Mutex::new(io::stdout());
     let stdout: Option<&Mutex<dyn io::Write + Send>> = if to_stdout { Some(&stdout) } else { None };
-    let built = engine.build_to(&settled.request, &progress, &cancel, stdout);
-    progress.finish(paint);
-    let built = built.map_err(|error| signals.explain(CommandError::from(error)))?;
-    let outcome = report(settled, &built, to_stdout)?;
+    let built = engine.build_to(&settled.request, progress, cancel, stdout);
+    progress.finish(ui::paint());
+    let built = begun.ended(built)?;
+    let outcome = report(&settled, &built, to_stdout)?;
+    // A context that was fetched holds the store.
+    drop(settled);
     if built.cached < built.steps {
-        collect_garbage(session, &engine, &cancel);
+        collect_garbage(session, engine, cancel);
     }
     Ok(outcome)
 }

@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use builder_core::build::ContextSource;
 use builder_core::diagnostic::{Source, nearest};
+use builder_core::layer::begins_as_archive;
 use rustix::fs::{Mode, OFlags, open};
 
+use super::elsewhere::Elsewhere;
 use super::{Context, Result};
 use crate::command_error::CommandError;
 use crate::environment::Environment;
@@ -17,50 +20,115 @@ const MAX_SIZE: u64 = 16 << 20;
 /// Names that are tried when none is given; the first that exists counts.
 const NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
 
-/// A Dockerfile and where it was found; `-` is standard input.
+/// A Dockerfile, and the context that goes with it.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) text: Source,
-    pub(super) path: PathBuf,
+    pub(super) context: ContextSource,
 }
 
-/// Reads the Dockerfile of a build.
-pub(super) fn load(file: Option<&Path>, context: &Context, environment: &Environment) -> Result<Loaded> {
-    match (file, context) {
-        (Some(file), _) if file == Path::new("-") => stdin(),
-        (None, Context::Stdin) => stdin(),
-        (Some(file), Context::Directory(directory)) => {
-            // As typed from here; BuildKit's other reading, relative to the context, helps scripts.
-            let here = environment.absolute(file);
-            let there = directory.join(file);
-            let path = if !here.exists() && there.exists() { there } else { here };
-            // Without `..`, so that the library can tell whether it is inside of the context.
-            let path = path
-                .parent()
-                .and_then(|parent| parent.canonicalize().ok())
-                .map_or_else(|| path.clone(), |parent| path.file_name().map_or(path.clone(), |name| parent.join(name)));
-            let text = read(&path, &file.display().to_string()).map_err(|error| missing(error, &path))?;
-            Ok(Loaded { text, path })
+/// Reads the Dockerfile of a build; a context that is elsewhere is brought first, as the Dockerfile may be in it.
+pub(super) fn load(
+    file: Option<&Path>,
+    context: Context,
+    environment: &Environment,
+    elsewhere: &mut Elsewhere<'_>,
+) -> Result<Loaded> {
+    let address = file.and_then(Path::to_str).filter(|file| is_web_address(file));
+    match context {
+        Context::Directory(directory) => {
+            let (text, path) = match (file, address) {
+                (_, Some(address)) => (elsewhere.dockerfile(address)?, None),
+                (Some(file), _) if file == Path::new("-") => (stdin(Vec::new())?, None),
+                (Some(file), _) => local(file, &directory, environment)?,
+                (None, _) => default(&directory)?,
+            };
+            let ignore_files = ignore_files(path.as_deref(), &directory);
+            Ok(Loaded { text, context: ContextSource::Directory { path: directory, ignore_files } })
         }
-        (Some(file), Context::Stdin) => {
-            let path = environment.absolute(file);
-            let text = read(&path, &file.display().to_string())?;
-            Ok(Loaded { text, path })
+        Context::Stdin => {
+            let first = peek(&mut Stdin)?;
+            if first.is_empty() {
+                return Err(CommandError::failed("standard input is empty")
+                    .with_hint("send a Dockerfile, or a tar archive with one in it"));
+            }
+            if begins_as_archive(&first) {
+                let fetched = elsewhere.archive(first)?;
+                let text = match address {
+                    Some(address) => elsewhere.dockerfile(address)?,
+                    None => fetched.dockerfile(name_in_context(file)?)?,
+                };
+                return Ok(Loaded { text, context: ContextSource::Fetched(fetched) });
+            }
+            if file.is_some() {
+                return Err(CommandError::usage("standard input and `--file` are both the Dockerfile")
+                    .with_hint("leave `--file` out, or send a tar archive as the context"));
+            }
+            Ok(Loaded { text: stdin(first)?, context: ContextSource::Empty })
         }
-        (None, Context::Directory(directory)) => default(directory),
+        Context::Remote(remote) => {
+            // As typed before anything is fetched: it may be wrong.
+            let text = match (file, address) {
+                (_, Some(address)) => Some(elsewhere.dockerfile(address)?),
+                (Some(file), _) if file == Path::new("-") => Some(stdin(Vec::new())?),
+                (Some(file), _) if file.is_absolute() => Some(read(file, &file.display().to_string())?),
+                _ => None,
+            };
+            let fetched = elsewhere.context(&remote)?;
+            let text = match text {
+                Some(text) => text,
+                None => fetched.dockerfile(name_in_context(file)?)?,
+            };
+            Ok(Loaded { text, context: ContextSource::Fetched(fetched) })
+        }
     }
+}
+
+fn is_web_address(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// `--file` for a context that is no directory.
+fn name_in_context(file: Option<&Path>) -> Result<Option<&str>> {
+    let name = file.map(|file| file.to_str().ok_or_else(|| CommandError::usage("the name of --file is no text")));
+    name.transpose()
+}
+
+/// `NAME.dockerignore` beside the Dockerfile wins over the one of the context, as in BuildKit.
+pub(super) fn ignore_files(dockerfile: Option<&Path>, context: &Path) -> Vec<PathBuf> {
+    let own = dockerfile.map(|dockerfile| {
+        let mut own = dockerfile.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    own.into_iter().chain([context.join(".dockerignore"), context.join(".containerignore")]).collect()
+}
+
+/// The Dockerfile that was named, for a context that is a directory.
+fn local(file: &Path, directory: &Path, environment: &Environment) -> Result<(Source, Option<PathBuf>)> {
+    // As typed from here; BuildKit's other reading, relative to the context, helps scripts.
+    let here = environment.absolute(file);
+    let there = directory.join(file);
+    let path = if !here.exists() && there.exists() { there } else { here };
+    // Without `..`, so that the library can tell whether it is inside of the context.
+    let path = path
+        .parent()
+        .and_then(|parent| parent.canonicalize().ok())
+        .map_or_else(|| path.clone(), |parent| path.file_name().map_or(path.clone(), |name| parent.join(name)));
+    let text = read(&path, &file.display().to_string()).map_err(|error| missing(error, &path))?;
+    Ok((text, Some(path)))
 }
 
 /// Reads a Dockerfile that was named, or standard input for `-`.
 pub(crate) fn read_file(file: &Path, environment: &Environment) -> Result<Source> {
     if file == Path::new("-") {
-        return stdin().map(|loaded| loaded.text);
+        return stdin(Vec::new());
     }
     let path = environment.absolute(file);
     read(&path, &file.display().to_string()).map_err(|error| missing(error, &path))
 }
 
-fn default(directory: &Path) -> Result<Loaded> {
+fn default(directory: &Path) -> Result<(Source, Option<PathBuf>)> {
     for name in NAMES {
         let path = directory.join(name);
         if std::fs::symlink_metadata(&path).is_err() {
@@ -72,7 +140,7 @@ fn default(directory: &Path) -> Result<Loaded> {
             return Err(CommandError::failed(format!("`{name}` is a link that leads out of the context"))
                 .with_hint("name the file that you mean with `--file`"));
         }
-        return Ok(Loaded { text: read(&path, name)?, path });
+        return Ok((read(&path, name)?, Some(path)));
     }
     let error = CommandError::failed(format!("there is no Dockerfile in `{}`", directory.display()));
     Err(match similar(directory, "Dockerfile") {
@@ -117,13 +185,31 @@ fn read(path: &Path, name: &str) -> Result<Source> {
     limited(&mut file, name).map(|text| Source::new(name, text))
 }
 
-fn stdin() -> Result<Loaded> {
-    let text = limited(&mut io::stdin().lock(), "standard input")?;
-    if looks_like_archive(&text) {
-        return Err(CommandError::failed("standard input is an archive; a context on standard input is not supported")
-            .with_hint("unpack it and give the directory, or send a Dockerfile"));
+/// Standard input without a buffer: what follows what is read here is for others.
+struct Stdin;
+
+impl io::Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::read(rustix::stdio::stdin(), &mut *buffer))?)
     }
-    Ok(Loaded { text: Source::new("-", text), path: PathBuf::from("-") })
+}
+
+/// As much as tells what it is.
+fn peek(input: &mut dyn io::Read) -> Result<Vec<u8>> {
+    let mut first = Vec::new();
+    let read = input.take(512).read_to_end(&mut first);
+    read.map_err(|error| CommandError::io("cannot read standard input", &error))?;
+    Ok(first)
+}
+
+/// The Dockerfile on standard input, of which `first` was read.
+fn stdin(first: Vec<u8>) -> Result<Source> {
+    let text = limited(&mut io::Cursor::new(first).chain(Stdin), "standard input")?;
+    if begins_as_archive(&text) {
+        return Err(CommandError::failed("standard input is an archive, and a Dockerfile is expected there")
+            .with_hint("send it as the context: `rbuild -`"));
+    }
+    Ok(Source::new("-", text))
 }
 
 fn limited(file: &mut dyn io::Read, name: &str) -> Result<Vec<u8>> {
@@ -136,12 +222,6 @@ fn limited(file: &mut dyn io::Read, name: &str) -> Result<Vec<u8>> {
             .with_hint("a Dockerfile is a text; copy large files from the context"));
     }
     Ok(text)
-}
-
-/// The first bytes of gzip, bzip2, xz, zstd, and the place of `ustar` in a tar.
-fn looks_like_archive(bytes: &[u8]) -> bool {
-    let magic: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
-    magic.iter().any(|magic| bytes.starts_with(magic)) || bytes.get(257..262) == Some(b"ustar")
 }
 
 #[cfg(test)]
@@ -164,7 +244,7 @@ mod tests {
             (&["Containerfile"], "Containerfile"),
         ] {
             let directory = named(names);
-            assert_eq!(default(directory.path()).expect("found").text.text(), expected.as_bytes());
+            assert_eq!(default(directory.path()).expect("found").0.text(), expected.as_bytes());
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod dockerfile;
 mod docker_config;
+mod elsewhere;
 mod outputs;
 pub(crate) mod values;
 
@@ -22,6 +23,9 @@ use crate::environment::Environment;
 use crate::ui::Mode;
 
 pub(crate) use dockerfile::read_file;
+pub(crate) use elsewhere::{Bring, Display, Secrets};
+
+use elsewhere::Elsewhere;
 
 type Result<T> = std::result::Result<T, CommandError>;
 
@@ -33,9 +37,7 @@ pub(crate) struct Settled {
     /// Build, or only look at the Dockerfile.
     pub(crate) call: Call,
     /// How progress is shown.
-    pub(crate) progress: Mode,
-    /// `BUILDKIT_TTY_LOG_LINES`
-    pub(crate) log_lines: Option<usize>,
+    pub(crate) display: Display,
     /// Print the id of the image.
     pub(crate) quiet: bool,
     /// `--iidfile`
@@ -47,7 +49,12 @@ pub(crate) struct Settled {
 }
 
 /// Settles everything about a build; reads the Dockerfile and what else files hold that were named.
-pub(crate) fn from_args(args: BuildArgs, environment: &Environment, config: &ConfigFile) -> Result<Settled> {
+pub(crate) fn from_args(
+    args: BuildArgs,
+    environment: &Environment,
+    config: &ConfigFile,
+    bring: &mut dyn Bring,
+) -> Result<Settled> {
     refuse(&args.refused)?;
     let call = call(&args)?;
     let mut notes = useless(&args.useless);
@@ -57,7 +64,6 @@ pub(crate) fn from_args(args: BuildArgs, environment: &Environment, config: &Con
         return Err(CommandError::usage("two outputs are written to standard output"));
     }
     let context = context(&args, environment)?;
-    let source = dockerfile::load(args.file.as_deref(), &context, environment)?;
     let (named_contexts, contexts) = named_contexts(&args.build_context, environment)?;
     let options = options(&args, contexts, environment, &mut notes)?;
     let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
@@ -65,15 +71,18 @@ pub(crate) fn from_args(args: BuildArgs, environment: &Environment, config: &Con
         Some(mode) => mode,
         None => environment_mode(environment)?.or_else(|| config.progress()).unwrap_or_default(),
     };
+    let display = Display {
+        mode: progress,
+        log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()),
+    };
+    let secrets = values::secrets(&args.secret, environment)?;
+    let limits = limits(&args.limits)?;
+    // Last, when all else is known to be right: it may take long.
+    let mut elsewhere = Elsewhere { bring, secrets: &secrets, display };
+    let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
     let request = BuildRequest {
-        dockerfile: source.text,
-        context: match context {
-            Context::Directory(path) => {
-                let ignore_files = ignore_files(&source.path, &path);
-                ContextSource::Directory { path, ignore_files }
-            }
-            Context::Stdin => ContextSource::Empty,
-        },
+        dockerfile: loaded.text,
+        context: loaded.context,
         named_contexts,
         options,
         pull: match args.pull {
@@ -81,8 +90,8 @@ pub(crate) fn from_args(args: BuildArgs, environment: &Environment, config: &Con
             PullArg::Missing => PullPolicy::Missing,
             PullArg::Never => PullPolicy::Never,
         },
-        secrets: values::secrets(&args.secret, environment)?,
-        limits: limits(&args.limits)?,
+        secrets,
+        limits,
         tags,
         outputs,
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
@@ -91,8 +100,7 @@ pub(crate) fn from_args(args: BuildArgs, environment: &Environment, config: &Con
     Ok(Settled {
         request,
         call,
-        progress,
-        log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|lines| lines.parse().ok()),
+        display,
         quiet: args.quiet,
         iidfile: args.iidfile.map(|path| environment.absolute(&path)),
         metadata_file: args.metadata_file.map(|path| environment.absolute(&path)),
@@ -106,6 +114,7 @@ enum Context {
     Directory(PathBuf),
     /// `-`
     Stdin,
+    Remote(RemoteContext),
 }
 
 fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
@@ -115,18 +124,23 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
         }
         return Ok(Context::Stdin);
     }
-    if let Some(text) = args.context.to_str()
-        && (text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/"))
-    {
-        return Err(CommandError::usage(format!("context `{text}` is remote, which is not supported"))
-            .with_hint("fetch it first (`git clone`, `curl`) and give its directory"));
-    }
     let path = environment.absolute(&args.context);
     let shown = args.context.display();
-    match std::fs::metadata(&path) {
+    let found = std::fs::metadata(&path);
+    if let (Err(_), Some(text)) = (&found, args.context.to_str()) {
+        if let Some(remote) = RemoteContext::parse(text) {
+            return Ok(Context::Remote(remote));
+        }
+        if text.contains("://") {
+            return Err(CommandError::usage(format!("context `{text}` is of an unknown kind"))
+                .with_hint("give a directory, an address with `http://` or `https://`, a git repository, or `-`"));
+        }
+    }
+    match found {
         Ok(found) if found.is_dir() => Ok(Context::Directory(path)),
-        Ok(_) => Err(CommandError::failed(format!("context `{shown}` is not a directory"))
-            .with_hint(format!("give a directory, and the Dockerfile with `--file`: `rbuild -f {shown} .`"))),
+        Ok(_) => Err(CommandError::failed(format!("context `{shown}` is not a directory")).with_hint(format!(
+            "a Dockerfile is given with `--file`: `rbuild -f {shown} .`; an archive is sent: `rbuild - < {shown}`"
+        ))),
         Err(error) => {
             let error = CommandError::io(&format!("cannot open context `{shown}`"), &error);
             Err(match args.context.to_str().and_then(crate::args::nearest_command) {
@@ -135,14 +149,6 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
             })
         }
     }
-}
-
-/// `NAME.dockerignore` beside the Dockerfile wins over the one of the context, as in BuildKit.
-fn ignore_files(dockerfile: &Path, context: &Path) -> Vec<PathBuf> {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    let own = (dockerfile != Path::new("-")).then(|| PathBuf::from(own));
-    own.into_iter().chain([context.join(".dockerignore"), context.join(".containerignore")]).collect()
 }
 
 fn options(

@@ -2,6 +2,9 @@
 
 use clap::Parser as _;
 
+use builder_core::build::FetchedContext;
+use builder_core::diagnostic::Source;
+
 use super::*;
 use crate::args::{Cli, Command};
 
@@ -13,7 +16,24 @@ fn settle(options: &[&str], variables: &[(&str, &str)]) -> Result<Settled> {
     let line = ["rbuild", "build"].iter().chain(options).chain([&context]).copied();
     let cli = Cli::try_parse_from(line).expect("well-formed arguments");
     let Command::Build(args) = cli.command else { panic!("a build") };
-    from_args(*args, &Environment::with(variables), &ConfigFile::default())
+    from_args(*args, &Environment::with(variables), &ConfigFile::default(), &mut Nothing)
+}
+
+/// Nothing is elsewhere.
+struct Nothing;
+
+impl Bring for Nothing {
+    fn context(&mut self, remote: &RemoteContext, _: &Secrets, _: Display) -> Result<FetchedContext> {
+        Err(CommandError::failed(format!("no {remote}")))
+    }
+
+    fn archive(&mut self, _: Vec<u8>, _: Display) -> Result<FetchedContext> {
+        Err(CommandError::failed("no archive"))
+    }
+
+    fn dockerfile(&mut self, address: &str, _: &Secrets, _: Display) -> Result<Source> {
+        Err(CommandError::failed(format!("no {address}")))
+    }
 }
 
 fn error(options: &[&str]) -> String {
@@ -24,7 +44,7 @@ fn error(options: &[&str]) -> String {
 fn without_options_the_result_goes_to_the_store() {
     let settled = settle(&["-t", "app:1.0"], &[]).expect("valid");
     assert_eq!(settled.request.outputs, [builder_core::export::Output::store(settled.request.tags.clone())]);
-    assert_eq!(settled.progress, Mode::Auto);
+    assert_eq!(settled.display.mode, Mode::Auto);
     assert_eq!(settled.call, Call::Build);
 }
 
@@ -50,9 +70,9 @@ fn values_come_from_where_docker_takes_them() {
     let args: Vec<_> = settled.request.options.build_args.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(args, [("A", "b=c"), ("FROM_ENV", "1"), ("SOURCE_DATE_EPOCH", "17")]);
     assert_eq!(settled.request.options.source_date_epoch, Some(17));
-    assert_eq!(settled.progress, Mode::Plain);
+    assert_eq!(settled.display.mode, Mode::Plain);
     let settled = settle(&["--progress=tty", "-q"], &variables).expect("valid");
-    assert_eq!(settled.progress, Mode::Quiet);
+    assert_eq!(settled.display.mode, Mode::Quiet);
 }
 
 #[test]
@@ -86,8 +106,9 @@ fn flags_without_effect_say_so() {
 
 #[test]
 fn ignore_files_are_tried_in_buildkits_order() {
-    let found = ignore_files(Path::new("/x/app.Dockerfile"), Path::new("/c"));
+    let ignore_files = dockerfile::ignore_files;
+    let found = ignore_files(Some(Path::new("/x/app.Dockerfile")), Path::new("/c"));
     let expected = ["/x/app.Dockerfile.dockerignore", "/c/.dockerignore", "/c/.containerignore"];
     assert_eq!(found, expected.map(PathBuf::from));
-    assert_eq!(ignore_files(Path::new("-"), Path::new("/c")).len(), 2);
+    assert_eq!(ignore_files(None, Path::new("/c")).len(), 2);
 }

@@ -8,6 +8,7 @@ mod cases;
 mod check;
 mod concurrency;
 mod container;
+mod contexts;
 mod copy;
 mod debug;
 mod dockerfile_errors;

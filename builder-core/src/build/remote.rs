@@ -16,7 +16,6 @@ use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::{BuiltLayer, Filesystem, Source as Bytes};
-use super::op::archive::is_archive;
 use super::op::http::{self, Fetched};
 use super::request::{RemoteContext, SecretSource};
 use crate::cache::{Preimage, Record};
@@ -343,25 +342,27 @@ impl Bring<'_> {
             return Err(RemoteError::Empty { what });
         }
         let open = || content.open_blob(&fetched.digest).map_err(StepError::from);
-        let only_file = !is_archive(open()?);
+        let mut head = Vec::new();
+        let read = open()?.take(512).read_to_end(&mut head);
+        read.map_err(|source| StepError::Io { what: format!("cannot read {what} from the store"), source })?;
+        let only_file = !layer::begins_as_archive(&head);
         let mut preimage = Preimage::new("context");
         preimage.add("content", &fetched.digest);
         if only_file {
             preimage.add("modified", fetched.modified.unwrap_or_default());
         }
-        let (tree, snapshot) = match self.known(&preimage)? {
-            Some(known) => known,
-            None => {
-                let unpacked = if only_file {
-                    let head = header_of(&fetched);
-                    let end = tar::padding(fetched.size).chain(tar::trailer());
-                    self.unpack(&mut head.as_slice().chain(open()?).chain(end), &what)?
-                } else {
-                    self.unpack(&mut open()?, &what)?
-                };
-                self.remember(preimage, &unpacked.0)?;
-                unpacked
-            }
+        let (tree, snapshot) = if let Some(known) = self.known(&preimage)? {
+            known
+        } else {
+            let unpacked = if only_file {
+                let head = header_of(&fetched);
+                let end = tar::padding(fetched.size).chain(tar::trailer());
+                self.unpack(&mut head.as_slice().chain(open()?).chain(end), &what)?
+            } else {
+                self.unpack(&mut open()?, &what)?
+            };
+            self.remember(preimage, &unpacked.0)?;
+            unpacked
         };
         Ok(FetchedContext { inner: Arc::new(Inner { tree, snapshot, only_file, _lease: lease }) })
     }

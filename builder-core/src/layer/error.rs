@@ -81,14 +81,14 @@ pub enum CaptureError {
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The compressed bytes or those below cannot be read.
-    #[error("cannot read the layer")]
+    #[error("cannot read the archive")]
     Read {
         /// Why.
         #[from]
         source: io::Error,
     },
     /// The bytes are no tar archive, or a damaged one.
-    #[error("the layer is not a valid tar archive: {reason}, at byte {offset}")]
+    #[error("the archive is not a valid tar archive: {reason}, at byte {offset}")]
     Tar {
         /// What is wrong.
         reason: String,
@@ -96,7 +96,7 @@ pub enum UnpackError {
         offset: u64,
     },
     /// An entry names what cannot be.
-    #[error("entry `{path}` of the layer is refused: {reason}")]
+    #[error("entry `{path}` of the archive is refused: {reason}")]
     Entry {
         /// Its path.
         path: String,
@@ -104,7 +104,7 @@ pub enum UnpackError {
         reason: String,
     },
     /// A limit was reached.
-    #[error("the layer has more than {limit} {what}")]
+    #[error("the archive has more than {limit} {what}")]
     Limit {
         /// `bytes`, `entries`, `bytes of names and attributes`.
         what: &'static str,

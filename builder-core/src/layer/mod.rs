@@ -19,7 +19,7 @@ mod unpack;
 mod write;
 
 pub use capture::capture;
-pub use compression::{Compressor, Decompressor, Level};
+pub use compression::{Compressor, Decompressor, Level, begins_as_archive};
 pub use error::{CaptureError, PackError, UnpackError};
 pub use files::Files;
 pub use lower::{fix_implied, resolve_lower_links};

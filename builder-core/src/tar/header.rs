@@ -72,3 +72,17 @@ pub enum Kind {
     /// A named pipe.
     Fifo,
 }
+
+/// Whether these bytes begin with the header of a file: POSIX.1-1988 ustar, where the checksum is the sum of all bytes,
+/// its own taken as blanks.
+pub fn is_header(bytes: &[u8]) -> bool {
+    let Some(block) = bytes.first_chunk::<{ super::BLOCK }>() else { return false };
+    let field = &block[148..156];
+    let digits: Vec<u8> = field.iter().copied().filter(|byte| (b'0'..=b'7').contains(byte)).collect();
+    let Some(expected) = std::str::from_utf8(&digits).ok().and_then(|text| u64::from_str_radix(text, 8).ok()) else {
+        return false;
+    };
+    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+    let own: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
+    block[0] != 0 && sum - own + 8 * u64::from(b' ') == expected
+}

@@ -17,7 +17,7 @@ mod reader;
 mod sparse;
 mod writer;
 
-pub use header::{Header, Kind};
+pub use header::{Header, Kind, is_header};
 pub use reader::{Reader, TarError};
 pub use writer::{XattrNameError, encode, padding, trailer};
 

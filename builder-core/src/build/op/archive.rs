@@ -9,6 +9,7 @@ use crate::build::solve::Session;
 use crate::cache::{Preimage, Record};
 use crate::layer::{self, Archive, Decompressor, LowerLink, UnpackError, UnpackOptions};
 use crate::snapshot::Snapshot;
+use crate::tar;
 use crate::tree::{Entry, Node, Tree};
 
 /// What became of a file that may be an archive.
@@ -73,24 +74,12 @@ pub(crate) fn is_archive(file: impl Read) -> bool {
     let mut block = Vec::with_capacity(512);
     // What cannot be uncompressed is no archive, whatever it begins with.
     let read = Decompressor::new(file).and_then(|reader| reader.take(512).read_to_end(&mut block));
-    read.is_ok() && <[u8; 512]>::try_from(block).is_ok_and(|block| has_tar_checksum(&block))
-}
-
-/// POSIX.1-1988 ustar: the sum of all bytes, those of the checksum itself taken as blanks.
-fn has_tar_checksum(block: &[u8; 512]) -> bool {
-    let field = &block[148..156];
-    let digits: Vec<u8> = field.iter().copied().filter(|byte| (b'0'..=b'7').contains(byte)).collect();
-    let Some(expected) = std::str::from_utf8(&digits).ok().and_then(|text| u64::from_str_radix(text, 8).ok()) else {
-        return false;
-    };
-    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-    let own: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
-    block[0] != 0 && sum - own + 8 * u64::from(b' ') == expected
+    read.is_ok() && tar::is_header(&block)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::is_archive;
     use std::io::{Seek, Write};
 
     fn archive(bytes: &[u8]) -> bool {

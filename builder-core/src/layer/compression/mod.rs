@@ -18,6 +18,7 @@ use std::num::NonZeroUsize;
 use gzip::GzipWriter;
 
 use crate::oci::Compression;
+use crate::tar;
 
 /// How hard a compression tries: 0 to 9 for gzip, 0 to 22 for zstd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +208,11 @@ impl<R: Read> Decompressor<R> {
             Decoder::Bzip2(decoder) => to_end(decoder.get_mut()),
         }
     }
+}
+
+/// Whether these first bytes are those of a tar archive or of any compressed file, as far as 512 bytes tell.
+pub fn begins_as_archive(bytes: &[u8]) -> bool {
+    tar::is_header(bytes) || Decompressor::new(bytes).is_ok_and(|opened| opened.is_compressed())
 }
 
 impl<R: Read> Read for Decompressor<R> {
