@@ -21,9 +21,8 @@ pub(crate) fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     archive.into_inner().expect("finished")
 }
 
-/// Compresses with a program.
-fn compressed(program: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut child = std::process::Command::new(program)
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut child = std::process::Command::new("gzip")
         .arg("-c")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -73,20 +72,14 @@ pub(crate) fn listing(env: &TestEnv, file: &str) -> Vec<String> {
 const BUILD: &str = "build --progress=quiet -o type=tar,dest=out.tar";
 
 #[test]
-fn an_archive_on_standard_input_is_the_context_in_any_compression() {
+fn an_archive_on_standard_input_is_the_context() {
     let tar = archive(&[
         ("Dockerfile", "FROM scratch\nCOPY . /all/\n"),
         (".dockerignore", "ignored\n"),
         ("ignored", "x"),
         ("sub/other", "FROM scratch\nCOPY ignored /\n"),
     ]);
-    for input in [
-        tar.clone(),
-        compressed("gzip", &tar),
-        compressed("bzip2", &tar),
-        compressed("xz", &tar),
-        zstd::encode_all(&tar[..], 1).expect("compressed"),
-    ] {
+    for input in [tar.clone(), gzip(&tar)] {
         let env = TestEnv::new();
         let ended = piped(&env, &format!("{BUILD} -"), &input);
         assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -144,11 +137,11 @@ fn what_is_not_a_context_is_one_clear_error() {
     let mut shown = String::new();
     for (options, input) in [
         ("-", &b""[..]),
-        ("-", &compressed("gzip", &good)[..40]),
+        ("-", &gzip(&good)[..40]),
         ("-", &good[..700]),
         ("-", &damaged(1030)),
         ("-", b"\x1f\x8bnonsense"),
-        ("-", &compressed("gzip", b"FROM scratch\n")),
+        ("-", &gzip(b"FROM scratch\n")),
         ("-", &good),
         ("-f d -", &good),
         ("-f none -", &good),

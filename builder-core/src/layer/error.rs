@@ -88,7 +88,7 @@ pub enum UnpackError {
         source: io::Error,
     },
     /// The bytes are no tar archive, or a damaged one.
-    #[error("the archive is not a valid tar archive: {reason}, at byte {offset}")]
+    #[error("not a valid tar archive: {reason}, at byte {offset}")]
     Tar {
         /// What is wrong.
         reason: String,
