@@ -31,4 +31,5 @@ pub mod executor;
 pub mod layer;
 pub mod image;
 pub mod export;
+pub mod remote;
 pub mod build;

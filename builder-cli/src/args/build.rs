@@ -62,6 +62,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub(crate) no_cache_filter: Vec<String>,
 
+    /// Cache to ask for what the store does not know: `type=registry,ref=app:cache`, or its name (repeatable)
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_from: Vec<String>,
+
+    /// Where the cache goes after the build: `type=registry,ref=app:cache` (repeatable)
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_to: Vec<String>,
+
     /// When to ask registries for base images: `true` (without a value), `missing`, `never`
     #[arg(
         long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -218,10 +226,6 @@ pub(crate) struct UselessArgs {
 /// Flags of docker that are refused, with what to do instead.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RefusedArgs {
-    #[arg(long, hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_to: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) ssh: Vec<String>,
     #[arg(long, hide = true)]

@@ -1,6 +1,7 @@
 //! What was typed, the environment and the configuration file become a [`BuildRequest`]: every default and every
 //! conflict is settled here.
 
+mod caches;
 mod dockerfile;
 mod docker_config;
 mod elsewhere;
@@ -94,6 +95,8 @@ pub(crate) fn from_args(
         limits,
         tags,
         outputs,
+        cache_from: caches::sources(&args.cache_from, environment)?,
+        cache_to: caches::destinations(&args.cache_to, environment)?,
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
         resolv_conf: std::fs::read("/etc/resolv.conf").ok(),
     };
@@ -353,8 +356,6 @@ fn useless(args: &UselessArgs) -> Vec<String> {
 fn refuse(args: &RefusedArgs) -> Result<()> {
     let asked = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
     let flags = [
-        (!args.cache_from.is_empty(), "--cache-from", "the local cache is always used; leave the flag out"),
-        (!args.cache_to.is_empty(), "--cache-to", "keep the directory of `--root` between builds"),
         (!args.ssh.is_empty(), "--ssh", "pass the key with `--secret id=NAME,src=FILE`"),
         (!args.attest.is_empty(), "--attest", "leave the flag out, and attest the pushed image with another tool"),
         (asked(&args.provenance), "--provenance", "leave the flag out, and attest the pushed image with another tool"),

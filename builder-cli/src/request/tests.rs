@@ -82,7 +82,7 @@ fn conflicts_and_bad_values_are_errors() {
         (&["-t", "App"], "invalid reference `App`: the repository name must be lowercase"),
         (&["--push"], "an image needs a name to be pushed"),
         (&["-o", "-", "-o", "type=tar,dest=-"], "two outputs are written to standard output"),
-        (&["--cache-from", "x"], "--cache-from is not supported"),
+        (&["--cache-from", "type=x"], "--cache-from `type=x`: unknown cache type `x`"),
         (&["--provenance"], "--provenance is not supported"),
         (&["--platform", "linux/amd64,linux/arm64"], "several platforms cannot be built at once"),
         (&["--memory", "x"], "--memory: `x` is not a size"),

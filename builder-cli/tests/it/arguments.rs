@@ -24,7 +24,7 @@ fn errors_of_the_command_line() {
         "build --memory lots .",
         "build --platform linux/amd64,linux/arm64 .",
         "build --platform x/y/z/w .",
-        "build --cache-to type=local,dest=x .",
+        "build --cache-to type=local,src=x .",
         "build --ssh default .",
         "build --sbom .",
         "build --no-cache --no-cache-filter a .",

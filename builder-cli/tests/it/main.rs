@@ -22,6 +22,7 @@ mod progress;
 mod pty;
 mod push_pull;
 mod registry;
+mod remote_cache;
 mod rootless;
 mod run_step;
 mod signals;

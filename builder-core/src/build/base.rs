@@ -198,7 +198,7 @@ impl BaseLayers {
     pub(super) fn trees(&self, access: &Access<'_>, work: Work) -> Result<Option<Vec<Tree>>, StepError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.is_none() {
-            *loaded = self.known_trees(access.engine)?;
+            *loaded = self.known_trees(access)?;
         }
         if loaded.is_none() && work == Work::Allowed {
             *loaded = Some(self.load(access)?);
@@ -216,7 +216,12 @@ impl BaseLayers {
                 continue;
             }
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-            *loaded = Some(self.load(access)?);
+            let before = loaded.replace(self.load(access)?);
+            let ids = |all: &[(TreeId, Tree)]| all.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+            // A cache elsewhere said something else, and keys were made of it.
+            if before.as_deref().map(ids) != loaded.as_deref().map(ids) {
+                return Err(StepError::OtherBase);
+            }
             drop(loaded);
             return self.snapshots(access);
         }
@@ -239,15 +244,37 @@ impl BaseLayers {
         })
     }
 
-    fn known_trees(&self, engine: &Engine) -> Result<Option<Vec<(TreeId, Tree)>>, StepError> {
+    fn known_trees(&self, access: &Access<'_>) -> Result<Option<Vec<(TreeId, Tree)>>, StepError> {
         let mut trees = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            match known_tree(engine, layer)? {
+            let known = match (known_tree(access.engine, layer)?, &access.remote) {
+                (None, Some(remote)) => {
+                    remote.base_tree(access, [&layer.chain, &layer.diff_id])?.map(|tree| (tree.id(), tree))
+                }
+                (known, _) => known,
+            };
+            match known {
                 Some(tree) => trees.push(tree),
                 None => return Ok(None),
             }
         }
         Ok(Some(trees))
+    }
+
+    /// The trees by the names under which they are remembered, as far as they are known.
+    pub(super) fn remembered_trees(&self, engine: &Engine) -> Result<Vec<(DiffId, Tree)>, StepError> {
+        let mut trees = Vec::new();
+        for layer in &self.layers {
+            for name in [&layer.chain, &layer.diff_id] {
+                if let Some(bytes) = engine.content.database().layer_tree(name)?
+                    && let Some(tree) = engine.trees.get(&TreeId::new(bytes))?
+                {
+                    trees.push((name.clone(), tree));
+                    break;
+                }
+            }
+        }
+        Ok(trees)
     }
 
     /// Fetches and unpacks what is not on disk, and tells about it.
@@ -273,7 +300,8 @@ impl BaseLayers {
 
     /// Whether everything about its layers is known without fetching anything.
     pub(super) fn is_known(&self, access: &Access<'_>) -> bool {
-        matches!(self.trees(access, Work::Known), Ok(Some(_)))
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        loaded || self.layers.iter().all(|layer| matches!(known_tree(access.engine, layer), Ok(Some(_))))
     }
 
     /// Tells that nobody needed its files, if that is so.

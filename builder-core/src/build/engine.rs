@@ -10,6 +10,7 @@ use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
 use super::remote::Bring;
+use super::remote_cache::{self, RemoteCache};
 use super::request::{BuildRequest, BuildResult};
 use super::result;
 use super::solve::{self, Session};
@@ -187,28 +188,38 @@ impl Engine {
         let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
         contexts.fetch(&graph, &bring, &numbers)?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
-        let access = Access { engine: self, events, cancel: cancel.clone() };
+        let remote = RemoteCache::new(self, request, cancel);
+        let access = Access { engine: self, events, cancel: cancel.clone(), remote };
         let session = Session { access, request, contexts: &contexts, bases: &bases, now };
         let needed = result::needs_files(request);
-        let solution = solve::solve(&session, &graph, &tasks, needed)?;
-        for base in bases.values() {
-            base.finish(&session);
-        }
-        contexts.save();
-        let mut built = BuildResult::default();
-        if needed {
+        let (solution, mut built) = loop {
+            let solution = solve::solve(&session, &graph, &tasks, needed)?;
+            for base in bases.values() {
+                base.finish(&session);
+            }
+            contexts.save();
+            if !needed {
+                break (solution, BuildResult::default());
+            }
+            let lost = session.remote.as_ref().map(|remote| remote.lost());
             let task =
                 numbers.declare(&session.events, "exporting to image", tasks.last().copied().into_iter().collect());
             session.events.started(task);
             let exported = result::export(&session, &graph, &solution, task, sink, stdout);
+            // Files that a cache had promised are gone: their steps run, and everything starts over.
+            let again = exported.is_err() && session.remote.as_ref().map(|remote| remote.lost()) != lost;
             let outcome = match &exported {
                 Ok(_) => Outcome::Done,
                 Err(BuildError::Cancelled(_)) => Outcome::Cancelled,
+                Err(_) if again => Outcome::Cancelled,
                 Err(error) => Outcome::Failed(error.to_string()),
             };
             session.events.finished(task, outcome);
-            built = exported?;
-        }
+            if !again {
+                break (solution, exported?);
+            }
+        };
+        remote_cache::export(&session, &graph, &solution, &numbers, sink)?;
         built.steps = graph.vertices.iter().filter(|vertex| !matches!(vertex.op, graph::Op::Image(_))).count();
         built.cached = solution.cached;
         Ok(built)

@@ -55,6 +55,15 @@ pub enum BuildError {
     /// The result cannot go where it should.
     #[error(transparent)]
     Export(Box<ExportError>),
+    /// The cache cannot go where it should, and the user wants that to be an error.
+    #[error("cannot write the cache to {name}")]
+    CacheExport {
+        /// Where.
+        name: String,
+        /// What went wrong.
+        #[source]
+        error: Box<crate::remote::RemoteError>,
+    },
     /// The store fails.
     #[error(transparent)]
     Store(Box<StepError>),
@@ -208,6 +217,10 @@ pub enum StepError {
     /// The files of a known result were pruned; its vertex has to run again. Never reaches a caller of the library.
     #[error("the files of step {} are gone", .0.0)]
     Lost(crate::graph::VertexId),
+    /// A layer of a base image is not what a cache said; steps have to be looked at again. Never reaches a caller of
+    /// the library.
+    #[error("a layer of a base image is not what the cache said")]
+    OtherBase,
     /// Cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -271,6 +284,7 @@ impl Diagnostic for BuildError {
             Self::Step { error, .. } | Self::Base { error, .. } | Self::Store(error) => error.hint(),
             Self::Remote(error) => error.hint(),
             Self::Export(error) => error.hint(),
+            Self::CacheExport { error, .. } => error.hint(),
             Self::Parse(_) | Self::Graph(_) | Self::Cancelled(_) => None,
         }
     }

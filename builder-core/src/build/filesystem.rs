@@ -10,6 +10,7 @@ use super::base::BaseLayers;
 use super::engine::Engine;
 use super::error::StepError;
 use super::events::Events;
+use super::remote_cache::RemoteCache;
 use crate::cancel::CancelToken;
 use crate::graph::VertexId;
 use crate::layer::{self, Files};
@@ -23,6 +24,15 @@ pub(super) struct Access<'a> {
     pub(super) engine: &'a Engine,
     pub(super) events: Events<'a>,
     pub(super) cancel: CancelToken,
+    /// Caches elsewhere, if the build has any.
+    pub(super) remote: Option<Arc<RemoteCache>>,
+}
+
+impl Access<'_> {
+    /// Whether the files of a layer can probably be fetched from a cache.
+    pub(super) fn has_remote_files(&self, layer: &BuiltLayer) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.has_files(self, layer))
+    }
 }
 
 /// Whether a question may be answered with downloads and other work, or only from what is known.
@@ -95,6 +105,12 @@ impl BuiltLayer {
     pub(super) fn snapshot(&self, access: &Access<'_>) -> Result<Snapshot, StepError> {
         let snapshots = &access.engine.snapshots;
         if let Some(snapshot) = snapshots.get_verified(&self.tree)? {
+            return Ok(snapshot);
+        }
+        if !matches!(self.source, Source::Files(_))
+            && let Some(remote) = &access.remote
+            && let Some(snapshot) = remote.snapshot(access, &self.tree)?
+        {
             return Ok(snapshot);
         }
         let active = snapshots.begin()?;
@@ -178,13 +194,34 @@ impl Filesystem {
         let path = RootPath::clean(path).expect("a constant path");
         let Ok(path) = stack.resolve(&path, true) else { return Ok(None) };
         let Some(found) = stack.lookup(&path) else { return Ok(None) };
-        if !matches!(found.entry.node, Node::File { .. }) {
-            return Ok(None);
+        let Node::File { content: digest, .. } = found.entry.node else { return Ok(None) };
+        if let Some(remote) = &access.remote
+            && !self.is_at_hand(access, found.layer)?
+            && let Some(content) = remote.file(access, &digest)
+        {
+            remote.note_file(digest, &content);
+            return Ok(Some(content));
         }
         let mut content = Vec::new();
         let file = self.open(access, found.layer, &found.entry)?;
         let read = file.take(limit).read_to_end(&mut content);
         read.map_err(|source: io::Error| StepError::Io { what: format!("cannot read `{path}`"), source })?;
+        if let Some(remote) = &access.remote {
+            remote.note_file(digest, &content);
+        }
         Ok(Some(content))
+    }
+
+    /// Whether the files of a layer can be opened without fetching it.
+    fn is_at_hand(&self, access: &Access<'_>, layer: usize) -> Result<bool, StepError> {
+        let base_layers = self.base.as_ref().map_or(0, |base| base.len());
+        let id = match (&self.base, layer.checked_sub(base_layers)) {
+            (_, Some(built)) if matches!(self.built[built].source, Source::Files(_)) => return Ok(true),
+            (_, Some(built)) => Some(self.built[built].id),
+            (Some(base), None) => base.trees(access, Work::Known)?.map(|trees| trees[layer].id()),
+            (None, None) => None,
+        };
+        let snapshots = &access.engine.snapshots;
+        Ok(id.map(|id| snapshots.get(&id)).transpose()?.flatten().is_some())
     }
 }

@@ -24,6 +24,7 @@ mod filesystem;
 pub mod images;
 pub mod op;
 mod remote;
+mod remote_cache;
 mod request;
 mod result;
 mod solve;

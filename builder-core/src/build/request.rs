@@ -9,6 +9,7 @@ use crate::diagnostic::Source;
 use crate::executor::Limits;
 use crate::graph;
 use crate::oci::{Descriptor, ImageId, Platform, Reference};
+use crate::remote::{CacheDestination, CacheSource};
 
 /// One build.
 #[derive(Debug, Clone)]
@@ -31,6 +32,10 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes; empty keeps it in the build cache only.
     pub outputs: Vec<crate::export::Output>,
+    /// Caches elsewhere that are asked, in order, for what the store does not know.
+    pub cache_from: Vec<CacheSource>,
+    /// Where the cache goes after the build.
+    pub cache_to: Vec<CacheDestination>,
     /// Most steps at the same time; the number of processors if unset.
     pub jobs: Option<usize>,
     /// Text of the host's `resolv.conf`, for steps; the library does not look for it.
@@ -50,6 +55,8 @@ impl BuildRequest {
             limits: Limits::default(),
             tags: Vec::new(),
             outputs: Vec::new(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             jobs: None,
             resolv_conf: None,
         }

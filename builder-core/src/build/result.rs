@@ -132,10 +132,21 @@ fn base_of(graph: &Graph, filesystem: &Filesystem) -> Option<(crate::oci::Refere
 }
 
 fn image_layer(session: &Session<'_>, layer: &BuiltLayer) -> Result<ImageLayer, StepError> {
-    let files: Arc<dyn Files + Send + Sync> = match &layer.source {
+    let files = layer_files(session, layer)?;
+    Ok(ImageLayer { diff_id: None, source: LayerSource::Tree { tree: layer.tree.clone(), files } })
+}
+
+/// What opens the files of a layer, wherever they are.
+pub(super) fn layer_files(
+    session: &Session<'_>,
+    layer: &BuiltLayer,
+) -> Result<Arc<dyn Files + Send + Sync>, StepError> {
+    Ok(match &layer.source {
         Source::Files(files) if session.engine.snapshots.get(&layer.id)?.is_none() => Arc::clone(files),
         _ if layer.tree.is_empty() => Arc::new(NoFiles),
+        _ if session.engine.snapshots.get(&layer.id)?.is_none() && session.has_remote_files(layer) => {
+            Arc::new(session.remote.as_ref().expect("it has the files").lazy(layer))
+        }
         _ => Arc::new(layer.snapshot(session)?),
-    };
-    Ok(ImageLayer { diff_id: None, source: LayerSource::Tree { tree: layer.tree.clone(), files } })
+    })
 }

@@ -68,9 +68,16 @@ impl Job<'_> {
         if self.rerun {
             return Ok(None);
         }
-        let Some(record) = self.session.engine.cache.get(&preimage.key())? else { return Ok(None) };
-        let tree = self.session.engine.trees.get(&record.tree)?;
-        Ok(tree.map(|tree| (tree, record)))
+        let key = preimage.key();
+        if let Some(record) = self.session.engine.cache.get(&key)?
+            && let Some(tree) = self.session.engine.trees.get(&record.tree)?
+        {
+            return Ok(Some((tree, record)));
+        }
+        match &self.session.remote {
+            Some(remote) => remote.record(self.session, &key),
+            None => Ok(None),
+        }
     }
 
     /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,
@@ -86,6 +93,13 @@ impl Job<'_> {
         let semantic = tree.semantic();
         if let Some(older) = engine.cache.first_result(root, &semantic)?
             && let Some(older_tree) = engine.trees.get(&older.tree)?
+        {
+            let record = Record { preimage, milliseconds, ..older };
+            engine.cache.put(&record)?;
+            return Ok((older_tree, record));
+        }
+        if let Some(remote) = &self.session.remote
+            && let Some((older_tree, older)) = remote.first_result(self.session, root, &semantic)?
         {
             let record = Record { preimage, milliseconds, ..older };
             engine.cache.put(&record)?;
@@ -108,6 +122,9 @@ pub(super) struct Solved {
 impl Solved {
     /// The root with the layer that a record describes.
     pub(super) fn layer(job: &Job<'_>, (tree, record): (Tree, Record), source: Source, cached: bool) -> Self {
+        if let Some(remote) = &job.session.remote {
+            remote.note_step(job.vertex, &record);
+        }
         let layer = BuiltLayer { vertex: job.vertex, tree, id: record.tree, created: record.created, source };
         Self { filesystem: job.root.with(layer), cached }
     }
@@ -140,7 +157,9 @@ pub(super) fn solve(
     tasks: &[TaskId],
     files_needed: bool,
 ) -> Result<Solution, BuildError> {
-    let mut lost = BTreeSet::new();
+    // The files of these were not to be had elsewhere when an earlier solution was exported.
+    let mut lost = session.remote.as_ref().map(|remote| remote.lost()).unwrap_or_default();
+    let mut misled = 0;
     loop {
         let mut solver = Solver {
             graph,
@@ -155,6 +174,8 @@ pub(super) fn solve(
                 let filesystems = solver.results.iter_mut().map(|cell| cell.take().unwrap_or_default()).collect();
                 return Ok(Solution { filesystems, cached });
             }
+            // The trees are the right ones from now on.
+            Err((_, StepError::OtherBase)) if misled < session.bases.len() => misled += 1,
             // Each round adds a vertex, so there are at most as many rounds as vertices.
             Err((_, StepError::Lost(vertex))) if lost.insert(vertex) => {}
             Err((vertex, error)) => return Err(step_error(graph, vertex, error)),
@@ -195,6 +216,7 @@ impl Solver<'_> {
             match &layer.source {
                 Source::Files(_) => {}
                 Source::Rerun | Source::Layers(_) if there => {}
+                Source::Rerun | Source::Layers(_) if session.has_remote_files(layer) => {}
                 // Made now, while a vertex whose files are gone can still run again.
                 Source::Rerun | Source::Layers(_) => drop(layer.snapshot(session).map_err(failed)?),
             }
@@ -267,6 +289,7 @@ impl Solver<'_> {
             engine: session.engine,
             events: Events::Channel(messages_in.clone()),
             cancel: session.cancel.child(),
+            remote: session.remote.clone(),
         };
         let worker = Session { access, ..session.clone() };
         std::thread::scope(|scope| {
@@ -306,7 +329,7 @@ impl Solver<'_> {
             }
             Err(error) => {
                 let outcome = match &error {
-                    StepError::Lost(_) => Outcome::Cancelled,
+                    StepError::Lost(_) | StepError::OtherBase => Outcome::Cancelled,
                     error if error.is_cancelled() => Outcome::Cancelled,
                     error => Outcome::Failed(error.to_string()),
                 };
@@ -357,7 +380,7 @@ impl Solver<'_> {
                 Message::Done { vertex, result: Err(error) } => {
                     running -= 1;
                     // What has lost its files is run again in the next round; nothing that runs now is in vain.
-                    if !matches!(error, StepError::Lost(_)) {
+                    if !matches!(error, StepError::Lost(_) | StepError::OtherBase) {
                         stop.cancel();
                     }
                     // The echoes of the cancel come after the error that caused it, unless the user cancelled.

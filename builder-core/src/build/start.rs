@@ -72,7 +72,7 @@ impl Engine {
             })
         };
         let _lease = self.content.lease(cancel).map_err(|error| failed(error.into()))?;
-        let access = Access { engine: self, events: Events::Direct(sink), cancel: cancel.clone() };
+        let access = Access { engine: self, events: Events::Direct(sink), cancel: cancel.clone(), remote: None };
         self.run_image(request, &access).map_err(failed)
     }
 

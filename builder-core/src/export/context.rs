@@ -69,13 +69,13 @@ impl ExportContext<'_> {
     }
 
     /// Tells that something moved on.
-    pub(super) fn status(&self, id: impl Into<String>, current: u64, total: Option<u64>, finished: bool) {
+    pub(crate) fn status(&self, id: impl Into<String>, current: u64, total: Option<u64>, finished: bool) {
         let (task, at) = (self.task, SystemTime::now());
         self.sink.event(Event::Status { task, id: id.into(), current, total, at, finished });
     }
 
     /// Tells that something was done at once.
-    pub(super) fn done(&self, id: impl Into<String>) {
+    pub(crate) fn done(&self, id: impl Into<String>) {
         self.status(id, 0, None, true);
     }
 

@@ -18,7 +18,7 @@ use crate::tree::{Entry, Tree, TreeId};
 
 /// Version of the bytes that packing and compressing give; raised whenever they change, so that nothing remembered
 /// is taken for what would be made now.
-const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "1";
 
 /// Blobs that are fetched at the same time.
 const FETCHES: usize = 4;
@@ -424,7 +424,12 @@ pub(crate) fn fetch_and<E: From<ExportError> + Send>(
 
 /// What else than tar and compression decides the bytes of a blob.
 fn label(format: &ImageFormat) -> String {
-    match format.level {
+    label_of(format.level)
+}
+
+/// What else than tar and compression decides the bytes of a blob with this level.
+pub(crate) fn label_of(level: Option<i32>) -> String {
+    match level {
         Some(level) => format!("{FORMAT} level={level}"),
         None => FORMAT.to_owned(),
     }

@@ -22,7 +22,7 @@ pub(crate) mod layout;
 mod local;
 mod output;
 pub(crate) mod packed;
-mod parse;
+pub(crate) mod parse;
 pub(crate) mod push;
 mod root;
 mod run;

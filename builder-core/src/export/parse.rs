@@ -320,7 +320,7 @@ fn annotation(text: &str, value: &str) -> Result<Option<Annotation>, ParseOutput
 }
 
 /// Splits one record of comma-separated values (RFC 4180).
-fn split(text: &str) -> Result<Vec<String>, ParseOutputError> {
+pub(crate) fn split(text: &str) -> Result<Vec<String>, ParseOutputError> {
     let quotes = || ParseOutputError::Quotes { text: text.to_owned() };
     let mut fields = Vec::new();
     let mut rest = text;

@@ -71,12 +71,18 @@ fn keep(session: &Session<'_>, active: Active, tree: &crate::tree::Tree) -> Resu
     if tree.is_empty() || snapshots.get(&tree.id())?.is_some() {
         return Ok(());
     }
+    set_times_of(&active, tree)?;
+    snapshots.commit(active, tree)?;
+    Ok(())
+}
+
+/// Gives files that say the same as `tree` its times.
+pub(crate) fn set_times_of(active: &Active, tree: &crate::tree::Tree) -> Result<(), StepError> {
     // Deepest first: nothing below a directory changes after its own time is set.
     for entry in tree.iter().collect::<Vec<_>>().iter().rev() {
         let set = set_time(active.root(), entry);
         set.map_err(|source| StepError::Io { what: format!("cannot set the time of `{}`", entry.path), source })?;
     }
-    snapshots.commit(active, tree)?;
     Ok(())
 }
 

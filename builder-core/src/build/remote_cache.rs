@@ -1,0 +1,334 @@
+//! [`RemoteCache`]: `--cache-from` and `--cache-to` in one build.
+//!
+//! What is found elsewhere becomes part of the local store as it is found: records, trees, what is known of layers.
+//! Files of layers follow when somebody reads them; if they cannot be had then, their step runs again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::engine::Engine;
+use super::error::{BuildError, StepError};
+use super::events::TaskNumbers;
+use super::filesystem::{Access, BuiltLayer};
+use super::op::run::set_times_of;
+use super::request::BuildRequest;
+use super::result::layer_files;
+use super::solve::{Session, Solution};
+use crate::cache::{CacheKey, Record};
+use crate::cancel::CancelToken;
+use crate::content::ContentStore;
+use crate::export::layers::FORMAT;
+use crate::export::{ExportContext, Output};
+use crate::graph::{Graph, VertexId};
+use crate::layer::Files;
+use crate::oci::{Compression, DiffId};
+use crate::progress::{Outcome, Sink};
+use crate::remote::{
+    Backends, Base, CacheDestination, CacheMode, Contents, Exporter, Imports, LayerToExport, RemoteError, distinct,
+};
+use crate::snapshot::{Snapshot, SnapshotStore};
+use crate::tree::{ContentDigest, Entry, SemanticDigest, StateDigest, Tree, TreeId};
+
+/// Largest file that travels with the records, in bytes: users and groups of an image, as a rule.
+const MAX_FILE: usize = 64 << 10;
+
+/// The caches that a build reads from, and what it will write to others.
+pub(super) struct RemoteCache {
+    imports: Imports,
+    content: ContentStore,
+    snapshots: SnapshotStore,
+    cancel: CancelToken,
+    /// Whether something is written afterwards.
+    is_exported: bool,
+    noted: Mutex<Noted>,
+    /// Held while the files of a tree are fetched.
+    fetching: Mutex<HashMap<TreeId, Arc<Mutex<()>>>>,
+    /// Vertices whose files turned out to be gone while the result was exported.
+    lost: Mutex<BTreeSet<VertexId>>,
+}
+
+/// What a cache that is written afterwards holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Noted {
+    pub(super) steps: BTreeMap<VertexId, Record>,
+    pub(super) files: BTreeMap<ContentDigest, Vec<u8>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RemoteCache {
+    /// The caches of a request; `None` if it names none. Nobody is asked yet.
+    pub(super) fn new(engine: &Engine, request: &BuildRequest, cancel: &CancelToken) -> Option<Arc<Self>> {
+        if request.cache_from.is_empty() && request.cache_to.is_empty() {
+            return None;
+        }
+        Some(Arc::new(Self {
+            imports: Imports::new(&Backends { registry: &engine.registry }, &request.cache_from),
+            content: engine.content.clone(),
+            snapshots: engine.snapshots.clone(),
+            cancel: cancel.clone(),
+            is_exported: !request.cache_to.is_empty(),
+            noted: Mutex::default(),
+            fetching: Mutex::default(),
+            lost: Mutex::default(),
+        }))
+    }
+
+    /// Looks a key up that the local store does not know.
+    pub(super) fn record(&self, access: &Access<'_>, key: &CacheKey) -> Result<Option<(Tree, Record)>, StepError> {
+        let found = self.imports.record(key, &access.cancel);
+        self.warn(access);
+        let Some((record, tree)) = found else { return Ok(None) };
+        self.adopt(access, &tree)?;
+        access.engine.cache.put(&record)?;
+        Ok(Some((tree, record)))
+    }
+
+    /// The record that gave this result on this root elsewhere.
+    pub(super) fn first_result(
+        &self,
+        access: &Access<'_>,
+        root: &StateDigest,
+        result: &SemanticDigest,
+    ) -> Result<Option<(Tree, Record)>, StepError> {
+        let found = self.imports.first_result(root, result, &access.cancel);
+        self.warn(access);
+        let Some((record, tree)) = found else { return Ok(None) };
+        self.adopt(access, &tree)?;
+        access.engine.cache.put_first_result(root, &record)?;
+        Ok(Some((tree, record)))
+    }
+
+    /// The tree of a layer of a base image; afterwards the store knows it as well.
+    pub(super) fn base_tree(&self, access: &Access<'_>, names: [&DiffId; 2]) -> Result<Option<Tree>, StepError> {
+        let found = self.imports.base_tree(names, &access.cancel);
+        self.warn(access);
+        let Some((name, tree)) = found else { return Ok(None) };
+        let id = access.engine.trees.put(&tree)?;
+        access.engine.content.database().put_layer_tree(&name, id.as_bytes())?;
+        Ok(Some(tree))
+    }
+
+    /// A small file whose layer need not be fetched for it.
+    pub(super) fn file(&self, access: &Access<'_>, digest: &ContentDigest) -> Option<Vec<u8>> {
+        let found = self.imports.file(digest, &access.cancel);
+        self.warn(access);
+        found
+    }
+
+    /// Keeps a small file for the cache that is written afterwards.
+    pub(super) fn note_file(&self, digest: ContentDigest, content: &[u8]) {
+        if self.is_exported && content.len() <= MAX_FILE && ContentDigest::of(content) == digest {
+            lock(&self.noted).files.entry(digest).or_insert_with(|| content.to_vec());
+        }
+    }
+
+    /// Keeps what a step came to for the cache that is written afterwards.
+    pub(super) fn note_step(&self, vertex: VertexId, record: &Record) {
+        if self.is_exported {
+            lock(&self.noted).steps.insert(vertex, record.clone());
+        }
+    }
+
+    /// What was kept.
+    pub(super) fn noted(&self) -> Noted {
+        lock(&self.noted).clone()
+    }
+
+    /// Whether the files of a layer can probably be fetched.
+    pub(super) fn has_files(&self, access: &Access<'_>, layer: &BuiltLayer) -> bool {
+        let found = !lock(&self.lost).contains(&layer.vertex) && self.imports.has_layer(&layer.id, &self.cancel);
+        self.warn(access);
+        found
+    }
+
+    /// Fetches the files of a layer; `None` if they cannot be had.
+    pub(super) fn snapshot(&self, access: &Access<'_>, tree: &Tree) -> Result<Option<Snapshot>, StepError> {
+        let fetched = self.fetch(tree);
+        self.warn(access);
+        fetched
+    }
+
+    /// A layer whose files are fetched when the first of them is opened.
+    pub(super) fn lazy(self: &Arc<Self>, layer: &BuiltLayer) -> LazyFiles {
+        let (remote, tree, vertex) = (Arc::clone(self), layer.tree.clone(), layer.vertex);
+        LazyFiles { remote, tree, vertex, opened: OnceLock::new() }
+    }
+
+    /// The vertices whose files were found to be gone since the last call.
+    pub(super) fn lost(&self) -> BTreeSet<VertexId> {
+        lock(&self.lost).clone()
+    }
+
+    fn fetch(&self, tree: &Tree) -> Result<Option<Snapshot>, StepError> {
+        let turn = Arc::clone(lock(&self.fetching).entry(tree.id()).or_default());
+        let _turn = lock(&turn);
+        // Another thread may have fetched them while this one waited.
+        if let Some(snapshot) = self.snapshots.get_verified(tree)? {
+            return Ok(Some(snapshot));
+        }
+        let fetched = self.imports.fetch(tree, &self.content, &self.snapshots, &self.cancel);
+        self.cancel.check()?;
+        let Some(active) = fetched else { return Ok(None) };
+        set_times_of(&active, tree)?;
+        Ok(Some(self.snapshots.commit(active, tree)?))
+    }
+
+    /// Keeps a tree, and what is known of it as a layer.
+    fn adopt(&self, access: &Access<'_>, tree: &Tree) -> Result<(), StepError> {
+        let id = access.engine.trees.put(tree)?;
+        let database = self.content.database();
+        for layer in self.imports.layers(&id, &access.cancel) {
+            let fact = &layer.fact;
+            if fact.format.split(' ').next() == Some(FORMAT) {
+                database.put_packed_tree(id.as_bytes(), FORMAT, &fact.diff_id)?;
+                database.put_layer_blob(&fact.diff_id, fact.compression, &fact.format, &fact.blob)?;
+                if let Some(repository) = layer.repository() {
+                    database.put_blob_source(&fact.blob.digest, &repository)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn warn(&self, access: &Access<'_>) {
+        for warning in self.imports.warnings() {
+            access.events.warning(None, warning);
+        }
+    }
+}
+
+/// The files of a layer that are elsewhere.
+pub(super) struct LazyFiles {
+    remote: Arc<RemoteCache>,
+    tree: Tree,
+    vertex: VertexId,
+    opened: OnceLock<Option<Snapshot>>,
+}
+
+impl Files for LazyFiles {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        let opened = self.opened.get_or_init(|| match self.remote.fetch(&self.tree) {
+            Ok(Some(snapshot)) => Some(snapshot),
+            Ok(None) | Err(_) => {
+                lock(&self.remote.lost).insert(self.vertex);
+                None
+            }
+        });
+        let Some(snapshot) = opened else {
+            return Err(io::Error::other("its layer cannot be fetched from the cache"));
+        };
+        snapshot.open(entry)
+    }
+}
+
+/// Brings the cache of a build to every destination. One that fails costs a warning, unless it is strict.
+pub(super) fn export(
+    session: &Session<'_>,
+    graph: &Graph,
+    solution: &Solution,
+    numbers: &TaskNumbers,
+    sink: &dyn Sink,
+) -> Result<(), BuildError> {
+    let Some(remote) = session.remote.as_ref().filter(|_| !session.request.cache_to.is_empty()) else { return Ok(()) };
+    let noted = remote.noted();
+    let contents = contents(session, solution, &noted).map_err(|error| BuildError::Store(Box::new(error)))?;
+    for destination in &session.request.cache_to {
+        let name = format!("exporting cache to {}", destination.place.kind());
+        let task = numbers.declare(&session.events, &name, Vec::new());
+        session.events.started(task);
+        let context =
+            ExportContext { source_date_epoch: None, ..session.engine.context(sink, task, &session.cancel, None) };
+        let backends = Backends { registry: &session.engine.registry };
+        let exporter = Exporter { context: &context, backends, compression: compression(session.request) };
+        let exported = exporter.export(destination, &contents, &layers(session, graph, solution, &noted, destination));
+        match exported {
+            Ok(exported) => {
+                if exported.left_out > 0 {
+                    let warning = format!("{} layers are not in the cache: their files are gone", exported.left_out);
+                    session.events.warning(Some(task), warning);
+                }
+                session.events.finished(task, Outcome::Done);
+            }
+            Err(error) if error.is_cancelled() || session.cancel.is_cancelled() => {
+                session.events.finished(task, Outcome::Cancelled);
+                return Err(BuildError::Cancelled(crate::cancel::Cancelled));
+            }
+            Err(error) if destination.strict => {
+                session.events.finished(task, Outcome::Failed(error.to_string()));
+                return Err(BuildError::CacheExport { name: destination.place.to_string(), error: Box::new(error) });
+            }
+            Err(error) => {
+                let reason = crate::remote::chain(&error);
+                session
+                    .events
+                    .warning(Some(task), format!("the cache was not written to {}: {reason}", destination.place));
+                session.events.finished(task, Outcome::Done);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything but layers.
+fn contents(session: &Session<'_>, solution: &Solution, noted: &Noted) -> Result<Contents, StepError> {
+    let mut contents = Contents { files: noted.files.clone(), ..Contents::default() };
+    let mut bases: Vec<_> = session.bases.iter().collect();
+    bases.sort_by_key(|(request, _)| (request.reference.to_string(), request.platform.to_string()));
+    for (_, base) in bases {
+        for (layer, tree) in base.remembered_trees(session.engine)? {
+            contents.bases.push(Base { layer, tree: tree.id() });
+            contents.trees.push(tree);
+        }
+    }
+    for (vertex, record) in &noted.steps {
+        let layer = solution.filesystems[vertex.0].built.iter().find(|layer| layer.vertex == *vertex);
+        if let Some(layer) = layer {
+            contents.records.push(record.clone());
+            contents.trees.push(layer.tree.clone());
+        }
+    }
+    Ok(contents)
+}
+
+/// The layers that a destination is to have.
+fn layers<'a>(
+    session: &'a Session<'a>,
+    graph: &Graph,
+    solution: &'a Solution,
+    noted: &Noted,
+    destination: &CacheDestination,
+) -> Vec<LayerToExport<'a>> {
+    let all: Vec<&Arc<BuiltLayer>> = match destination.mode {
+        CacheMode::Min => graph.target.root.iter().flat_map(|root| &solution.filesystems[root.0].built).collect(),
+        CacheMode::Max => noted
+            .steps
+            .keys()
+            .filter_map(|vertex| solution.filesystems[vertex.0].built.iter().find(|layer| layer.vertex == *vertex))
+            .collect(),
+    };
+    let one = |layer: &'a Arc<BuiltLayer>| LayerToExport {
+        tree: layer.tree.clone(),
+        files: Box::new(move || {
+            layer_files(session, layer).map_err(|error| match error {
+                error if error.is_cancelled() => RemoteError::Cancelled(crate::cancel::Cancelled),
+                error => RemoteError::NoFiles { reason: error.to_string() },
+            })
+        }),
+    };
+    distinct(all.into_iter().map(one).collect())
+}
+
+/// The compression of the first image that the build makes: its layers and those of the cache are the same blobs then.
+fn compression(request: &BuildRequest) -> Compression {
+    let of = |output: &Output| match output {
+        Output::Image(image) => Some(image.format.compression),
+        Output::Oci(layout) | Output::Docker(layout) => Some(layout.format.compression),
+        Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => None,
+    };
+    request.outputs.iter().find_map(of).unwrap_or_default()
+}

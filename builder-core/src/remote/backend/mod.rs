@@ -1,0 +1,123 @@
+//! [`Backend`]: a place that keeps blobs by digest, and a manifest under a name.
+
+mod local;
+mod registry;
+
+use std::fmt::Debug;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use local::LocalBackend;
+use registry::RegistryBackend;
+
+use super::{CachePlace, RemoteError};
+use crate::cancel::CancelToken;
+use crate::oci::{Descriptor, Hasher, Manifest};
+use crate::registry::{BlobSource, Registry};
+
+/// What a place does with a cache. Nothing that it gives is trusted; see [`read`].
+pub(super) trait Backend: Send + Sync + Debug {
+    /// What people call it.
+    fn name(&self) -> String;
+
+    /// Called once before a cache is written.
+    fn begin(&self, _: &CancelToken) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
+    /// The manifest that is there now.
+    fn manifest(&self, cancel: &CancelToken) -> Result<Option<Vec<u8>>, RemoteError>;
+
+    /// Opens a blob.
+    fn open(&self, blob: &Descriptor, cancel: &CancelToken) -> Result<Box<dyn Read + Send>, RemoteError>;
+
+    /// Whether it has a blob.
+    fn has(&self, blob: &Descriptor, cancel: &CancelToken) -> Result<bool, RemoteError>;
+
+    /// Takes a blob; it may get it from another of its repositories instead of from `source`.
+    fn put(&self, blob: &BlobToPut<'_>, cancel: &CancelToken) -> Result<(), RemoteError>;
+
+    /// Takes the manifest, after everything that it names.
+    fn put_manifest(&self, manifest: &Manifest, bytes: &[u8], cancel: &CancelToken) -> Result<(), RemoteError>;
+
+    /// The repository (`domain/path`) from which its blobs can be mounted.
+    fn repository(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A blob on its way into a place.
+pub(super) struct BlobToPut<'a> {
+    pub(super) descriptor: &'a Descriptor,
+    pub(super) source: &'a BlobSource<'a>,
+    /// Repositories that may have it.
+    pub(super) mount_from: Vec<String>,
+}
+
+/// What backends are made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backends<'a> {
+    /// Registries, and everything else that is spoken to over HTTP.
+    pub(crate) registry: &'a Registry,
+}
+
+impl Backends<'_> {
+    /// A place to read from, asked with little patience: a build that waits could be running its steps.
+    pub(super) fn source(&self, place: &CachePlace, timeout: Duration) -> Box<dyn Backend> {
+        let mut config = self.registry.config().clone();
+        config.attempts = 3;
+        config.connect_timeout = config.connect_timeout.min(timeout);
+        config.stall_timeout = config.stall_timeout.min(timeout);
+        Self::open(place, config)
+    }
+
+    /// A place to write to.
+    pub(super) fn destination(&self, place: &CachePlace) -> Box<dyn Backend> {
+        Self::open(place, self.registry.config().clone())
+    }
+
+    fn open(place: &CachePlace, mut config: crate::registry::RegistryConfig) -> Box<dyn Backend> {
+        match place {
+            CachePlace::Registry { reference, insecure } => {
+                if *insecure {
+                    config.insecure.insert(reference.domain().to_owned());
+                }
+                Box::new(RegistryBackend { registry: Registry::new(config), reference: reference.clone() })
+            }
+            CachePlace::Local { directory, tag, digest } => {
+                Box::new(LocalBackend::new(directory, tag, digest.as_ref()))
+            }
+        }
+    }
+}
+
+/// Reads a whole blob of at most `limit` bytes, verified.
+pub(super) fn read(
+    backend: &dyn Backend,
+    blob: &Descriptor,
+    limit: u64,
+    cancel: &CancelToken,
+) -> Result<Vec<u8>, RemoteError> {
+    let damaged = |reason: String| RemoteError::Damaged { digest: blob.digest.clone(), reason };
+    if blob.size > limit {
+        return Err(damaged(format!("it is said to have {} bytes", blob.size)));
+    }
+    let mut bytes = Vec::new();
+    let stream = backend.open(blob, cancel)?;
+    stream.take(blob.size + 1).read_to_end(&mut bytes).map_err(|error| broken(error, blob))?;
+    if bytes.len() as u64 != blob.size {
+        return Err(damaged(format!("it has {} bytes instead of {}", bytes.len(), blob.size)));
+    }
+    let mut hasher = Hasher::new(blob.digest.algorithm());
+    hasher.update(&bytes);
+    let actual = hasher.finish();
+    if actual == blob.digest { Ok(bytes) } else { Err(damaged(format!("its content has digest {actual}"))) }
+}
+
+/// The error of a stream.
+pub(super) fn broken(error: io::Error, blob: &Descriptor) -> RemoteError {
+    match crate::registry::RegistryError::from_io(error) {
+        Ok(error) => error.into(),
+        Err(error) => RemoteError::Damaged { digest: blob.digest.clone(), reason: error.to_string() },
+    }
+}

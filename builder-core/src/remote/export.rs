@@ -1,0 +1,339 @@
+//! [`Exporter`]: a build's records, trees and layers go where `--cache-to` says.
+//!
+//! 1. The manifest that is there names what need not be sent.
+//! 2. Layers that the store remembers as blobs, or the destination has, are not read.
+//! 3. The rest is packed and sent, a few at a time; then the index; then the manifest.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::backend::{Backend, Backends, BlobToPut};
+use super::format::{Contents, Index, LayerFact};
+use super::import::index_of;
+use super::{CacheDestination, RemoteError};
+use crate::content::BlobWriter;
+use crate::export::layers::{FORMAT, label_of};
+use crate::export::{ExportContext, ExportError};
+use crate::layer::{self, Files, LayerFormat, Level, PackOptions};
+use crate::oci::{Compression, Digest, Manifest, MediaType};
+use crate::tree::{Tree, TreeId};
+
+/// Blobs that are sent at the same time.
+const WORKERS: usize = 4;
+
+/// Opens the files of a layer, which may take work.
+pub(crate) type OpenFiles<'a> = dyn Fn() -> Result<Arc<dyn Files + Send + Sync>, RemoteError> + Send + Sync + 'a;
+
+/// A layer that a cache is to have.
+pub(crate) struct LayerToExport<'a> {
+    pub(crate) tree: Tree,
+    pub(crate) files: Box<OpenFiles<'a>>,
+}
+
+/// What an export came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Exported {
+    /// Blobs that were sent.
+    pub(crate) sent: usize,
+    /// Layers whose files could not be read, and that are not part of the cache.
+    pub(crate) left_out: usize,
+}
+
+/// Writes caches.
+pub(crate) struct Exporter<'a> {
+    pub(crate) context: &'a ExportContext<'a>,
+    pub(crate) backends: Backends<'a>,
+    /// Compression where the destination does not say.
+    pub(crate) compression: Compression,
+}
+
+/// One export: what does not change while it goes on.
+struct Job<'a> {
+    context: &'a ExportContext<'a>,
+    backend: Box<dyn Backend>,
+    destination: &'a CacheDestination,
+    compression: Compression,
+    /// Blobs that the manifest at the destination names.
+    present: HashSet<Digest>,
+}
+
+/// A layer as a blob that is at the destination, or can be sent there.
+struct Ready {
+    fact: LayerFact,
+    bytes: Option<Mutex<BlobWriter>>,
+}
+
+impl Exporter<'_> {
+    /// Brings `contents` and `layers` to a destination.
+    ///
+    /// # Errors
+    /// Every case of [`RemoteError`] but those about reading. What was sent stays and is found by the next export.
+    pub(crate) fn export(
+        &self,
+        destination: &CacheDestination,
+        contents: &Contents,
+        layers: &[LayerToExport<'_>],
+    ) -> Result<Exported, RemoteError> {
+        let backend = self.backends.destination(&destination.place);
+        let cancel = self.context.cancel;
+        backend.begin(cancel)?;
+        let old = match backend.manifest(cancel) {
+            // Whatever else is under this name is replaced, as a push replaces it.
+            Err(error) if error.is_about_blob() || matches!(error, RemoteError::Malformed { .. }) => None,
+            other => other?,
+        };
+        let parsed = old.as_ref().and_then(|bytes| Manifest::parse(bytes, &MediaType::OCI_MANIFEST).ok());
+        let named = parsed.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
+        let present = named.map(|blob| blob.digest.clone()).collect();
+        let compression = destination.compression.unwrap_or(self.compression);
+        let job = Job { context: self.context, backend, destination, compression, present };
+        job.run(contents, layers, old.as_deref())
+    }
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        contents: &Contents,
+        layers: &[LayerToExport<'_>],
+        old: Option<&[u8]>,
+    ) -> Result<Exported, RemoteError> {
+        let mut facts = layers.iter().map(|layer| self.remembered(&layer.tree)).collect::<Result<Vec<_>, _>>()?;
+        let complete = |facts: &[Option<LayerFact>]| {
+            let layers = facts.iter().flatten().cloned().collect();
+            Contents { layers, ..contents.clone() }.encode()
+        };
+        if facts.iter().all(Option::is_some) && old.is_some_and(|old| complete(&facts).manifest == old) {
+            return Ok(Exported::default());
+        }
+        self.ask_destination(layers, &mut facts, old);
+        let (sent, left_out) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let facts = Mutex::new(facts);
+        self.in_parallel(layers.len(), &|number, stop| {
+            let known = facts.lock().unwrap_or_else(PoisonError::into_inner)[number].clone();
+            let fact = match self.bring(&layers[number], known, &sent, stop) {
+                Ok(fact) => Some(fact),
+                Err(error) if is_local(&error) => {
+                    left_out.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            facts.lock().unwrap_or_else(PoisonError::into_inner)[number] = fact;
+            Ok(())
+        })?;
+        let encoded = complete(&facts.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let exported = || Exported { sent: sent.load(Ordering::Relaxed), left_out: left_out.load(Ordering::Relaxed) };
+        if old.is_some_and(|old| encoded.manifest == old) {
+            return Ok(exported());
+        }
+        self.in_parallel(encoded.documents.len(), &|number, stop| {
+            let (descriptor, bytes) = &encoded.documents[number];
+            let source = || Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
+            self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, stop)
+        })?;
+        let manifest = Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?;
+        self.backend.put_manifest(&manifest, &encoded.manifest, self.context.cancel)?;
+        Ok(exported())
+    }
+
+    /// The blob that a tree was packed into before.
+    fn remembered(&self, tree: &Tree) -> Result<Option<LayerFact>, RemoteError> {
+        let database = self.context.content.database();
+        let Some(diff_id) = database.packed_tree(tree.id().as_bytes(), FORMAT)? else { return Ok(None) };
+        let (compression, format) = (self.compression, self.label());
+        let blob = database.layer_blob(&diff_id, compression, &format)?;
+        Ok(blob.map(|blob| LayerFact { tree: tree.id(), diff_id, compression, format, blob }))
+    }
+
+    fn label(&self) -> String {
+        label_of(self.destination.level)
+    }
+
+    /// Takes what the destination says of layers that it has.
+    fn ask_destination(&self, layers: &[LayerToExport<'_>], facts: &mut [Option<LayerFact>], old: Option<&[u8]>) {
+        let present =
+            |fact: &Option<LayerFact>| fact.as_ref().is_some_and(|fact| self.present.contains(&fact.blob.digest));
+        let Some(old) = old.filter(|_| !facts.iter().all(present)) else { return };
+        // An index that cannot be read is no reason not to write a better one.
+        let index = index_of(&*self.backend, old, self.context.cancel).unwrap_or_else(|_| Index::default());
+        for (layer, fact) in layers.iter().zip(facts) {
+            if present(fact) {
+                continue;
+            }
+            let tree = layer.tree.id();
+            let same = |there: &&LayerFact| there.compression == self.compression && there.format == self.label();
+            let fits = |there: &&LayerFact| same(there) || !self.destination.force_compression;
+            let mut there = index.layers.iter().filter(|there| there.tree == tree && fits(there));
+            if let Some(found) = there.find(|there| self.present.contains(&there.blob.digest)) {
+                *fact = Some(found.clone());
+            }
+        }
+    }
+
+    /// Sees to it that the destination has a layer.
+    fn bring(
+        &self,
+        layer: &LayerToExport<'_>,
+        known: Option<LayerFact>,
+        sent: &AtomicUsize,
+        stop: &AtomicBool,
+    ) -> Result<LayerFact, RemoteError> {
+        let cancel = self.context.cancel;
+        if let Some(fact) = &known
+            && (self.present.contains(&fact.blob.digest) || self.backend.has(&fact.blob, cancel)?)
+        {
+            return Ok(fact.clone());
+        }
+        // Packed only if it cannot be mounted.
+        let ready = Mutex::new(None);
+        let make = || -> Result<Box<dyn Read + Send>, RemoteError> {
+            let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+            if ready.is_none() {
+                *ready = Some(self.pack(layer, known.as_ref())?);
+            }
+            self.open(ready.as_ref().expect("made just now"))
+        };
+        let fact = if let Some(fact) = &known {
+            fact.clone()
+        } else {
+            make()?;
+            ready.lock().unwrap_or_else(PoisonError::into_inner).as_ref().expect("made just now").fact.clone()
+        };
+        let source = || make().map_err(io::Error::other);
+        let mount_from = self.context.content.database().blob_sources(&fact.blob.digest)?;
+        self.send(&BlobToPut { descriptor: &fact.blob, source: &source, mount_from }, sent, stop)?;
+        Ok(fact)
+    }
+
+    /// Packs a layer, or finds the blob that it was packed into.
+    fn pack(&self, layer: &LayerToExport<'_>, known: Option<&LayerFact>) -> Result<Ready, RemoteError> {
+        let content = self.context.content;
+        if let Some(fact) = known
+            && content.has(&fact.blob.digest)? == Some(fact.blob.size)
+        {
+            return Ok(Ready { fact: fact.clone(), bytes: None });
+        }
+        let files = (layer.files)()?;
+        let mut writer = content.writer()?;
+        let level = self.destination.level.and_then(|level| Level::new(self.compression, u8::try_from(level).ok()?));
+        let format = LayerFormat { compression: self.compression, level, docker_media_types: false };
+        let out = Cancellable { out: &mut writer, cancel: self.context.cancel };
+        let made = layer::write_layer(&layer.tree, &*files, &format, &PackOptions::default(), out)
+            .map_err(|source| ExportError::Pack { layer: 0, source })?;
+        let (tree, database) = (layer.tree.id(), content.database());
+        let (compression, format) = (self.compression, self.label());
+        database.put_packed_tree(tree.as_bytes(), FORMAT, &made.diff_id)?;
+        database.put_layer_blob(&made.diff_id, compression, &format, &made.descriptor)?;
+        if known.is_some_and(|fact| fact.blob.digest != made.descriptor.digest) {
+            let reason = "packing it again gave other bytes".to_owned();
+            return Err(RemoteError::Damaged { digest: made.descriptor.digest, reason });
+        }
+        let fact = LayerFact { tree, diff_id: made.diff_id, compression, format, blob: made.descriptor };
+        Ok(Ready { fact, bytes: Some(Mutex::new(writer)) })
+    }
+
+    fn open(&self, ready: &Ready) -> Result<Box<dyn Read + Send>, RemoteError> {
+        Ok(match &ready.bytes {
+            Some(writer) => Box::new(writer.lock().unwrap_or_else(PoisonError::into_inner).reopen()?),
+            None => Box::new(self.context.content.open_blob(&ready.fact.blob.digest)?),
+        })
+    }
+
+    /// Sends a blob that the destination lacks.
+    fn send(&self, blob: &BlobToPut<'_>, sent: &AtomicUsize, stop: &AtomicBool) -> Result<(), RemoteError> {
+        let cancel = self.context.cancel;
+        let descriptor = blob.descriptor;
+        if stop.load(Ordering::Relaxed) || self.present.contains(&descriptor.digest) {
+            return Ok(());
+        }
+        if !self.backend.has(descriptor, cancel)? {
+            self.backend.put(blob, cancel).map_err(unwrapped)?;
+            sent.fetch_add(1, Ordering::Relaxed);
+            let size = descriptor.size;
+            self.context.status(format!("sending {}", descriptor.digest), size, Some(size), true);
+        }
+        if let Some(repository) = self.backend.repository() {
+            self.context.content.database().put_blob_source(&descriptor.digest, &repository)?;
+        }
+        Ok(())
+    }
+
+    /// Does something for each number with a few threads; the first error stops the others.
+    fn in_parallel(
+        &self,
+        count: usize,
+        work: &(dyn Fn(usize, &AtomicBool) -> Result<(), RemoteError> + Sync),
+    ) -> Result<(), RemoteError> {
+        let (stop, next, first) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(None));
+        let run = || {
+            while !stop.load(Ordering::Relaxed) {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return;
+                }
+                let done = self.context.cancel.check().map_err(RemoteError::from).and_then(|()| work(number, &stop));
+                if let Err(error) = done
+                    && !stop.swap(true, Ordering::Relaxed)
+                {
+                    *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..WORKERS.min(count) {
+                scope.spawn(run);
+            }
+            run();
+        });
+        first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+/// An error of a source is what it was before it went through a backend.
+fn unwrapped(error: RemoteError) -> RemoteError {
+    use crate::registry::RegistryError;
+    let source = match error {
+        RemoteError::Registry(RegistryError::Source { source, .. }) | RemoteError::Access { source, .. }
+            if source.get_ref().is_some_and(|inner| inner.is::<RemoteError>()) =>
+        {
+            source
+        }
+        other => return other,
+    };
+    match source.downcast::<RemoteError>() {
+        Ok(inner) => inner,
+        Err(source) => RemoteError::Access { path: std::path::PathBuf::new(), source },
+    }
+}
+
+/// Whether the files of a layer cannot be read here; then the cache goes without it.
+fn is_local(error: &RemoteError) -> bool {
+    !error.is_cancelled()
+        && matches!(error, RemoteError::Export(_) | RemoteError::NoFiles { .. } | RemoteError::Damaged { .. })
+}
+
+/// Ends a stream when the build is cancelled.
+struct Cancellable<'a, W> {
+    out: W,
+    cancel: &'a crate::cancel::CancelToken,
+}
+
+impl<W: io::Write> io::Write for Cancellable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// The layers of `trees` by their ids, each once.
+pub(crate) fn distinct<'a>(layers: Vec<LayerToExport<'a>>) -> Vec<LayerToExport<'a>> {
+    let mut seen: HashSet<TreeId> = HashSet::new();
+    layers.into_iter().filter(|layer| !layer.tree.is_empty() && seen.insert(layer.tree.id())).collect()
+}

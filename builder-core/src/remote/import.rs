@@ -1,0 +1,316 @@
+//! [`Imports`]: what `--cache-from` knows, fetched as far as somebody asks.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::backend::{self, Backend, Backends};
+use super::deadline::within;
+use super::format::{self, Index, LayerFact};
+use super::{CacheSource, RemoteError};
+use crate::cache::{CacheKey, Record};
+use crate::cancel::CancelToken;
+use crate::oci::{DiffId, Digest, Manifest, MediaType};
+use crate::tree::{ContentDigest, SemanticDigest, Stack, StateDigest, Tree, TreeId};
+
+/// Largest index or chunk that is fetched, in bytes.
+const MOST: u64 = 128 << 20;
+
+/// The caches that a build may use, in the order in which they are asked.
+#[derive(Debug)]
+pub(crate) struct Imports {
+    sources: Vec<Source>,
+    warnings: Mutex<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    backend: Box<dyn Backend>,
+    timeout: Duration,
+    state: Mutex<State>,
+    /// Blobs that turned out to be missing or wrong.
+    bad: Mutex<HashSet<Digest>>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody asked yet.
+    Unasked,
+    Loaded(Arc<Loaded>),
+    /// It is empty, or failed and is not asked again.
+    Useless,
+}
+
+/// An index, made ready for questions, and the chunks that were fetched.
+#[derive(Debug)]
+struct Loaded {
+    index: Index,
+    /// Numbers of chunks, by the short form of a key.
+    keys: HashMap<String, usize>,
+    /// Numbers of chunk and span.
+    trees: HashMap<TreeId, (usize, usize)>,
+    /// Numbers of layers.
+    layers: HashMap<TreeId, Vec<usize>>,
+    records: Mutex<HashMap<usize, Arc<Vec<Record>>>>,
+    chunks: Mutex<HashMap<usize, Arc<Vec<u8>>>>,
+}
+
+/// A layer that a source has as a blob.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteLayer<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) timeout: Duration,
+    /// What is known of it.
+    pub(crate) fact: LayerFact,
+    source: usize,
+}
+
+impl RemoteLayer<'_> {
+    /// The repository (`domain/path`) that has it.
+    pub(crate) fn repository(&self) -> Option<String> {
+        self.backend.repository()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Imports {
+    /// Names the sources; nothing is fetched.
+    pub(crate) fn new(backends: &Backends<'_>, sources: &[CacheSource]) -> Self {
+        let source = |source: &CacheSource| Source {
+            backend: backends.source(&source.place, source.timeout),
+            timeout: source.timeout,
+            state: Mutex::new(State::Unasked),
+            bad: Mutex::default(),
+        };
+        Self { sources: sources.iter().map(source).collect(), warnings: Mutex::default() }
+    }
+
+    /// What went wrong since the last call.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.warnings))
+    }
+
+    /// Looks a key up.
+    pub(crate) fn record(&self, key: &CacheKey, cancel: &CancelToken) -> Option<(Record, Tree)> {
+        self.first(cancel, |source, loaded, cancel| {
+            let Some(chunk) = loaded.keys.get(&format::short(key)) else { return Ok(None) };
+            let records = source.records(loaded, *chunk, cancel)?;
+            let Some(record) = records.iter().find(|record| record.preimage.key() == *key) else { return Ok(None) };
+            source.with_tree(loaded, record, cancel)
+        })
+    }
+
+    /// The record that gave this result on this root filesystem, in a source whose index is loaded already.
+    pub(crate) fn first_result(
+        &self,
+        root: &StateDigest,
+        result: &SemanticDigest,
+        cancel: &CancelToken,
+    ) -> Option<(Record, Tree)> {
+        self.first(cancel, |source, loaded, cancel| {
+            for chunk in 0..loaded.index.records.len() {
+                let records = source.records(loaded, chunk, cancel)?;
+                let found = records.iter().find(|record| record.semantic == *result && root_of(record) == *root);
+                if let Some(record) = found {
+                    return source.with_tree(loaded, record, cancel);
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The tree of a layer of a base image, under the first of its names that is known.
+    pub(crate) fn base_tree(&self, names: [&DiffId; 2], cancel: &CancelToken) -> Option<(DiffId, Tree)> {
+        self.first(cancel, |source, loaded, cancel| {
+            let named = |name: &DiffId| loaded.index.bases.iter().find(|base| base.layer == *name);
+            let Some(base) = names.into_iter().find_map(named) else { return Ok(None) };
+            Ok(source.tree(loaded, &base.tree, cancel)?.map(|tree| (base.layer.clone(), tree)))
+        })
+    }
+
+    /// A small file.
+    pub(crate) fn file(&self, digest: &ContentDigest, cancel: &CancelToken) -> Option<Vec<u8>> {
+        self.first(cancel, |_, loaded, _| {
+            let found = loaded.index.files.get(&digest.to_string());
+            Ok(found.and_then(|text| format::file(digest, text)))
+        })
+    }
+
+    /// The sources that have the files of a tree, in order.
+    pub(crate) fn layers(&self, tree: &TreeId, cancel: &CancelToken) -> Vec<RemoteLayer<'_>> {
+        let mut found = Vec::new();
+        for (number, source) in self.sources.iter().enumerate() {
+            let Some(loaded) = self.load(source, cancel) else { continue };
+            let facts = loaded.layers.get(tree).into_iter().flatten().map(|number| &loaded.index.layers[*number]);
+            let facts = facts.filter(|fact| !lock(&source.bad).contains(&fact.blob.digest));
+            found.extend(facts.map(|fact| RemoteLayer {
+                backend: &*source.backend,
+                timeout: source.timeout,
+                fact: fact.clone(),
+                source: number,
+            }));
+        }
+        found
+    }
+
+    /// Gives up a layer or, if it is not the layer's fault, its source; for the rest of the build, and says why once.
+    pub(super) fn give_up(&self, layer: &RemoteLayer<'_>, error: &RemoteError) {
+        let source = &self.sources[layer.source];
+        if !error.is_about_blob() {
+            return self.fail(source, error);
+        }
+        lock(&source.bad).insert(layer.fact.blob.digest.clone());
+        let warning = format!("a layer of cache `{}` is not used: {}", source.backend.name(), chain(error));
+        lock(&self.warnings).push(warning);
+    }
+
+    fn fail(&self, source: &Source, error: &RemoteError) {
+        *lock(&source.state) = State::Useless;
+        if !error.is_cancelled() {
+            let warning = format!("cache `{}` is not used any further: {}", source.backend.name(), chain(error));
+            lock(&self.warnings).push(warning);
+        }
+    }
+
+    /// Asks the sources one after the other; one that fails is not asked again.
+    fn first<T>(
+        &self,
+        cancel: &CancelToken,
+        ask: impl Fn(&Source, &Loaded, &CancelToken) -> Result<Option<T>, RemoteError>,
+    ) -> Option<T> {
+        for source in &self.sources {
+            let Some(loaded) = self.load(source, cancel) else { continue };
+            match ask(source, &loaded, cancel) {
+                Ok(Some(found)) => return Some(found),
+                Ok(None) => {}
+                Err(error) => self.fail(source, &error),
+            }
+        }
+        None
+    }
+
+    /// The index of a source, fetched at the first call; others wait meanwhile.
+    fn load(&self, source: &Source, cancel: &CancelToken) -> Option<Arc<Loaded>> {
+        let mut state = lock(&source.state);
+        if matches!(*state, State::Unasked) {
+            match source.load(cancel) {
+                Ok(Some(loaded)) => *state = State::Loaded(Arc::new(loaded)),
+                Ok(None) => *state = State::Useless,
+                Err(error) => {
+                    drop(state);
+                    self.fail(source, &error);
+                    return None;
+                }
+            }
+        }
+        match &*state {
+            State::Loaded(loaded) => Some(Arc::clone(loaded)),
+            State::Unasked | State::Useless => None,
+        }
+    }
+}
+
+/// The root filesystem that a step started from: its key has it only where it matters.
+fn root_of(record: &Record) -> StateDigest {
+    let field = record.preimage.fields.iter().rev().find(|field| field.name == "root");
+    field.and_then(|field| field.value.parse().ok()).unwrap_or_else(|| Stack::default().state())
+}
+
+impl Source {
+    fn load(&self, cancel: &CancelToken) -> Result<Option<Loaded>, RemoteError> {
+        within(self.timeout, cancel, |cancel| load_index(&*self.backend, cancel).map(|index| index.map(Loaded::new)))
+    }
+
+    fn records(&self, loaded: &Loaded, number: usize, cancel: &CancelToken) -> Result<Arc<Vec<Record>>, RemoteError> {
+        if let Some(known) = lock(&loaded.records).get(&number) {
+            return Ok(Arc::clone(known));
+        }
+        let chunk = &loaded.index.records[number].chunk;
+        let bytes = self.fetch(chunk, cancel)?;
+        let records = Arc::new(format::records(&bytes, chunk)?);
+        lock(&loaded.records).insert(number, Arc::clone(&records));
+        Ok(records)
+    }
+
+    /// A record with its tree; one whose tree is missing or another one is useless.
+    fn with_tree(
+        &self,
+        loaded: &Loaded,
+        record: &Record,
+        cancel: &CancelToken,
+    ) -> Result<Option<(Record, Tree)>, RemoteError> {
+        let Some(tree) = self.tree(loaded, &record.tree, cancel)? else { return Ok(None) };
+        if tree.semantic() != record.semantic {
+            return Err(RemoteError::malformed("a record names another tree than its own"));
+        }
+        Ok(Some((record.clone(), tree)))
+    }
+
+    fn tree(&self, loaded: &Loaded, id: &TreeId, cancel: &CancelToken) -> Result<Option<Tree>, RemoteError> {
+        let Some((number, span)) = loaded.trees.get(id) else { return Ok(None) };
+        let of_chunk = &loaded.index.trees[*number];
+        let known = lock(&loaded.chunks).get(number).map(Arc::clone);
+        let raw = if let Some(known) = known {
+            known
+        } else {
+            let raw = Arc::new(format::exact(&self.fetch(&of_chunk.chunk, cancel)?, &of_chunk.chunk)?);
+            lock(&loaded.chunks).insert(*number, Arc::clone(&raw));
+            raw
+        };
+        format::tree(&raw, &of_chunk.trees[*span]).map(Some)
+    }
+
+    fn fetch(&self, chunk: &format::Chunk, cancel: &CancelToken) -> Result<Vec<u8>, RemoteError> {
+        within(self.timeout, cancel, |cancel| backend::read(&*self.backend, &chunk.blob, MOST, cancel))
+    }
+}
+
+/// Fetches the index of a place; `None` if there is none yet.
+pub(super) fn load_index(backend: &dyn Backend, cancel: &CancelToken) -> Result<Option<Index>, RemoteError> {
+    let Some(bytes) = backend.manifest(cancel)? else { return Ok(None) };
+    index_of(backend, &bytes, cancel).map(Some)
+}
+
+/// Fetches the index that a manifest names.
+pub(super) fn index_of(backend: &dyn Backend, manifest: &[u8], cancel: &CancelToken) -> Result<Index, RemoteError> {
+    let manifest = Manifest::parse(manifest, &MediaType::OCI_MANIFEST)?;
+    if manifest.config.media_type.as_str() != format::INDEX {
+        return Err(RemoteError::malformed(format!("its config is of type `{}`", manifest.config.media_type)));
+    }
+    Index::decode(&backend::read(backend, &manifest.config, MOST, cancel)?)
+}
+
+impl Loaded {
+    fn new(index: Index) -> Self {
+        let mut keys = HashMap::new();
+        for (number, chunk) in index.records.iter().enumerate() {
+            keys.extend(chunk.keys.iter().map(|key| (key.clone(), number)));
+        }
+        let mut trees = HashMap::new();
+        for (number, chunk) in index.trees.iter().enumerate() {
+            trees.extend(chunk.trees.iter().enumerate().map(|(span, tree)| (tree.id, (number, span))));
+        }
+        let mut layers: HashMap<TreeId, Vec<usize>> = HashMap::new();
+        for (number, layer) in index.layers.iter().enumerate() {
+            layers.entry(layer.tree).or_default().push(number);
+        }
+        Self { index, keys, trees, layers, records: Mutex::default(), chunks: Mutex::default() }
+    }
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let inner = error.to_string();
+        if !text.ends_with(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = error.source();
+    }
+    text
+}
