@@ -24,6 +24,7 @@ pub mod registry;
 // The pipeline.
 pub mod dockerfile;
 pub mod context;
+pub mod git;
 pub mod graph;
 pub mod snapshot;
 pub mod cache;
