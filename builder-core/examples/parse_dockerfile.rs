@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             for instruction in &parsed.instructions {
                 println!("{:4} {}", instruction.start_line, instruction.original);
             }
-            for warning in lint::Options::of(&parsed).filter(&parsed, lint::check(&parsed, &|_| true)) {
+            for warning in lint::Options::of(&parsed).filter(&parsed, lint::check(&parsed)) {
                 println!("{:4} {}: {}", warning.line, warning.rule.name(), warning.detail);
             }
             ExitCode::SUCCESS

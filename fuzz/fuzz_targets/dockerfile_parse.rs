@@ -13,7 +13,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             for instruction in &file.instructions {
                 assert!(instruction.span.start <= instruction.span.end && instruction.span.end <= bytes.len());
             }
-            let _ = lint::Options::of(&file).filter(&file, lint::check(&file, &|_| true));
+            let _ = lint::Options::of(&file).filter(&file, lint::check(&file));
         }
         Err(errors) => {
             for error in &errors {

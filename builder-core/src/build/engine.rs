@@ -294,7 +294,7 @@ fn warn(graph: &Graph, events: &Events<'_>) {
             task: None,
             short: format!("{}: {}", warning.rule.name(), warning.detail),
             detail: vec![warning.rule.text().to_owned()],
-            url: Some(warning.rule.url().to_owned()),
+            url: warning.rule.url().map(str::to_owned),
             place,
         }));
     }

@@ -1,4 +1,4 @@
-//! Finding heredocs: `[fd]<<[-]WORD` among the words of a line.
+//! Finding heredocs: `[fd]<<[-] WORD` among the words of a line.
 
 use std::collections::HashMap;
 
@@ -37,6 +37,8 @@ pub(super) fn parse_token(word: &str) -> Result<Option<Token>, ExpandError> {
         Some(delimiter) => (true, delimiter),
         None => (false, rest),
     };
+    // `<< NAME`; after the dash too, where no line has blanks.
+    let delimiter = delimiter.trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']);
     if delimiter.is_empty() || delimiter.contains('<') {
         return Ok(None);
     }
@@ -104,11 +106,14 @@ mod tests {
         check("<<'a b'", Some(("a b", false, false, 0)));
         check("<<$X", Some(("$X", true, false, 0)));
         check("<<E$", Some(("E$", true, false, 0)));
+        check("<< \tEOF", Some(("EOF", true, false, 0)));
+        check("<<- 'EOF'", Some(("EOF", false, true, 0)));
+        check("<< -EOF", Some(("-EOF", true, false, 0)));
     }
 
     #[test]
     fn words_that_are_none() {
-        for word in ["EOF", "<EOF", "<<", "<<-", "<<<EOF", "a<<EOF", "<<a b", "<<''", "\"<<EOF\"", "<<E<F"] {
+        for word in ["EOF", "<EOF", "<<", "<<-", "<< ", "<<<EOF", "a<<EOF", "<<a b", "<<''", "\"<<EOF\"", "<<E<F"] {
             check(word, None);
         }
         assert!(parse_token("<<\"EOF").is_err());

@@ -325,6 +325,10 @@ impl Fields {
                     _ => return Err(MountError::Value { key: "sharing", value }),
                 });
             }
+            // What stands before the type counts for a bind mount.
+            "size" if self.kind != Kind::Tmpfs => {
+                return Err(MountError::KeyOfOtherType { key: "size", kind: self.kind.name() });
+            }
             "size" => self.size = Some(bytes(&value).ok_or(MountError::Value { key: "size", value })?),
             "mode" => self.ownership.mode = Some(number("mode", value, 8)?),
             "uid" => self.ownership.uid = Some(number("uid", value, 10)?),
@@ -424,13 +428,13 @@ fn bytes(value: &str) -> Option<u64> {
     let (number, unit) = value.split_at(length);
     let number: f64 = number.parse().ok()?;
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let shift = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit) {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
         _ => return None,
     };
     #[expect(clippy::cast_precision_loss, reason = "a power of two is exact")]
@@ -531,6 +535,9 @@ mod tests {
         check("type=cache,target=/c,id=i,from=b,sharing=Locked,ro,mode=0750,uid=1,gid=2", "/c", &kind);
         check("type=tmpfs,target=/t,size=1.5m", "/t", &MountKind::Tmpfs { size: Some(3 << 19) });
         check("type=tmpfs,target=/t,size=10KiB", "/t", &MountKind::Tmpfs { size: Some(10_240) });
+        check_error("type=tmpfs,target=/t,size=1ib", "invalid value for size: `1ib`");
+        check_error("type=cache,target=/t,size=1", "unexpected key `size` for mount type `cache`");
+        check_error("size=1,type=tmpfs,target=/t", "unexpected key `size` for mount type `bind`");
         check_error("type=tmpfs,target=/t,size=x", "invalid value for size: `x`");
         check_error("type=cache,target=/c,uid=-1", "invalid value for uid: `-1`");
         check_error("type=cache,target=/c,mode=8", "invalid value for mode: `8`");

@@ -322,8 +322,10 @@ impl Parser<'_> {
         };
         match kind.text.to_ascii_uppercase().as_str() {
             "NONE" => match command {
-                None => Some(Healthcheck::None),
-                Some(command) => self.fail(Problem::HealthNone, command.span),
+                Some(command) if json.is_none_or(|words| !words.is_empty()) => {
+                    self.fail(Problem::HealthNone, command.span)
+                }
+                _ => Some(Healthcheck::None),
             },
             "CMD" => {
                 let command = match (json, command) {

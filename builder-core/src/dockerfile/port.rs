@@ -63,7 +63,8 @@ pub(super) fn parse_range(word: &str) -> Result<(RangeInclusive<u16>, String), P
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok())?;
+    // Rust reads the `+` that Go's `ParseInt` allows, too.
+    let number = |text: &str| text.parse::<u16>().ok();
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
         None => (number(text)?, number(text)?),
@@ -79,6 +80,7 @@ mod tests {
     fn ports() {
         let check = |word, expected: &[&str]| assert_eq!(parse_ports(word).expect(word), expected, "{word}");
         check("80", &["80/tcp"]);
+        check("+80", &["80/tcp"]);
         check("80/UDP", &["80/udp"]);
         check("80/", &["80/tcp"]);
         check("80-82/sctp", &["80/sctp", "81/sctp", "82/sctp"]);
@@ -86,7 +88,7 @@ mod tests {
         check("127.0.0.1:8080:80/tcp", &["80/tcp"]);
         check("[::1]::80", &["80/tcp"]);
         check("8080-8081:80", &["80/tcp"]);
-        for word in ["", "/tcp", "x", "80/foo", "70000", "82-80", "-1", "+1", "1:2:3", "80:", "1-3:1-2", "a:80"] {
+        for word in ["", "/tcp", "x", "80/foo", "70000", "82-80", "-1", "+-1", "1:2:3", "80:", "1-3:1-2", "a:80"] {
             assert!(parse_ports(word).is_err(), "{word}");
         }
     }

@@ -411,11 +411,14 @@ fn flag(piece: Piece, joined: &Joined<'_>) -> Flag {
 
 /// Keeps a comment line for the instruction below it; an empty one drops those above.
 fn collect_comment(line: &Line<'_>, comments: &mut Vec<Word>) {
-    let text = line.text.trim_start().strip_prefix('#').unwrap_or_default().trim();
+    // As in BuildKit the first character goes away, whatever it is: of an indented comment the `#` stays.
+    let mut rest = line.text.chars();
+    rest.next();
+    let text = rest.as_str().trim();
     if text.is_empty() {
         comments.clear();
         return;
     }
-    let start = line.start + line.text.find(text).unwrap_or_default();
+    let start = line.end() - rest.as_str().trim_start().len();
     comments.push(Word::new(text, Span::new(start, start + text.len())));
 }

@@ -54,7 +54,7 @@ fn describe(source: &Source) -> String {
                 let Directives { syntax, escape, check } = &file.directives;
                 writeln!(out, "syntax={} escape={escape} check={}", text(syntax), text(check)).unwrap();
             }
-            for warning in lint::Options::of(&file).filter(&file, lint::check(&file, &|_| true)) {
+            for warning in lint::Options::of(&file).filter(&file, lint::check(&file)) {
                 writeln!(out, "{}: {}: {}", warning.line, warning.rule.name(), warning.detail).unwrap();
             }
         }
@@ -320,7 +320,7 @@ fn check_any(bytes: &[u8]) {
                     assert!(flag.span.start >= instruction.span.start && flag.span.end <= instruction.span.end);
                 }
             }
-            let _ = lint::Options::of(&file).filter(&file, lint::check(&file, &|_| true));
+            let _ = lint::Options::of(&file).filter(&file, lint::check(&file));
         }
         Err(errors) => {
             for error in &errors {
@@ -401,7 +401,7 @@ fn time_is_linear() {
             let once = || {
                 let start = processor_time();
                 if let Ok(file) = parse(&source) {
-                    let _ = lint::Options::of(&file).filter(&file, lint::check(&file, &|_| true));
+                    let _ = lint::Options::of(&file).filter(&file, lint::check(&file));
                 }
                 processor_time().saturating_sub(start)
             };

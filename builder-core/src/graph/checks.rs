@@ -3,28 +3,102 @@
 use std::collections::HashSet;
 
 use super::error::{GraphError, GraphErrorKind};
-use super::stages::Stages;
+use super::lower::{At, Current, Lowering};
 use super::{Graph, GraphErrors, Options};
 use crate::diagnostic::{Location, Span};
-use crate::dockerfile::lint::{self, LintWarning, Rule};
-use crate::dockerfile::{Dockerfile, Instruction};
+use crate::dockerfile::lint::{self, Detail, LintWarning};
+use crate::dockerfile::{ArgDeclaration, CommandLine, Dockerfile, KeyValue, Word};
 
 /// Warnings as they are found.
 #[derive(Default)]
 pub(super) struct Checks {
     found: Vec<(LintWarning, Location)>,
-    /// Commands in shell form whose shell the base image chose: nobody has to be told to use the exec form.
-    custom_shell: HashSet<Span>,
+}
+
+/// Where the last `CMD`, `ENTRYPOINT` and `HEALTHCHECK` of a stage stand, with their lines.
+#[derive(Default)]
+pub(super) struct Once([Option<(Location, usize)>; 3]);
+
+/// An instruction that should stand once.
+#[derive(Clone, Copy)]
+pub(super) enum OnceKind {
+    Cmd,
+    Entrypoint,
+    Healthcheck,
+}
+
+/// Parts of a name between underscores that sound like a secret.
+const SECRET_PARTS: [&str; 10] =
+    ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+
+/// Parts of a name between underscores that make it none.
+const PUBLIC_PARTS: [&str; 3] = ["public", "file", "version"];
+
+impl<'a> Lowering<'a> {
+    /// Warns of the earlier of two instructions of a kind in a stage.
+    pub(super) fn check_once(&mut self, current: &mut Current, at: &At<'a>, kind: OnceKind) {
+        let here = (at.location(at.instruction.name.span), at.instruction.start_line);
+        if let Some((location, line)) = current.once.0[kind as usize].replace(here) {
+            let detail = Detail::MultipleInstructionsDisallowed(&at.instruction.name.text);
+            self.checks.report(location, line, &detail);
+        }
+    }
+
+    /// Warns of a command in shell form, unless someone chose a shell for it.
+    pub(super) fn check_command(&mut self, current: &Current, at: &At<'a>, command: &CommandLine) {
+        if matches!(command, CommandLine::Shell(_)) && current.state.config.config.shell.is_empty() {
+            self.warn(at, at.instruction.span, &Detail::JsonArgsRecommended(&at.instruction.name.text));
+        }
+    }
+
+    /// Warns of pairs without `=`.
+    pub(super) fn check_legacy(&mut self, at: &At<'a>, pairs: &[KeyValue]) {
+        for pair in pairs.iter().filter(|pair| pair.legacy) {
+            let span = pair.key.span.to(pair.value.span);
+            self.warn(at, span, &Detail::LegacyKeyValueFormat(&at.instruction.name.text));
+        }
+    }
+
+    /// Warns of a variable that sounds like a secret.
+    pub(super) fn check_secret(&mut self, at: &At<'a>, span: Span, instruction: &str, name: &str) {
+        let lower = name.to_ascii_lowercase();
+        let has = |parts: &[&str]| lower.split('_').any(|part| parts.contains(&part));
+        if has(&SECRET_PARTS) && !has(&PUBLIC_PARTS) {
+            self.warn(at, span, &Detail::SecretsUsedInArgOrEnv(instruction, name));
+        }
+    }
+
+    /// Warns of arguments that sound like secrets.
+    pub(super) fn check_arguments(&mut self, at: &At<'a>, arguments: &[ArgDeclaration]) {
+        for argument in arguments {
+            self.check_secret(at, argument.name.span, "ARG", &argument.name.text);
+        }
+    }
+
+    /// Warns of the first path of a file if it is relative.
+    pub(super) fn check_workdir(&mut self, current: &Current, at: &At<'a>, span: Span, path: &str) {
+        if !current.state.workdir_set && !path.starts_with('/') {
+            self.warn(at, span, &Detail::WorkdirRelativePath(path));
+        }
+    }
+
+    /// Warns of what a port should not say.
+    pub(super) fn check_port(&mut self, at: &At<'a>, word: &Word, port: &str) {
+        let (spec, protocol) = port.split_once('/').unwrap_or((port, ""));
+        if protocol.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.warn(at, word.span, &Detail::ExposeProtoCasing(port));
+        }
+        // `:80` names neither an address nor a port of the host.
+        if spec.rsplit_once(':').is_some_and(|(host, _)| host.bytes().any(|byte| byte != b':')) {
+            self.warn(at, word.span, &Detail::ExposeInvalidFormat(port));
+        }
+    }
 }
 
 impl Checks {
-    pub(super) fn report(&mut self, rule: Rule, location: Location, instruction: &Instruction, detail: String) {
-        let warning = LintWarning { rule, span: location.span, line: instruction.start_line, detail };
+    pub(super) fn report(&mut self, location: Location, line: usize, detail: &Detail<'_>) {
+        let warning = LintWarning { rule: detail.rule(), span: location.span, line, detail: detail.to_string() };
         self.found.push((warning, location));
-    }
-
-    pub(super) fn has_custom_shell(&mut self, instruction: &Instruction) {
-        self.custom_shell.insert(instruction.span);
     }
 
     /// Adds what the file shows by itself and applies `# check=`, or the build argument that replaces it.
@@ -33,7 +107,6 @@ impl Checks {
     pub(super) fn finish(
         self,
         dockerfile: &Dockerfile,
-        stages: &Stages<'_>,
         options: &Options,
         errors: &mut Vec<GraphError>,
     ) -> (Vec<(LintWarning, Location)>, bool) {
@@ -45,9 +118,7 @@ impl Checks {
                 lint::Options::default()
             }
         };
-        let is_needed = |index: usize| stages.list.get(index).is_some_and(|stage| stage.needed);
-        let mut own = lint::check(dockerfile, &is_needed);
-        own.retain(|warning| warning.rule != Rule::JsonArgsRecommended || !self.custom_shell.contains(&warning.span));
+        let mut own = lint::check(dockerfile);
         let mut foreign = Vec::new();
         for (warning, location) in self.found {
             if location.source == dockerfile.source {

@@ -1,12 +1,13 @@
 //! Instructions that change only the config, and `WORKDIR`.
 
+use super::checks::OnceKind;
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{ArgumentValue, At, Current, Lowering};
 use super::names::{duration, list, quote, quoted_character, quoted_list, upper_case_name};
 use super::state::State;
 use super::{Op, WorkdirOp};
 use crate::dockerfile::{
-    ArgDeclaration, CommandLine, Healthcheck, InstructionKind, KeyValue, Rule, Word, parse_ports, parse_signal,
+    ArgDeclaration, CommandLine, Healthcheck, InstructionKind, KeyValue, Word, parse_ports, parse_signal,
 };
 use crate::oci;
 
@@ -35,7 +36,8 @@ impl<'a> Lowering<'a> {
                 Some(())
             }
             InstructionKind::Cmd(command) => {
-                self.note_shell(current, at);
+                self.check_once(current, at, OnceKind::Cmd);
+                self.check_command(current, at, command);
                 let args = with_shell(&current.state, command);
                 self.record(current, at, format!("CMD {}", quoted_list(&args)), None);
                 let config = &mut current.state.config.config;
@@ -45,7 +47,8 @@ impl<'a> Lowering<'a> {
                 Some(())
             }
             InstructionKind::Entrypoint(command) => {
-                self.note_shell(current, at);
+                self.check_once(current, at, OnceKind::Entrypoint);
+                self.check_command(current, at, command);
                 let args = with_shell(&current.state, command);
                 self.record(current, at, format!("ENTRYPOINT {}", quoted_list(&args)), None);
                 let config = &mut current.state.config.config;
@@ -72,24 +75,13 @@ impl<'a> Lowering<'a> {
         };
     }
 
-    fn note_shell(&mut self, current: &Current, at: &At<'a>) {
-        if !current.state.config.config.shell.is_empty() {
-            self.checks.has_custom_shell(at.instruction);
-        }
-    }
-
     fn workdir(&mut self, current: &mut Current, at: &At<'a>, word: &Word) -> Option<()> {
         let written = self.word(current, at, word)?;
         if written.is_empty() {
             self.error(at, word.span, GraphErrorKind::Empty { instruction: "WORKDIR" });
             return None;
         }
-        // Without variables the file shows it by itself.
-        if !current.state.workdir_set && !written.starts_with('/') && word.text.contains('$') {
-            let detail =
-                format!("Relative workdir {} can have unexpected results if the base image changes", quote(&written));
-            self.warn(at, word.span, Rule::WorkdirRelativePath, detail);
-        }
+        self.check_workdir(current, at, word.span, &written);
         current.state.workdir_set = true;
         let path = match current.state.workdir.join(&written) {
             Ok(path) => path,
@@ -122,6 +114,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn arg(&mut self, current: &mut Current, at: &At<'a>, arguments: &[ArgDeclaration]) -> Option<()> {
+        self.check_arguments(at, arguments);
         let mut history = Vec::with_capacity(arguments.len());
         for argument in arguments {
             let name = &argument.name.text;
@@ -164,6 +157,10 @@ impl<'a> Lowering<'a> {
 
     fn env(&mut self, current: &mut Current, at: &At<'a>, pairs: &[KeyValue]) -> Option<()> {
         let expanded = self.pairs(current, at, "ENV", pairs)?;
+        self.check_legacy(at, pairs);
+        for (pair, (name, _)) in pairs.iter().zip(&expanded) {
+            self.check_secret(at, pair.key.span, "ENV", name);
+        }
         for (name, value) in &expanded {
             current.state.set_env(name, value);
         }
@@ -173,6 +170,7 @@ impl<'a> Lowering<'a> {
 
     fn label(&mut self, current: &mut Current, at: &At<'a>, pairs: &[KeyValue]) -> Option<()> {
         let expanded = self.pairs(current, at, "LABEL", pairs)?;
+        self.check_legacy(at, pairs);
         self.record(current, at, pairs_text("LABEL", &expanded), None);
         current.state.config.config.labels.extend(expanded);
         Some(())
@@ -201,28 +199,12 @@ impl<'a> Lowering<'a> {
                         return None;
                     }
                 }
-                self.warn_port(at, word, spec);
+                self.check_port(at, word, spec);
             }
         }
         self.record(current, at, format!("EXPOSE {}", list(&ports)), None);
         current.state.config.config.exposed_ports.extend(ports);
         Some(())
-    }
-
-    fn warn_port(&mut self, at: &At<'a>, word: &Word, spec: &str) {
-        if !word.text.contains('$') {
-            return;
-        }
-        let (port, protocol) = spec.split_once('/').unwrap_or((spec, ""));
-        if protocol.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            let detail = format!("Defined protocol '{spec}' in EXPOSE instruction should be lowercase");
-            self.warn(at, word.span, Rule::ExposeProtoCasing, detail);
-        }
-        if port.contains(':') {
-            let detail =
-                format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{spec}'");
-            self.warn(at, word.span, Rule::ExposeInvalidFormat, detail);
-        }
     }
 
     fn volume(&mut self, current: &mut Current, at: &At<'a>, words: &[Word]) -> Option<()> {
@@ -256,6 +238,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn healthcheck(&mut self, current: &mut Current, at: &At<'a>, check: &Healthcheck) {
+        self.check_once(current, at, OnceKind::Healthcheck);
         let time = |time: Option<std::time::Duration>| time.unwrap_or_default();
         let nanoseconds = |value| i64::try_from(time(value).as_nanos()).unwrap_or(i64::MAX);
         let (config, times) = match check {

@@ -89,9 +89,11 @@ impl Splitter {
 impl<'a> Lexer<'a> {
     pub(super) fn new(input: &'a str, options: Options, lookup: Lookup<'a>, remaining: &'a Cell<usize>) -> Self {
         let limit = MAX_WORD.max(input.len());
+        // BuildKit's scanner skips a byte order mark, wherever the text came from.
+        let at = if input.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         Self {
             input,
-            at: 0,
+            at,
             options,
             lookup,
             remaining,
@@ -148,8 +150,12 @@ impl<'a> Lexer<'a> {
                     }
                     result.push_str(&value);
                 }
-                '\'' | '"' if quotes != Quotes::Ignore => {
-                    let text = if ch == '"' { self.double_quoted()? } else { self.single_quoted()? };
+                '\'' | '"' | '<' if ch == '<' || quotes != Quotes::Ignore => {
+                    let text = match ch {
+                        '"' => self.double_quoted()?,
+                        '<' => self.angle().to_owned(),
+                        _ => self.single_quoted()?,
+                    };
                     if let Some(words) = &mut words {
                         words.push_quoted_str(&text, at);
                     }
@@ -183,6 +189,18 @@ impl<'a> Lexer<'a> {
 
     fn check_length(&self, result: &str) -> Result<(), ExpandError> {
         if result.len() > self.limit { Err(ExpandError::TooLong { limit: self.limit }) } else { Ok(()) }
+    }
+
+    /// `<`, or `<<` with the blanks behind it: they belong to the word that a heredoc's name ends, and nobody asks
+    /// whether it is one.
+    fn angle(&mut self) -> &'a str {
+        let rest = &self.input[self.at..];
+        let length = match rest.strip_prefix("<<") {
+            Some(after) => rest.len() - after.trim_start_matches(['\t', '\r', ' ']).len(),
+            None => 1,
+        };
+        self.at += length;
+        &rest[..length]
     }
 
     fn single_quoted(&mut self) -> Result<String, ExpandError> {
@@ -277,7 +295,15 @@ impl<'a> Lexer<'a> {
             }),
             ':' => match self.next() {
                 Some(operator @ ('-' | '+' | '?')) => self.conditional(name, operator, true),
-                Some(operator) => Err(ExpandError::UnsupportedModifier(format!(":{operator}"))),
+                Some(operator @ ('#' | '%')) => Err(ExpandError::UnsupportedModifier(format!(":{operator}"))),
+                Some(operator) => {
+                    let word = self.operand('}', false)?;
+                    if self.options.keep_unset && self.get(name)?.is_none() {
+                        // Nobody looks at the operator of a variable that stays as it is: `${v:0:3}` is the shell's.
+                        return Ok(format!("${{{name}:{operator}{word}}}"));
+                    }
+                    Err(ExpandError::UnsupportedModifier(format!(":{operator}")))
+                }
                 None => Err(ExpandError::MissingBrace),
             },
             '-' | '+' | '?' => self.conditional(name, operator, false),

@@ -120,7 +120,8 @@ impl Expander {
     /// # Errors
     /// If the word is malformed or the result too long.
     pub fn word(&self, input: &str, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
-        let special = |byte| matches!(byte, b'$' | b'\'' | b'"' | b'\\' | b'`');
+        // The last one begins a byte order mark.
+        let special = |byte| matches!(byte, b'$' | b'\'' | b'"' | b'\\' | b'`' | 0xef);
         if !input.bytes().any(special) {
             return Ok(Expanded { text: input.to_owned(), ..Expanded::default() });
         }

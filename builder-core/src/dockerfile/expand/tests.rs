@@ -136,6 +136,7 @@ fn malformed_substitutions() {
     }
     check_error("${X!a}", "unsupported modifier `!` in substitution");
     check_error("${X:=a}", "unsupported modifier `:=` in substitution");
+    check_error("${N:0:3}", "unsupported modifier `:0` in substitution");
     check_error("${X[@]}", "unsupported modifier `[` in substitution");
 }
 
@@ -149,6 +150,23 @@ fn words_are_split_after_expansion() {
     check_words("a\\ b c", &["a b", "c"]);
     check_words("'' a ''b", &["a", "b"]);
     check_words("$N", &[]);
+}
+
+#[test]
+fn blanks_after_two_angles_belong_to_the_word() {
+    check_words("a << b", &["a", "<< b"]);
+    check_words("<< \t$X", &["<< \tx"]);
+    check_words("a<<  b < c", &["a<<  b", "<", "c"]);
+    check_words("\\<< b", &["<<", "b"]);
+    check_words("'<<' b", &["<<", "b"]);
+    check_words("<<\u{b}b", &["<<", "b"]);
+    check("a << b", "a << b");
+}
+
+#[test]
+fn a_byte_order_mark_at_the_beginning_is_skipped() {
+    check("\u{feff}a\u{feff}", "a\u{feff}");
+    check_words("\u{feff}$X", &["x"]);
 }
 
 #[test]
@@ -192,6 +210,10 @@ fn raw_words_keep_everything() {
     let expected = ["RUN", "cat", "<<'E'", "3<<-\"F\"", "\\$X", "${X:-a}"].map(str::to_owned).to_vec();
     assert_eq!(words("RUN cat <<'E' 3<<-\"F\" \\$X ${X:-a}"), Some(expected));
     assert_eq!(words("RUN echo it's <<E"), None);
+    let shell = ["RUN", "${X:0:3}", "${X:=a", "b}", "<< E"].map(str::to_owned).to_vec();
+    assert_eq!(words("RUN ${X:0:3} ${X:=a b} << E"), Some(shell));
+    assert_eq!(words("RUN ${X[0]} <<E"), None);
+    assert_eq!(words("RUN ${X:#a} <<E"), None);
     assert_eq!(raw_words("ab  cd").map(|words| words[1].1), Some(4));
 }
 

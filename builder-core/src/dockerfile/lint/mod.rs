@@ -1,11 +1,11 @@
 //! Checks: what is accepted but doubtful. [`Rule`] is the list, [`LintWarning`] one finding.
 //!
-//! [`check`] finds what the file alone shows. Rules about values, contexts and images are found by those who know
-//! them: the graph makes the warnings of [`Rule::UndefinedVar`], [`Rule::InvalidBaseImagePlatform`] and
-//! [`Rule::CopyIgnoredFile`] with the functions here that word them. [`Options::filter`] then applies `# check=` to
-//! all of them.
+//! [`check`] finds what the file alone shows. Rules about the instructions of a stage with their values, about
+//! contexts and about images are found by those who know them: the graph, with the functions here that word the
+//! findings. [`Options::filter`] then applies `# check=` to all of them. Rules and wording are BuildKit's.
 
 mod check;
+mod detail;
 mod options;
 mod rules;
 #[cfg(test)]
@@ -13,7 +13,9 @@ mod tests;
 
 use crate::diagnostic::{Diagnostic, Location, Source, Span};
 
-pub use check::{check, copy_ignored_file, invalid_base_platform, undefined_var};
+pub use check::check;
+pub use detail::Detail;
+pub(crate) use detail::suggest;
 pub use options::Options;
 pub use rules::{Level, Rule};
 
@@ -54,6 +56,6 @@ impl Diagnostic for Located<'_> {
     }
 
     fn hint(&self) -> Option<String> {
-        Some(format!("see {}", self.warning.rule.url()))
+        self.warning.rule.url().map(|url| format!("see {url}"))
     }
 }

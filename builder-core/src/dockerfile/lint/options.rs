@@ -92,7 +92,7 @@ impl Options {
                 let own = check.and_then(|check| Self::parse(&check.text).ok()).map(|own| self.merged(own));
                 last = Some((index, own));
             }
-            let own = last.as_ref().and_then(|(_, own)| own.as_ref());
+            let own = last.as_ref().and_then(|(_, own)| own.as_ref()).filter(|_| !warning.rule.is_of_file());
             own.unwrap_or(self).applies(warning.rule)
         });
         warnings

@@ -1,20 +1,19 @@
 //! The rules as data.
 
-/// How much a finding weighs.
+/// When a rule is applied, and what its findings are called. All findings weigh the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
-    /// Shown when someone asked for the rule.
+    /// A warning, if someone asked for the rule.
     Experimental,
-    /// Shown.
+    /// A warning.
     Warning,
 }
 
 impl Level {
-    /// The level in words.
+    /// What a finding is called.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Experimental => "experimental",
-            Self::Warning => "warning",
+            Self::Experimental | Self::Warning => "warning",
         }
     }
 }
@@ -42,13 +41,15 @@ macro_rules! rules {
             }
 
             /// The page that explains it.
-            pub fn url(self) -> &'static str {
+            pub fn url(self) -> Option<&'static str> {
                 match self {
-                    $(Self::$rule => concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/")),*
+                    // BuildKit names none for this one.
+                    Self::InvalidBaseImagePlatform => None,
+                    $(Self::$rule => Some(concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/"))),*
                 }
             }
 
-            /// How much a finding weighs.
+            /// When it is applied.
             pub fn level(self) -> Level {
                 match self { $(Self::$rule => Level::$level),* }
             }
@@ -93,7 +94,7 @@ rules! {
         "FROM should name an image with the defaults of its arguments too"
     FromPlatformFlagConstDisallowed "FromPlatformFlagConstDisallowed" "from-platform-flag-const-disallowed" Warning
         "`FROM --platform` should not be a constant"
-    CopyIgnoredFile "CopyIgnoredFile" "copy-ignored-file" Experimental
+    CopyIgnoredFile "CopyIgnoredFile" "copy-ignored-file" Warning
         "What is copied should not be excluded by the ignore file"
     InvalidDefinitionDescription "InvalidDefinitionDescription" "invalid-definition-description" Experimental
         "A comment above a stage or an argument should begin with its name"
@@ -107,5 +108,17 @@ impl Rule {
     /// Finds a rule by its name.
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|rule| rule.name() == name)
+    }
+
+    /// Whether it is about the file as a whole, so that `# check=` above one instruction changes nothing.
+    pub(super) fn is_of_file(self) -> bool {
+        matches!(
+            self,
+            Self::NoEmptyContinuation
+                | Self::ConsistentInstructionCasing
+                | Self::DuplicateStageName
+                | Self::ReservedStageName
+                | Self::InvalidDefaultArgInFrom
+        )
     }
 }

@@ -13,7 +13,7 @@ mod target;
 
 use std::collections::HashMap;
 
-use super::checks::Checks;
+use super::checks::{Checks, Once};
 use super::error::{GraphError, GraphErrorKind};
 use super::globals::{build_arg, is_predefined};
 use super::names::Counter;
@@ -22,7 +22,7 @@ use super::stages::{Base, Input, Stage, Stages};
 use super::state::State;
 use super::{Graph, GraphErrors, ImageRequest, Images, NoCache, Op, Options, Step, Vertex, VertexId};
 use crate::diagnostic::{Location, Source, Span};
-use crate::dockerfile::lint::{self, Rule};
+use crate::dockerfile::lint::{Detail, suggest};
 use crate::dockerfile::{ArgDeclaration, Dockerfile, Expander, Instruction, InstructionKind, Word};
 use crate::oci::HistoryEntry;
 
@@ -72,7 +72,7 @@ pub fn lower(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Res
     }
     let target = lowering.target();
     let Lowering { mut errors, checks, outline, vertices, .. } = lowering;
-    let (warnings, warnings_are_errors) = checks.finish(dockerfile, &stages, options, &mut errors);
+    let (warnings, warnings_are_errors) = checks.finish(dockerfile, options, &mut errors);
     GraphErrors::check(errors)?;
     let unused_build_args = unused_build_args(dockerfile, &stages, options);
     let outline = outline.finish(&stages.globals, targets(dockerfile).get(stages.target));
@@ -110,6 +110,7 @@ pub(super) struct Current {
     pub(super) counter: Counter,
     /// A `CMD` was seen in this very stage.
     pub(super) cmd_set: bool,
+    pub(super) once: Once,
     no_cache: bool,
     pub(super) title: String,
     steps: Vec<Step>,
@@ -160,6 +161,7 @@ impl<'a> Lowering<'a> {
             state: State::empty(&self.options.platform),
             counter,
             cmd_set: false,
+            once: Once::default(),
             no_cache: self.ignores_cache(index),
             title: self.stages.title(index),
             steps: Vec::new(),
@@ -246,8 +248,8 @@ impl<'a> Lowering<'a> {
         self.errors.push(GraphError { origin: at.origin.clone(), ..error });
     }
 
-    pub(super) fn warn(&mut self, at: &At<'a>, span: Span, rule: Rule, detail: String) {
-        self.checks.report(rule, at.location(span), at.instruction, detail);
+    pub(super) fn warn(&mut self, at: &At<'a>, span: Span, detail: &Detail<'_>) {
+        self.checks.report(at.location(span), at.instruction.start_line, detail);
     }
 
     /// Expands a word with what the stage has in scope.
@@ -290,13 +292,13 @@ impl<'a> Lowering<'a> {
             if current.state.is_declared(name) || NOT_IN_ENV.contains(&name.as_str()) {
                 continue;
             }
-            let mut names: Vec<&str> = Vec::new();
+            let env = current.state.scope.snapshot();
+            let mut meant = None;
             if self.suggestions_left > 0 {
                 self.suggestions_left -= 1;
-                names.extend(current.state.scope.names());
-                names.sort_unstable();
+                meant = suggest(name, env.to_vec().into_iter().map(|(name, _)| name));
             }
-            self.warn(at, span, Rule::UndefinedVar, lint::undefined_var(name, names));
+            self.warn(at, span, &Detail::UndefinedVar(name, meant));
         }
     }
 
