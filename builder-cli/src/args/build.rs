@@ -138,9 +138,14 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// What to do with the Dockerfile: `build`, `check`, `targets`; the last two also with `,format=json`
+    /// What to do with the Dockerfile: `build`, `check`, `outline`, `targets`, `subrequests.describe`; all but the first
+    /// also with `,format=json`
     #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub(crate) call: String,
+
+    /// How the result of `--check` and `--call` is printed: `text`, `json`, `sarif` (`--check` only)
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<CallFormat>,
 
     /// Time of the image, in seconds since 1970 [environment: `SOURCE_DATE_EPOCH`]
     #[arg(long, value_name = "SECONDS")]
@@ -281,9 +286,35 @@ pub(crate) enum Call {
     /// Build the image.
     Build,
     /// Look for mistakes.
-    Check { json: bool },
+    Check(CheckFormat),
     /// Show arguments, secrets and mounts of the target.
     Outline { json: bool },
     /// List the stages.
     Targets { json: bool },
+    /// List the methods.
+    Describe { json: bool },
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CheckFormat {
+    /// For people.
+    Text,
+    /// `--format json`: rule, line, detail, level and address of each.
+    Json,
+    /// `--call=check,format=json`: as buildx has it.
+    Buildx,
+    /// SARIF 2.1.0.
+    Sarif,
+}
+
+/// `--format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CallFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// SARIF 2.1.0, for services that show findings
+    Sarif,
 }

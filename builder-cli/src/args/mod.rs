@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use build::{BuildArgs, BuildNetwork, Call, LimitArgs, PullArg, RefusedArgs, UselessArgs};
+pub(crate) use build::{
+    BuildArgs, BuildNetwork, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs,
+};
 pub(crate) use images::{
     CacheLsArgs, CacheVerifyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
     PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,

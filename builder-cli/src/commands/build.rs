@@ -33,9 +33,10 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     let request = &settled.request;
     match settled.call {
         Call::Build => Ok(0),
-        Call::Check { json } => call::check(request, session.content().ok().as_ref(), json),
+        Call::Check(format) => call::check(request, session.content().ok().as_ref(), format),
         Call::Outline { json } => call::outline(request, session.content().ok().as_ref(), json),
         Call::Targets { json } => call::targets(request, json),
+        Call::Describe { json } => call::describe(json),
     }
 }
 

@@ -17,7 +17,9 @@ use builder_core::dockerfile::Network;
 use builder_core::graph::{NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, BuildNetwork, Call, LimitArgs, PullArg, RefusedArgs, UselessArgs};
+use crate::args::{
+    BuildArgs, BuildNetwork, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs,
+};
 use crate::command_error::CommandError;
 use crate::config_file::ConfigFile;
 use crate::environment::Environment;
@@ -66,7 +68,8 @@ pub(crate) fn from_args(
     }
     let context = context(&args, environment)?;
     let (named_contexts, contexts) = named_contexts(&args.build_context, environment)?;
-    let options = options(&args, contexts, environment, &mut notes)?;
+    let mut options = options(&args, contexts, environment, &mut notes)?;
+    options.all_stages = matches!(call, Call::Check(_));
     let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
     let progress = match progress {
         Some(mode) => mode,
@@ -164,7 +167,6 @@ fn options(
     let mut options = Options::new(platform.clone().unwrap_or_else(Platform::host));
     options.explicit_platform = platform.is_some();
     options.target.clone_from(&args.target);
-    options.all_stages = args.check || args.call.starts_with("check");
     options.build_args = build_args(args, environment)?;
     for label in &args.label {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
@@ -325,20 +327,41 @@ fn environment_mode(environment: &Environment) -> Result<Option<Mode>> {
 }
 
 fn call(args: &BuildArgs) -> Result<Call> {
-    let (method, json) = match args.call.split_once(',') {
-        None => (args.call.as_str(), false),
-        Some((method, "format=json")) => (method, true),
-        Some((method, "format=text")) => (method, false),
-        Some((_, option)) => return Err(CommandError::usage(format!("`{option}` is not an option of --call"))),
+    let (method, option) = args.call.split_once(',').map_or((args.call.as_str(), None), |(m, o)| (m, Some(o)));
+    let written = match option {
+        None => None,
+        Some("format=text") => Some(CallFormat::Text),
+        Some("format=json") => Some(CallFormat::Json),
+        Some("format=sarif") => Some(CallFormat::Sarif),
+        Some(option) => return Err(CommandError::usage(format!("`{option}` is not an option of --call"))),
     };
+    if written.is_some() && args.format.is_some() {
+        return Err(CommandError::usage("the format is given twice, by --call and by --format"));
+    }
+    let format = args.format.or(written);
+    let is_check = matches!(method, "check" | "lint") || (method == "build" && args.check);
+    if is_check {
+        return Ok(Call::Check(match format {
+            None | Some(CallFormat::Text) => CheckFormat::Text,
+            Some(CallFormat::Sarif) => CheckFormat::Sarif,
+            Some(CallFormat::Json) if written.is_some() => CheckFormat::Buildx,
+            Some(CallFormat::Json) => CheckFormat::Json,
+        }));
+    }
+    if format == Some(CallFormat::Sarif) {
+        return Err(CommandError::usage("only a check has findings for the format sarif"));
+    }
+    let json = format == Some(CallFormat::Json);
     match method {
-        "check" | "lint" => Ok(Call::Check { json }),
-        "build" if args.check => Ok(Call::Check { json }),
+        "build" if format.is_some() => {
+            Err(CommandError::usage("--format is about the result of --check and --call, and a build has none"))
+        }
         "build" => Ok(Call::Build),
         "targets" => Ok(Call::Targets { json }),
         "outline" => Ok(Call::Outline { json }),
+        "subrequests.describe" => Ok(Call::Describe { json }),
         _ => Err(CommandError::usage(format!("unknown method `{method}` of --call"))
-            .with_hint("the methods are build, check, outline, targets")),
+            .with_hint("the methods are build, check, outline, targets, subrequests.describe")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::{self, BaseLayers};
-use super::contexts::Contexts;
+use super::contexts::{Contexts, OpenContext};
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
@@ -17,10 +17,11 @@ use super::solve::{self, Session};
 use crate::cache::{CacheMounts, CacheStore};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
-use crate::dockerfile::{self, Dockerfile};
+use crate::diagnostic::Location;
+use crate::dockerfile::{self, Dockerfile, LintWarning};
 use crate::executor::{Executor, Sandbox, SandboxOptions};
 use crate::export::ExportContext;
-use crate::graph::{self, Graph, ImageRequest, Images};
+use crate::graph::{self, ContextId, Graph, ImageRequest, Images};
 use crate::progress::{Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
 use crate::snapshot::{self, SnapshotError, SnapshotStore, Snapshotter};
@@ -176,8 +177,9 @@ impl Engine {
 
         let parsed = parse(request, &events, &numbers)?;
         let (images, bases) = self.resolve(&parsed, request, &events, &numbers, cancel)?;
-        let graph = graph::lower(&parsed, &request.options, &images).map_err(BuildError::Graph)?;
-        warn(&graph, &events);
+        let mut graph = graph::lower(&parsed, &request.options, &images).map_err(BuildError::Graph)?;
+        warn(&graph.warnings, &events);
+        warn_unused(&graph, &events);
         if let Some(violations) = graph.violations() {
             return Err(BuildError::Graph(violations));
         }
@@ -187,6 +189,7 @@ impl Engine {
         let mut contexts = Contexts::new(request, self.content.state());
         let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
         contexts.fetch(&graph, &bring, &numbers)?;
+        check_ignored(&mut graph, &parsed, &contexts, &events)?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
         let access = Access { engine: self, events, cancel: cancel.clone(), remote };
@@ -287,8 +290,27 @@ fn parse(request: &BuildRequest, events: &Events<'_>, numbers: &TaskNumbers) -> 
     }
 }
 
-fn warn(graph: &Graph, events: &Events<'_>) {
-    for (warning, location) in &graph.warnings {
+/// Warns of copies of what the ignore file excludes. The context is opened for them anyway.
+fn check_ignored(
+    graph: &mut Graph,
+    parsed: &Dockerfile,
+    contexts: &Contexts<'_>,
+    events: &Events<'_>,
+) -> Result<(), BuildError> {
+    if !graph.copies_from_context() {
+        return Ok(());
+    }
+    // What is wrong with the context is reported by the step that needs it.
+    let Ok(OpenContext::Directory(context)) = contexts.get(&ContextId::Main) else { return Ok(()) };
+    let Some(ignore) = context.ignore_file() else { return Ok(()) };
+    let before = graph.warnings.len();
+    graph.check_ignored(parsed, ignore);
+    warn(&graph.warnings[before..], events);
+    graph.violations().map_or(Ok(()), |violations| Err(BuildError::Graph(violations)))
+}
+
+fn warn(warnings: &[(LintWarning, Location)], events: &Events<'_>) {
+    for (warning, location) in warnings {
         let place = Some((location.source.name().to_owned(), location.source.line(location.span.start)));
         events.emit(crate::progress::Event::Warning(Warning {
             task: None,
@@ -298,6 +320,9 @@ fn warn(graph: &Graph, events: &Events<'_>) {
             place,
         }));
     }
+}
+
+fn warn_unused(graph: &Graph, events: &Events<'_>) {
     if !graph.unused_build_args.is_empty() {
         let names = graph.unused_build_args.join(" ");
         events.warning(None, format!("one or more build-args [{names}] were not consumed"));

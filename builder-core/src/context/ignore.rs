@@ -55,6 +55,17 @@ impl IgnoreFile {
         &self.matcher
     }
 
+    /// The path, cleaned, if a source of `COPY` or `ADD` that is written so is excluded. With a `!` in the file nobody
+    /// can tell without looking: then none is, as in BuildKit.
+    pub fn excluded_source(&self, source: &str) -> Option<String> {
+        if self.matcher.has_negated() {
+            return None;
+        }
+        let path = clean(source.as_bytes());
+        let excluded = self.matcher.judge_path(&path).matched;
+        excluded.then(|| String::from_utf8_lossy(&path).into_owned())
+    }
+
     /// Names a line for people.
     pub(super) fn line(&self, line: usize) -> IgnoredBy {
         IgnoredBy { file: self.source.name().to_owned(), line }
@@ -122,6 +133,17 @@ mod tests {
         let location = error.location().expect("it has a place");
         assert_eq!(location.source.line(location.span.start), 2);
         assert!(parse(b"!\n").is_err());
+    }
+
+    #[test]
+    fn sources_that_are_excluded() {
+        let file = parse(b"secret\n**/*.log\n").expect("valid");
+        for (source, expected) in
+            [("secret", Some("secret")), ("./secret/", Some("secret")), ("a/../b/x.log", Some("b/x.log")), ("a", None)]
+        {
+            assert_eq!(file.excluded_source(source).as_deref(), expected, "{source}");
+        }
+        assert_eq!(parse(b"a\n!b").expect("valid").excluded_source("a"), None);
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl BuildContext {
         Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), index })
     }
 
+    /// What says which files do not count; `None` if all do.
+    pub fn ignore_file(&self) -> Option<&IgnoreFile> {
+        self.ignore.as_ref()
+    }
+
     /// The directory, without symbolic links in its path.
     pub fn root(&self) -> &Path {
         &self.root

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{At, Current, Lowering};
-use super::{Graph, GraphErrors, Options};
+use super::{AddSource, ContextId, Files, Graph, GraphErrors, Op, Options};
+use crate::context::IgnoreFile;
 use crate::diagnostic::{Location, Span};
 use crate::dockerfile::lint::{self, Detail, LintWarning};
 use crate::dockerfile::{ArgDeclaration, CommandLine, Dockerfile, KeyValue, Word};
@@ -103,13 +104,13 @@ impl Checks {
 
     /// Adds what the file shows by itself and applies `# check=`, or the build argument that replaces it.
     ///
-    /// Returns the warnings in line order, those of triggers last, and whether they are errors.
+    /// Returns the warnings in line order, those of triggers last, and the options that were applied.
     pub(super) fn finish(
         self,
         dockerfile: &Dockerfile,
         options: &Options,
         errors: &mut Vec<GraphError>,
-    ) -> (Vec<(LintWarning, Location)>, bool) {
+    ) -> (Vec<(LintWarning, Location)>, lint::Options) {
         let check = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(|text| lint::Options::parse(text)) {
             None => lint::Options::of(dockerfile),
             Some(Ok(check)) => check,
@@ -135,14 +136,55 @@ impl Checks {
             (warning, location)
         };
         let own = check.filter(dockerfile, own).into_iter().map(locate);
-        (own.chain(foreign).collect(), check.error)
+        (own.chain(foreign).collect(), check)
     }
 }
 
 impl Graph {
+    /// Whether a step copies paths of the main context, so that [`Graph::check_ignored`] could find something.
+    pub fn copies_from_context(&self) -> bool {
+        self.copied_paths().next().is_some()
+    }
+
+    /// Warns of paths that are copied from the main context although its ignore file excludes them.
+    pub fn check_ignored(&mut self, dockerfile: &Dockerfile, ignore: &IgnoreFile) {
+        let (mut own, mut foreign) = (Vec::new(), Vec::new());
+        for (add, path, location) in self.copied_paths() {
+            let Some(path) = ignore.excluded_source(path) else { continue };
+            let detail = Detail::CopyIgnoredFile(if add { "Add" } else { "Copy" }, &path);
+            let line = location.source.line(location.span.start);
+            let found = LintWarning { rule: detail.rule(), span: location.span, line, detail: detail.to_string() };
+            if location.source == dockerfile.source {
+                own.push(found);
+            } else if self.check.applies(found.rule) {
+                foreign.push((found, location.clone()));
+            }
+        }
+        let locate = |warning: LintWarning| {
+            let location = Location { source: dockerfile.source.clone(), span: warning.span };
+            (warning, location)
+        };
+        self.warnings.extend(self.check.filter(dockerfile, own).into_iter().map(locate));
+        self.warnings.extend(foreign);
+    }
+
+    /// Whether it is `ADD`, the path, and the place of the instruction.
+    fn copied_paths(&self) -> impl Iterator<Item = (bool, &str, &Location)> {
+        let copies = self.vertices.iter().filter_map(|vertex| match (&vertex.op, &vertex.location) {
+            (Op::Copy(copy), Some(location)) if copy.from == Files::Context(ContextId::Main) => Some((copy, location)),
+            _ => None,
+        });
+        copies.flat_map(|(copy, location)| {
+            copy.sources.iter().filter_map(move |source| match source {
+                AddSource::Path(path) => Some((copy.add, path.as_str(), location)),
+                _ => None,
+            })
+        })
+    }
+
     /// The warnings as errors, if `# check=error=true` makes them so and there are any.
     pub fn violations(&self) -> Option<GraphErrors> {
-        if !self.warnings_are_errors {
+        if !self.check.error {
             return None;
         }
         let violation = |(warning, location): &(LintWarning, Location)| {

@@ -113,10 +113,6 @@ impl Scope {
         self.values.get(name).map(|value| &**value)
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.values.keys().map(|name| &**name)
-    }
-
     /// The environment as it is now.
     pub(super) fn snapshot(&self) -> Env {
         self.env.clone()

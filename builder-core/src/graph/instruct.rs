@@ -190,7 +190,7 @@ impl<'a> Lowering<'a> {
                     return None;
                 }
             };
-            self.warn_unset(current, at, word.span, &expanded.unset);
+            // BuildKit says nothing of variables that are not set here.
             for spec in &expanded.words {
                 match parse_ports(spec) {
                     Ok(found) => ports.extend(found),

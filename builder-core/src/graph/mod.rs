@@ -42,7 +42,7 @@ pub use outline::{Outline, OutlineArg, OutlineCache, OutlineSecret, StageEntry, 
 pub use plan::{ImageUse, Plan, PlannedStage, plan};
 
 use crate::diagnostic::Location;
-use crate::dockerfile::LintWarning;
+use crate::dockerfile::lint::{self, LintWarning};
 use crate::oci::{HistoryEntry, ImageConfig};
 
 /// Number of a vertex in its graph; inputs of a vertex have smaller numbers.
@@ -59,8 +59,8 @@ pub struct Graph {
     pub target: Target,
     /// What is doubtful, already filtered by `# check=`; each with the text it points into.
     pub warnings: Vec<(LintWarning, Location)>,
-    /// `# check=error=true`: see [`Graph::violations`].
-    pub warnings_are_errors: bool,
+    /// What the file, or the build argument that replaces it, says of the checks: see [`Graph::violations`].
+    pub check: lint::Options,
     /// Build arguments that no `ARG` of the file names; sorted.
     pub unused_build_args: Vec<String>,
     /// The time that everything new gets, in seconds since 1970, from the build argument `SOURCE_DATE_EPOCH`, the

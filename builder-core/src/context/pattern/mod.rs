@@ -88,6 +88,11 @@ impl Matcher {
         self.patterns.is_empty()
     }
 
+    /// Whether a `!` takes something back.
+    pub(super) fn has_negated(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.negated)
+    }
+
     /// The state at the root, which no pattern matches.
     pub fn root(&self) -> Above {
         Above(vec![false; self.patterns.len()])

@@ -40,6 +40,15 @@ pub fn check(file: &Dockerfile) -> Vec<LintWarning> {
     warnings
 }
 
+/// Names of the global arguments.
+fn declared(file: &Dockerfile) -> Vec<&str> {
+    let arguments = file.global_args().iter().filter_map(|instruction| match &instruction.kind {
+        InstructionKind::Arg(arguments) => Some(arguments),
+        _ => None,
+    });
+    arguments.flatten().map(|argument| argument.name.text.as_str()).collect()
+}
+
 struct Stage<'a> {
     head: &'a Instruction,
     from: &'a From,
@@ -113,7 +122,8 @@ impl Checker<'_> {
     /// What `FROM` says about images and platforms.
     fn bases(&mut self, stages: &[Stage<'_>]) {
         let expander = Expander::new(self.file.directives.escape);
-        let declared: Vec<&str> = self.declared();
+        let file = self.file;
+        let declared = declared(file);
         for Stage { head, from, .. } in stages {
             for word in std::iter::once(&from.image).chain(&from.platform) {
                 // Nested words are looked at whatever the values are, so that none is needed to find all names.
@@ -146,15 +156,6 @@ impl Checker<'_> {
                 self.warn(Rule::InvalidDefaultArgInFrom, head, from.image.span, detail);
             }
         }
-    }
-
-    /// Names of the global arguments.
-    fn declared(&self) -> Vec<&str> {
-        let arguments = self.file.global_args().iter().filter_map(|instruction| match &instruction.kind {
-            InstructionKind::Arg(arguments) => Some(arguments),
-            _ => None,
-        });
-        arguments.flatten().map(|argument| argument.name.text.as_str()).collect()
     }
 
     /// The values of the global arguments if no build argument is given. `None` if one can't be expanded.

@@ -66,39 +66,31 @@ impl fmt::Display for Detail<'_> {
                 f,
                 "Base image {image} was pulled with platform \"{actual}\", expected \"{expected}\" for current build"
             ),
-            Self::CopyIgnoredFile(instruction, path) => write!(
-                f,
-                "Attempting to {instruction} file {} that is excluded by .dockerignore",
-                Quoted(path)
-            ),
+            Self::CopyIgnoredFile(instruction, path) => {
+                write!(f, "Attempting to {instruction} file {} that is excluded by .dockerignore", Quoted(path))
+            }
             Self::LegacyKeyValueFormat(name) => {
                 write!(f, "\"{name} key=value\" should be used instead of legacy \"{name} key value\" format")
             }
-            Self::SecretsUsedInArgOrEnv(instruction, name) => write!(
-                f,
-                "Do not use ARG or ENV instructions for sensitive data ({instruction} {})",
-                Quoted(name)
-            ),
-            Self::JsonArgsRecommended(name) => write!(
-                f,
-                "JSON arguments recommended for {name} to prevent unintended behavior related to OS signals"
-            ),
+            Self::SecretsUsedInArgOrEnv(instruction, name) => {
+                write!(f, "Do not use ARG or ENV instructions for sensitive data ({instruction} {})", Quoted(name))
+            }
+            Self::JsonArgsRecommended(name) => {
+                write!(f, "JSON arguments recommended for {name} to prevent unintended behavior related to OS signals")
+            }
             Self::MultipleInstructionsDisallowed(name) => write!(
                 f,
                 "Multiple {name} instructions should not be used in the same stage because only the last one will be used"
             ),
-            Self::WorkdirRelativePath(path) => write!(
-                f,
-                "Relative workdir {} can have unexpected results if the base image changes",
-                Quoted(path)
-            ),
+            Self::WorkdirRelativePath(path) => {
+                write!(f, "Relative workdir {} can have unexpected results if the base image changes", Quoted(path))
+            }
             Self::ExposeProtoCasing(port) => {
                 write!(f, "Defined protocol '{port}' in EXPOSE instruction should be lowercase")
             }
-            Self::ExposeInvalidFormat(port) => write!(
-                f,
-                "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
-            ),
+            Self::ExposeInvalidFormat(port) => {
+                write!(f, "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'")
+            }
         }
     }
 }

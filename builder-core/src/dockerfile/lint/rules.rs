@@ -42,11 +42,11 @@ macro_rules! rules {
 
             /// The page that explains it.
             pub fn url(self) -> Option<&'static str> {
-                match self {
-                    // BuildKit names none for this one.
-                    Self::InvalidBaseImagePlatform => None,
-                    $(Self::$rule => Some(concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/"))),*
-                }
+                let url = match self {
+                    $(Self::$rule => concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/")),*
+                };
+                // BuildKit names none for this one.
+                (self != Self::InvalidBaseImagePlatform).then_some(url)
             }
 
             /// When it is applied.

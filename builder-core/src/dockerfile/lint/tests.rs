@@ -3,7 +3,7 @@ use super::*;
 
 fn warnings(text: &str) -> Vec<LintWarning> {
     let file = parse(&Source::new("Dockerfile", text.as_bytes())).expect(text);
-    Options::of(&file).filter(&file, check(&file, &|_| true))
+    Options::of(&file).filter(&file, check(&file))
 }
 
 fn check_rules(text: &str, expected: &[(Rule, usize)]) {
@@ -15,7 +15,10 @@ fn check_rules(text: &str, expected: &[(Rule, usize)]) {
 fn rules_have_names_and_pages() {
     for rule in Rule::ALL {
         assert_eq!(Rule::find(rule.name()), Some(*rule));
-        assert!(rule.url().starts_with("https://docs.docker.com/go/dockerfile/rule/") && rule.url().ends_with('/'));
+        match rule.url() {
+            Some(url) => assert!(url.starts_with("https://docs.docker.com/go/dockerfile/rule/") && url.ends_with('/')),
+            None => assert_eq!(*rule, Rule::InvalidBaseImagePlatform),
+        }
     }
     assert_eq!(Rule::ALL.len(), 22);
     assert_eq!(Rule::JsonArgsRecommended.name(), "JSONArgsRecommended");
@@ -52,17 +55,7 @@ fn stage_names() {
 #[test]
 fn deprecated_forms() {
     check_rules("FROM a\nMAINTAINER me\n", &[(Rule::MaintainerDeprecated, 2)]);
-    check_rules("FROM a\nENV a b\nLABEL c d\n", &[(Rule::LegacyKeyValueFormat, 2), (Rule::LegacyKeyValueFormat, 3)]);
     check_rules("FROM a\nRUN b \\\n\n  c\n", &[(Rule::NoEmptyContinuation, 4)]);
-}
-
-#[test]
-fn commands() {
-    check_rules("FROM a\nCMD x\nENTRYPOINT y\n", &[(Rule::JsonArgsRecommended, 2), (Rule::JsonArgsRecommended, 3)]);
-    check_rules("FROM a AS b\nSHELL [\"sh\"]\nCMD x\nFROM b\nCMD y\n", &[]);
-    let twice = (Rule::MultipleInstructionsDisallowed, 2);
-    check_rules("FROM a\nCMD [\"x\"]\nCMD [\"y\"]\n", &[twice]);
-    check_rules("FROM a\nHEALTHCHECK NONE\nHEALTHCHECK NONE\nFROM a\nHEALTHCHECK NONE\n", &[twice]);
 }
 
 #[test]
@@ -81,23 +74,45 @@ fn platforms_and_bases() {
 }
 
 #[test]
-fn other_instructions() {
-    check_rules("FROM a\nWORKDIR b\nWORKDIR c\n", &[(Rule::WorkdirRelativePath, 2)]);
-    check_rules("FROM a\nWORKDIR $X\nWORKDIR c\n", &[]);
-    check_rules(
-        "FROM a\nARG API_KEY\nENV PASSWORD=1 PUBLIC_KEY=2 KEYS=3\n",
-        &[(Rule::SecretsUsedInArgOrEnv, 2), (Rule::SecretsUsedInArgOrEnv, 3)],
-    );
-    check_rules("FROM a\nEXPOSE 80/TCP\nEXPOSE 1:2\n", &[(Rule::ExposeProtoCasing, 2), (Rule::ExposeInvalidFormat, 3)]);
+fn what_from_says_is_found_in_each_of_its_words() {
+    let undefined = (Rule::UndefinedArgInFrom, 1);
+    check_rules("FROM --platform=$X a$X\n", &[undefined, undefined]);
+    check_rules("ARG X\nFROM a${X:+$Y}\n", &[(Rule::UndefinedArgInFrom, 2)]);
+    check_rules("FROM a$SOURCE_DATE_EPOCH\n", &[undefined]);
+    check_rules("ARG V=amd64\nFROM --platform=linux/$V a\n", &[]);
+    check_rules("FROM --platform=arm64 a\n", &[(Rule::FromPlatformFlagConstDisallowed, 1)]);
+    check_rules("FROM --platform=aarch64 a AS b-arm64\n", &[]);
+    check_rules("FROM --platform=${TARGETPLATFORM} a\n", &[(Rule::RedundantTargetPlatform, 1)]);
+    check_rules("ARG X=${Y:?m}\nARG T\nFROM a:$T\n", &[]);
+    check_rules("FROM Base\n", &[(Rule::InvalidDefaultArgInFrom, 1)]);
+    let found = warnings("ARG A\nFROM a$B\n");
+    assert_eq!(found[0].detail, "FROM argument 'B' is not declared (did you mean A?)");
+}
+
+#[test]
+fn comments_that_describe() {
+    let check = |text: &str, expected: &[(Rule, usize)]| {
+        check_rules(&format!("# check=experimental=InvalidDefinitionDescription\n{text}"), expected);
+    };
+    let found = |line| (Rule::InvalidDefinitionDescription, line);
+    check("# foo text\nARG foo\n# base text\nFROM a AS base\n", &[]);
+    check("# a b\nARG foo\n# Base text\nFROM a AS Base\n", &[found(3), found(5), (Rule::StageNameCasing, 5)]);
+    check("ARG x\n# c\nARG a=1 b c=2\n# z\nARG a b\nFROM a\n", &[found(6)]);
+    check("# text\n#\nARG x\n# text\nFROM a\n# text\nRUN x\n", &[]);
+    check("  # x text\nARG x\nFROM a\n", &[found(3)]);
 }
 
 #[test]
 fn check_options() {
     check_rules("# check=skip=MaintainerDeprecated\nFROM a\nMAINTAINER me\n", &[]);
-    check_rules("# check=skip=all\nFROM a\nMAINTAINER me\nCMD x\n", &[]);
-    let cmd = (Rule::JsonArgsRecommended, 5);
-    check_rules("FROM a\n# check=skip=all\nMAINTAINER me\n\nCMD x\n", &[cmd]);
-    check_rules("FROM a\n# check=skip=JSONArgsRecommended\nCMD x\n", &[]);
+    check_rules("# check=skip=all\nFROM a\nMAINTAINER me\n", &[]);
+    let second = (Rule::MaintainerDeprecated, 5);
+    check_rules("FROM a\n# check=skip=all\nMAINTAINER me\n\nMAINTAINER me\n", &[second]);
+    check_rules("FROM a\n# text\n# CHECK = skip=MaintainerDeprecated\nMAINTAINER me\n", &[]);
+    check_rules("FROM a\n # check=skip=MaintainerDeprecated\nMAINTAINER me\n", &[(Rule::MaintainerDeprecated, 3)]);
+    // Only the first one above an instruction counts, and not for what is about the whole file.
+    check_rules("FROM a\n# check=x\n# check=skip=all\nMAINTAINER me\n", &[(Rule::MaintainerDeprecated, 4)]);
+    check_rules("FROM a\n# check=skip=all\nrun x\n", &[(Rule::ConsistentInstructionCasing, 3)]);
     check_rules("# check=experimental=all\n\n# text\nFROM a AS b\n", &[(Rule::InvalidDefinitionDescription, 4)]);
     check_rules("# text\nFROM a AS b\n", &[]);
     let options = Options::parse("skip=A, B;error=true").expect("well formed");
@@ -105,11 +120,4 @@ fn check_options() {
     assert_eq!(Options::parse("skip"), Err("skip".to_owned()));
     assert_eq!(Options::parse("x=1"), Err("x".to_owned()));
     assert_eq!(Options::parse("error=x"), Err("error=x".to_owned()));
-}
-
-#[test]
-fn unneeded_stages_are_not_judged() {
-    let file = parse(&Source::new("Dockerfile", &b"FROM a AS b\nCMD x\nFROM a\n"[..])).expect("well formed");
-    assert!(check(&file, &|index| index == 1).is_empty());
-    assert_eq!(check(&file, &|_| true).len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use super::{Current, ImageUsed, Lowering};
 use crate::diagnostic::Location;
-use crate::dockerfile::lint::{self, Rule};
+use crate::dockerfile::lint::Detail;
 use crate::graph::error::{GraphError, GraphErrorKind};
 use crate::graph::stages::{Base, Stage};
 use crate::graph::state::State;
@@ -72,8 +72,11 @@ impl<'a> Lowering<'a> {
         let wanted = &request.platform;
         current.state = State::from_image(&image.config, wanted, workdir);
         if has.os != wanted.os || has.architecture != wanted.architecture {
-            let detail = lint::invalid_base_platform(&stage.from.image.text, &has, wanted);
-            self.checks.report(Rule::InvalidBaseImagePlatform, location, stage.instruction, detail);
+            let written = &stage.from.image.text;
+            let expanded = self.names.word(written, &|name| self.stages.globals.value(name));
+            let image = expanded.map_or_else(|_| written.clone(), |expanded| expanded.text);
+            let detail = Detail::InvalidBaseImagePlatform(&image, &has, wanted);
+            self.checks.report(location, stage.instruction.start_line, &detail);
         }
         let replaced = stage.name().and_then(|name| self.options.context(name));
         let context = replaced.or_else(|| self.options.context(&stage.from.image.text));

@@ -72,11 +72,11 @@ pub fn lower(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Res
     }
     let target = lowering.target();
     let Lowering { mut errors, checks, outline, vertices, .. } = lowering;
-    let (warnings, warnings_are_errors) = checks.finish(dockerfile, options, &mut errors);
+    let (warnings, check) = checks.finish(dockerfile, options, &mut errors);
     GraphErrors::check(errors)?;
     let unused_build_args = unused_build_args(dockerfile, &stages, options);
     let outline = outline.finish(&stages.globals, targets(dockerfile).get(stages.target));
-    Ok(Graph { vertices, target, warnings, warnings_are_errors, unused_build_args, source_date_epoch, outline })
+    Ok(Graph { vertices, target, warnings, check, unused_build_args, source_date_epoch, outline })
 }
 
 pub(super) struct Lowering<'a> {

@@ -56,6 +56,93 @@ fn a_shell_that_the_base_chose_is_meant() {
     );
 }
 
+/// Rules and lines of what is found below `FROM alpine:3.20`, which is line 1.
+fn check_rules(body: &str, expected: &[(&str, usize)]) {
+    let graph = lowered(&format!("FROM alpine:3.20\n{body}"));
+    let found: Vec<_> = graph.warnings.iter().map(|(warning, _)| (warning.rule.name(), warning.line)).collect();
+    assert_eq!(found, expected, "{body}");
+}
+
+#[test]
+fn commands() {
+    let json = |line| ("JSONArgsRecommended", line);
+    check_rules("CMD x\nENTRYPOINT y", &[json(2), json(3)]);
+    check_rules("CMD", &[json(2)]);
+    check_rules("SHELL [\"sh\"]\nCMD x", &[]);
+    check_rules("SHELL [\"sh\"]\nFROM alpine:3.20\nCMD x", &[json(4)]);
+    let twice = ("MultipleInstructionsDisallowed", 2);
+    check_rules("CMD [\"x\"]\nCMD [\"y\"]", &[twice]);
+    check_rules("HEALTHCHECK NONE\nHEALTHCHECK NONE", &[twice]);
+    check_rules("ENTRYPOINT [\"x\"]\nentrypoint [\"y\"]", &[twice, ("ConsistentInstructionCasing", 3)]);
+    check(
+        "FROM alpine:3.20\nCMD [\"x\"]\ncmd [\"y\"]\nCMD []",
+        "warning: MultipleInstructionsDisallowed line 2: Multiple cmd instructions should not be used in the same stage \
+         because only the last one will be used\nwarning: ConsistentInstructionCasing line 3: Command 'cmd' should match \
+         the case of the command majority (uppercase)\nwarning: MultipleInstructionsDisallowed line 3: Multiple CMD \
+         instructions should not be used in the same stage because only the last one will be used",
+    );
+    // A stage is judged by what stands in it, not by its base.
+    check_rules("CMD [\"x\"]\nFROM alpine:3.20\nCMD [\"y\"]", &[]);
+}
+
+#[test]
+fn keys_and_values() {
+    let legacy = |line| ("LegacyKeyValueFormat", line);
+    check_rules("ENV a b\nLABEL c d", &[legacy(2), legacy(3)]);
+    check_rules("ENV a=b c=d", &[]);
+    let secret = |line| ("SecretsUsedInArgOrEnv", line);
+    check_rules("ARG API_KEY\nENV PASSWORD=1 secret=2 KEYS=3", &[secret(2), secret(3), secret(3)]);
+    check_rules("ENV PUBLIC_KEY=1 KEY_FILE=2 TOKEN_VERSION=3 MONKEY=4 AUTHOR=5", &[]);
+    check_rules("ENV K=TOKEN\nENV MY_$K=1", &[secret(3)]);
+    check_rules("ONBUILD ENV TOKEN 1", &[]);
+}
+
+#[test]
+fn paths_and_ports() {
+    let workdir = |line| ("WorkdirRelativePath", line);
+    check_rules("WORKDIR b\nWORKDIR c", &[workdir(2)]);
+    check_rules("ENV X=/x\nWORKDIR $X/y\nWORKDIR c", &[]);
+    check_rules("WORKDIR \"/a b\"", &[]);
+    check_rules("EXPOSE $NONE 80", &[]);
+    check_rules("WORKDIR /a\nFROM alpine:3.20\nWORKDIR b", &[workdir(4)]);
+    check_rules("EXPOSE 80/TCP 81/udp", &[("ExposeProtoCasing", 2)]);
+    check_rules("EXPOSE 1:2 127.0.0.1:3:4 :5", &[("ExposeInvalidFormat", 2), ("ExposeInvalidFormat", 2)]);
+    check_rules("ENV P=\"80/Tcp 8080:81\"\nEXPOSE $P", &[("ExposeProtoCasing", 3), ("ExposeInvalidFormat", 3)]);
+}
+
+#[test]
+fn stages_that_nobody_needs_are_judged_by_the_file_alone() {
+    let text = "FROM alpine:3.20 AS Unused\nCMD x\nENV a b\nMAINTAINER me\nFROM alpine:3.20";
+    let rules =
+        |graph: crate::graph::Graph| graph.warnings.iter().map(|(warning, _)| warning.rule.name()).collect::<Vec<_>>();
+    assert_eq!(rules(lowered(text)), ["StageNameCasing", "MaintainerDeprecated"]);
+    let options = crate::graph::Options { all_stages: true, ..options() };
+    let all = ["StageNameCasing", "JSONArgsRecommended", "LegacyKeyValueFormat", "MaintainerDeprecated"];
+    assert_eq!(rules(lowered_with(text, &options)), all);
+}
+
+#[test]
+fn copies_of_what_is_ignored() {
+    let text = "FROM alpine:3.20 AS a\nCOPY secret ./x $N /\nADD b/../secret http://h/secret /\n\
+                # check=skip=CopyIgnoredFile\nCOPY secret /\nFROM a\nCOPY --from=a /secret /\nCOPY <<secret /\n\nsecret\n";
+    let source = crate::diagnostic::Source::new("Dockerfile", text.as_bytes());
+    let file = crate::dockerfile::parse(&source).expect("well formed");
+    let ignore = |text: &str| {
+        crate::context::IgnoreFile::parse(crate::diagnostic::Source::new(".dockerignore", text.as_bytes()))
+            .expect("valid")
+    };
+    let mut graph = lowered(text);
+    graph.warnings.clear();
+    graph.check_ignored(&file, &ignore("secret\n!other"));
+    assert_eq!(graph.warnings, []);
+    graph.check_ignored(&file, &ignore("secret"));
+    assert_eq!(
+        render::warnings(&graph).trim_end(),
+        "warning: CopyIgnoredFile line 2: Attempting to Copy file \"secret\" that is excluded by .dockerignore\n\
+         warning: CopyIgnoredFile line 3: Attempting to Add file \"secret\" that is excluded by .dockerignore"
+    );
+}
+
 #[test]
 fn checks_can_be_switched_off() {
     check("# check=skip=UndefinedVar\nFROM alpine:3.20\nLABEL a=$FOO", "");
