@@ -31,6 +31,102 @@ fn findings_are_shown_and_counted() {
 }
 
 #[test]
+fn findings_are_json_and_sarif() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch AS Ä\u{300}\n");
+    assert_eq!(env.rbuild("build --check --format json .").code, 1, "a file that is wrong");
+    env.write("Dockerfile", "FROM scratch\nmaintainer ü\nCOPY secret /\n");
+    env.write(".dockerignore", "secret\n");
+    let read = |args: &str| -> serde_json::Value {
+        let ended = env.rbuild(args);
+        assert_eq!(ended.code, 1, "{args}: {}", ended.stderr);
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    };
+    let json = read("build --check --format json -f Dockerfile .");
+    let finding = |rule: &str, line: usize, detail: &str, page: &str| {
+        let url = format!("https://docs.docker.com/go/dockerfile/rule/{page}/");
+        serde_json::json!({ "rule": rule, "line": line, "detail": detail, "level": "warning", "url": url })
+    };
+    let expected = [
+        finding(
+            "ConsistentInstructionCasing",
+            2,
+            "Command 'maintainer' should match the case of the command majority (uppercase)",
+            "consistent-instruction-casing",
+        ),
+        finding(
+            "MaintainerDeprecated",
+            2,
+            "Maintainer instruction is deprecated in favor of using label",
+            "maintainer-deprecated",
+        ),
+        finding(
+            "CopyIgnoredFile",
+            3,
+            "Attempting to Copy file \"secret\" that is excluded by .dockerignore",
+            "copy-ignored-file",
+        ),
+    ];
+    assert_eq!(json, serde_json::json!({ "warnings": expected }));
+    let sarif = read("build --call=check,format=sarif .");
+    assert_eq!(sarif, read("build --check --format=sarif ."));
+    assert_eq!(sarif["version"], "2.1.0");
+    let run = &sarif["runs"][0];
+    let result = &run["results"][2];
+    assert_eq!(result["ruleId"], "CopyIgnoredFile");
+    let rule = usize::try_from(result["ruleIndex"].as_u64().expect("a number")).expect("small");
+    assert_eq!(run["tool"]["driver"]["rules"][rule]["id"], "CopyIgnoredFile");
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "Dockerfile");
+    assert_eq!(place["region"], serde_json::json!({ "startLine": 3, "startColumn": 1, "endLine": 3, "endColumn": 14 }));
+}
+
+#[test]
+fn variables_of_unknown_bases_are_not_judged() {
+    let env = TestEnv::new();
+    env.write(
+        "Dockerfile",
+        "FROM 127.0.0.1:1/missing AS base\nLABEL a=$A\nFROM base\nLABEL b=$B\nFROM scratch\nLABEL c=$C\n",
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&env.rbuild("build --check --format json .").stdout).expect("JSON");
+    assert_eq!(json["warnings"].as_array().expect("a list").len(), 1);
+    assert_eq!(json["warnings"][0]["line"], 6);
+}
+
+#[test]
+fn a_build_warns_of_copies_of_what_is_ignored() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY secret* /\nADD secret /\n");
+    env.write(".dockerignore", "secret\n");
+    env.write("secret", "x");
+    let ended = env.rbuild("build --progress=plain .");
+    assert_ne!(ended.code, 0);
+    let warning = "CopyIgnoredFile: Attempting to Add file \"secret\" that is excluded by .dockerignore (Dockerfile:3)";
+    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
+    env.write("Dockerfile", "# check=error=true\nFROM scratch\nCOPY secret /\n");
+    let ended = env.rbuild("build --progress=plain .");
+    assert!(ended.stderr.contains("error: lint violation of CopyIgnoredFile"), "{}", ended.stderr);
+}
+
+#[test]
+fn methods_and_formats() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", DOCKERFILE);
+    let list: serde_json::Value =
+        serde_json::from_str(&env.ok("build --call=subrequests.describe,format=json .").stdout).expect("JSON");
+    assert_eq!(list[2]["name"], "frontend.lint");
+    assert!(env.ok("build --call=subrequests.describe .").stdout.starts_with("NAME"));
+    let outline: serde_json::Value =
+        serde_json::from_str(&env.ok("build --call=outline --format json .").stdout).expect("JSON");
+    assert_eq!(outline["args"][0]["name"], "TOKEN");
+    assert_eq!(outline["secrets"][0]["location"]["ranges"][0]["start"]["line"], 7);
+    for args in ["build --format json .", "build --call=targets,format=sarif .", "build --call=check,format=x ."] {
+        assert_eq!(env.rbuild(args).code, 2, "{args}");
+    }
+}
+
+#[test]
 fn a_check_asks_no_registry() {
     let env = TestEnv::new();
     // Nothing listens there.

@@ -46,11 +46,11 @@ fn result(mut value: Value, request: &BuildRequest) -> String {
 fn locate(value: &mut Value) {
     match value {
         Value::Object(object) => {
+            object.values_mut().for_each(locate);
             if let Some(line) = object.remove("line") {
                 let place = json!({ "line": line });
                 object.insert("location".to_owned(), json!({ "ranges": [{ "start": place, "end": place }] }));
             }
-            object.values_mut().for_each(locate);
         }
         Value::Array(list) => list.iter_mut().for_each(locate),
         _ => {}
