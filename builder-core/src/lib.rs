@@ -28,6 +28,7 @@ pub mod git;
 pub mod graph;
 pub mod snapshot;
 pub mod cache;
+pub mod history;
 pub mod executor;
 pub mod layer;
 pub mod image;

@@ -99,30 +99,6 @@ pub(crate) struct InspectArgs {
     pub(crate) r#type: Option<String>,
 }
 
-/// `rbuild history`
-#[derive(Debug, Clone, Args)]
-pub(crate) struct HistoryArgs {
-    /// Name or id
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// `table`, `json`, or a Go template
-    #[arg(long, value_name = "TEMPLATE")]
-    pub(crate) format: Option<String>,
-    /// Sizes and times for people; `--human=false` for machines
-    #[arg(
-        short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        default_value = "true", value_parser = clap::value_parser!(bool), action = clap::ArgAction::Set,
-        hide_possible_values = true
-    )]
-    pub(crate) human: bool,
-    /// Do not shorten anything
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Show ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
 /// `rbuild save`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SaveArgs {

@@ -2,6 +2,7 @@
 //! conflicts, are settled in [`crate::request`].
 
 mod build;
+mod history;
 mod images;
 mod normalize;
 mod run;
@@ -13,9 +14,13 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use build::{
     BuildArgs, BuildNetwork, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs,
 };
+pub(crate) use history::{
+    BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs, BuildsRmArgs, HistoryArgs, ImageHistoryArgs,
+    ShownHistoryArgs,
+};
 pub(crate) use images::{
-    CacheLsArgs, CacheVerifyArgs, DuArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
-    PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
+    CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs,
+    PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
 };
 pub(crate) use normalize::{nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
@@ -81,7 +86,7 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Show everything about images, as JSON
     Inspect(InspectArgs),
-    /// Show how an image was made
+    /// Show how an image was made; `ls`, `inspect`, `logs`, `rm`: the builds that were tried
     History(HistoryArgs),
     /// Write images to an archive
     Save(SaveArgs),
@@ -114,6 +119,9 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// What a subcommand of `history` stands for.
+    #[command(skip)]
+    Builds(BuildsCommand),
     /// Manage images, as `docker image`
     #[command(hide = true)]
     Image {
@@ -203,7 +211,7 @@ pub(crate) enum ImageCommand {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
     /// Show how an image was made
-    History(HistoryArgs),
+    History(ImageHistoryArgs),
     /// Show everything about images, as JSON
     Inspect(InspectArgs),
     /// Read images from an archive
@@ -236,6 +244,12 @@ pub(crate) enum BuilderCommand {
     Prune(PruneArgs),
     /// List what is in the build cache
     Du(CacheLsArgs),
+    /// The builds that were tried
+    History {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: BuildsCommand,
+    },
     /// Show the version
     Version(VersionArgs),
 }
@@ -253,9 +267,12 @@ impl Command {
     /// The command that a name of docker's management commands stands for.
     pub(crate) fn canonical(self) -> Self {
         match self {
+            Self::History(HistoryArgs { builds: Some(command), .. }) => Self::Builds(command),
             Self::Image { command } => match command {
                 ImageCommand::Build(args) => Self::Build(args),
-                ImageCommand::History(args) => Self::History(args),
+                ImageCommand::History(args) => {
+                    Self::History(HistoryArgs { builds: None, image: Some(args.image), shown: args.shown })
+                }
                 ImageCommand::Inspect(args) => Self::Inspect(args),
                 ImageCommand::Load(args) => Self::Load(args),
                 ImageCommand::Ls(args) => Self::Images(args),
@@ -270,6 +287,7 @@ impl Command {
                 BuilderCommand::Build(args) => Self::Build(args),
                 BuilderCommand::Prune(args) => Self::Prune(PruneArgs { cache_only: true, ..args }),
                 BuilderCommand::Du(args) => Self::Cache { command: CacheCommand::Ls(args) },
+                BuilderCommand::History { command } => Self::Builds(command),
                 BuilderCommand::Version(args) => Self::Version(args),
             },
             Self::Cache { command: CacheCommand::Prune(args) } => Self::Prune(PruneArgs { cache_only: true, ..args }),

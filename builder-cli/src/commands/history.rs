@@ -1,4 +1,4 @@
-//! `rbuild history`.
+//! `rbuild history IMAGE`.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use builder_core::build::images::{self, HistoryRow};
 
 use super::format::{self, Columns, Row};
 use super::{Outcome, print};
-use crate::args::HistoryArgs;
+use crate::args::{HistoryArgs, ShownHistoryArgs};
 use crate::command_error::CommandError;
 use crate::session::Session;
 use crate::ui::units;
@@ -38,7 +38,9 @@ const HEADINGS: Columns = &[
 const MAX_COMMAND: usize = 45;
 
 pub(super) fn run(session: &Session, args: &HistoryArgs) -> Outcome {
-    let rows = images::history(&session.content()?, &args.image).map_err(|error| CommandError::diagnostic(&error))?;
+    let image = args.image.as_deref().expect("without a subcommand an image is required");
+    let args = &args.shown;
+    let rows = images::history(&session.content()?, image).map_err(|error| CommandError::diagnostic(&error))?;
     if args.quiet {
         return print(rows.iter().map(|row| id(row, args.no_trunc) + "\n").collect::<String>());
     }
@@ -48,7 +50,7 @@ pub(super) fn run(session: &Session, args: &HistoryArgs) -> Outcome {
     print(format::write(args.format.as_deref(), columns, HEADINGS, &rows)?)
 }
 
-fn fields(row: &HistoryRow, args: &HistoryArgs, now: SystemTime) -> Row {
+fn fields(row: &HistoryRow, args: &ShownHistoryArgs, now: SystemTime) -> Row {
     let command = row.created_by.replace(['\t', '\n'], " ");
     let command = if args.no_trunc || command.chars().count() <= MAX_COMMAND {
         command

@@ -1,6 +1,7 @@
 //! One file a command. A command gives the exit code of the process.
 
 mod build;
+mod builds;
 mod cache_items;
 mod cache_verify;
 mod call;
@@ -21,6 +22,7 @@ mod run;
 mod save;
 mod tag;
 mod task;
+mod verify;
 mod version;
 
 use std::io;
@@ -48,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Rmi(args) => rmi::run(&session, &args),
         Command::Inspect(args) => inspect::run(&session, &args),
         Command::History(args) => history::run(&session, &args),
+        Command::Builds(command) => builds::run(&session, &command),
         Command::Save(args) => save::run(&session, &args),
         Command::Load(args) => load::run(&session, &args),
         Command::Login(args) => login::run(&session, &args),

@@ -16,6 +16,7 @@ mod env;
 mod frugality;
 mod full_disk;
 mod help;
+mod history;
 mod hostile;
 mod outputs;
 mod progress;

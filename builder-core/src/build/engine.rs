@@ -9,6 +9,7 @@ use super::contexts::{Contexts, OpenContext};
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
+use super::recorder::Recorder;
 use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
 use super::request::{BuildRequest, BuildResult};
@@ -22,6 +23,7 @@ use crate::dockerfile::{self, Dockerfile, LintWarning};
 use crate::executor::{Executor, Sandbox, SandboxOptions};
 use crate::export::ExportContext;
 use crate::graph::{self, ContextId, Graph, ImageRequest, Images};
+use crate::history::HistoryStore;
 use crate::progress::{Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
 use crate::snapshot::{self, SnapshotError, SnapshotStore, Snapshotter};
@@ -46,6 +48,7 @@ pub struct Engine {
     snapshotter: OnceLock<Box<dyn Snapshotter>>,
     pub(super) cache: CacheStore,
     pub(super) cache_mounts: CacheMounts,
+    pub(super) history: HistoryStore,
     pub(super) registry: Registry,
     pub(super) executor: Box<dyn Executor>,
 }
@@ -79,6 +82,7 @@ impl Engine {
             snapshotter: OnceLock::new(),
             cache: CacheStore::new(state),
             cache_mounts: CacheMounts::new(state),
+            history: HistoryStore::new(state),
             registry: Registry::new(options.registry),
             executor,
         })
@@ -107,6 +111,11 @@ impl Engine {
     /// Directories of `RUN --mount=type=cache`.
     pub fn cache_mounts(&self) -> &CacheMounts {
         &self.cache_mounts
+    }
+
+    /// What was built.
+    pub fn history(&self) -> &HistoryStore {
+        &self.history
     }
 
     /// Registries.
@@ -170,6 +179,23 @@ impl Engine {
         cancel: &CancelToken,
         stdout: Option<&Mutex<dyn std::io::Write + Send>>,
     ) -> Result<BuildResult, BuildError> {
+        let recorder = Recorder::new(&self.history, request, sink, true);
+        let built = self.build_recorded(request, &recorder, cancel, stdout);
+        let trouble = recorder.finish(&built);
+        if let Some(trouble) = trouble.filter(|_| built.is_ok()) {
+            Events::Direct(sink).warning(None, format!("this build is not recorded in the history: {trouble}"));
+        }
+        built
+    }
+
+    fn build_recorded(
+        &self,
+        request: &BuildRequest,
+        recorder: &Recorder<'_>,
+        cancel: &CancelToken,
+        stdout: Option<&Mutex<dyn std::io::Write + Send>>,
+    ) -> Result<BuildResult, BuildError> {
+        let sink: &dyn Sink = recorder;
         let store = |error: StepError| BuildError::of(error, |error| BuildError::Store(Box::new(error)));
         let events = Events::Direct(sink);
         let numbers = TaskNumbers::default();
@@ -185,6 +211,7 @@ impl Engine {
         }
         let tasks = declare(&graph, &events, &numbers);
         bases_belong_to(&graph, &bases, &tasks);
+        recorder.plan(&graph, &tasks);
 
         let mut contexts = Contexts::new(request, self.content.state());
         let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
@@ -193,7 +220,7 @@ impl Engine {
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
         let access = Access { engine: self, events, cancel: cancel.clone(), remote };
-        let session = Session { access, request, contexts: &contexts, bases: &bases, now };
+        let session = Session { access, request, recorder, contexts: &contexts, bases: &bases, now };
         let needed = result::needs_files(request);
         let (solution, mut built) = loop {
             let solution = solve::solve(&session, &graph, &tasks, needed)?;

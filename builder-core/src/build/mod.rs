@@ -23,6 +23,7 @@ mod events;
 mod filesystem;
 pub mod images;
 pub mod op;
+mod recorder;
 mod remote;
 mod remote_cache;
 mod request;

@@ -19,10 +19,12 @@ use super::error::{BuildError, StepError};
 use super::events::{Events, Message};
 use super::filesystem::{Access, BuiltLayer, Filesystem, Source, Work};
 use super::op;
+use super::recorder::Recorder;
 use super::request::BuildRequest;
-use crate::cache::{Preimage, Record};
+use crate::cache::{CacheKey, Looked, Preimage, Record};
 use crate::cancel::CancelToken;
 use crate::graph::{CopyOp, Graph, ImageRequest, Op, Vertex, VertexId};
+use crate::history::{Miss, Verdict};
 use crate::progress::{Outcome, TaskId};
 use crate::tree::{StateDigest, Tree};
 
@@ -31,6 +33,7 @@ use crate::tree::{StateDigest, Tree};
 pub(super) struct Session<'a> {
     pub(super) access: Access<'a>,
     pub(super) request: &'a BuildRequest,
+    pub(super) recorder: &'a Recorder<'a>,
     pub(super) contexts: &'a Contexts<'a>,
     pub(super) bases: &'a HashMap<ImageRequest, Arc<BaseLayers>>,
     /// Seconds since 1970 for what is made now: the build's start, or the epoch that the user gave.
@@ -52,8 +55,8 @@ pub(super) struct Job<'a> {
     pub(super) task: TaskId,
     /// The root filesystem that it starts from.
     pub(super) root: Filesystem,
-    /// Ignore what is known.
-    pub(super) rerun: bool,
+    /// Ignore what is known, and why.
+    rerun: Option<Miss>,
     solver: &'a Solver<'a>,
 }
 
@@ -65,19 +68,36 @@ impl Job<'_> {
 
     /// Looks a result up, unless the vertex has to run.
     pub(super) fn lookup(&self, preimage: &Preimage) -> Result<Option<(Tree, Record)>, StepError> {
-        if self.rerun {
-            return Ok(None);
-        }
         let key = preimage.key();
-        if let Some(record) = self.session.engine.cache.get(&key)?
-            && let Some(tree) = self.session.engine.trees.get(&record.tree)?
-        {
-            return Ok(Some((tree, record)));
-        }
-        match &self.session.remote {
-            Some(remote) => remote.record(self.session, &key),
-            None => Ok(None),
-        }
+        let found = match self.rerun {
+            Some(why) => Err(why),
+            None => self.find(&key)?,
+        };
+        self.session.recorder.note(self.vertex, |step| {
+            step.key = Some(key.to_string());
+            step.miss = found.as_ref().err().copied();
+            step.preimage = found.is_err().then(|| preimage.clone());
+            if let Ok((_, record)) = &found {
+                (step.tree, step.result, step.bytes) = (Some(record.tree), Some(record.semantic), None);
+            }
+        });
+        Ok(found.ok())
+    }
+
+    fn find(&self, key: &CacheKey) -> Result<Result<(Tree, Record), Miss>, StepError> {
+        let miss = match self.session.engine.cache.look(key)? {
+            Looked::Found(record) => match self.session.engine.trees.get(&record.tree)? {
+                Some(tree) => return Ok(Ok((tree, *record))),
+                None => Miss::TreeGone,
+            },
+            Looked::Nothing => Miss::NoRecord,
+            Looked::Damaged => Miss::Damaged,
+        };
+        let elsewhere = match &self.session.remote {
+            Some(remote) => remote.record(self.session, key)?,
+            None => None,
+        };
+        Ok(elsewhere.ok_or(miss))
     }
 
     /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,
@@ -91,11 +111,13 @@ impl Job<'_> {
     ) -> Result<(Tree, Record), StepError> {
         let engine = self.session.engine;
         let semantic = tree.semantic();
+        engine.cache.remember_similar(&preimage);
         if let Some(older) = engine.cache.first_result(root, &semantic)?
             && let Some(older_tree) = engine.trees.get(&older.tree)?
         {
             let record = Record { preimage, milliseconds, ..older };
             engine.cache.put(&record)?;
+            self.note_result(&older_tree, &record, true);
             return Ok((older_tree, record));
         }
         if let Some(remote) = &self.session.remote
@@ -109,7 +131,17 @@ impl Job<'_> {
         let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds };
         engine.cache.put_first_result(root, &record)?;
         engine.cache.put(&record)?;
+        self.note_result(&tree, &record, false);
         Ok((tree, record))
+    }
+
+    fn note_result(&self, tree: &Tree, record: &Record, adopted: bool) {
+        self.session.recorder.note(self.vertex, |step| {
+            (step.tree, step.result) = (Some(record.tree), Some(record.semantic));
+            (step.bytes, step.milliseconds) = (Some(tree.content_size()), record.milliseconds);
+            // Every step that changes nothing gives the same: that says nothing about this one.
+            step.verdict = if adopted && !tree.is_empty() { Verdict::Adopted } else { Verdict::Run };
+        });
     }
 }
 
@@ -204,7 +236,11 @@ type Failure = (VertexId, StepError);
 impl Solver<'_> {
     fn run(&self, session: &Session<'_>) -> Result<(), Failure> {
         let pending = self.known(session)?;
-        if pending.is_empty() { Ok(()) } else { self.execute(session, pending) }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        session.recorder.begin();
+        self.execute(session, pending)
     }
 
     /// Whether every layer of the target has its files somewhere.
@@ -269,7 +305,10 @@ impl Solver<'_> {
     fn evaluate(&self, session: &Session<'_>, id: VertexId, work: Work) -> Result<Option<Solved>, StepError> {
         let vertex = &self.graph.vertices[id.0];
         let root = vertex.root.map(|root| self.result(root)).unwrap_or_default();
-        let rerun = vertex.no_cache || self.lost.contains(&id);
+        let rerun = match () {
+            () if vertex.no_cache => Some(Miss::NoCache),
+            () => self.lost.contains(&id).then_some(Miss::FilesGone),
+        };
         let job = Job { session, vertex: id, task: self.tasks[id.0], root, rerun, solver: self };
         match &vertex.op {
             Op::Image(image) => Ok(Some(op::image::solve(session, image))),

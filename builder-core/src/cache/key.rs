@@ -42,6 +42,21 @@ impl CacheKey {
     }
 }
 
+/// The text is not 64 lowercase hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a cache key")]
+pub struct ParseCacheKeyError(String);
+
+impl std::str::FromStr for CacheKey {
+    type Err = ParseCacheKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let hash = blake3::Hash::from_hex(text).ok().filter(|_| lower);
+        hash.map(|hash| Self(*hash.as_bytes())).ok_or_else(|| ParseCacheKeyError(text.to_owned()))
+    }
+}
+
 impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
@@ -141,10 +156,15 @@ pub fn run(op: &RunOp, platform: &Platform, root: &StateDigest, mounted: &[Optio
         add("host", name);
     }
     for (mount, digest) in op.mounts.iter().zip(mounted) {
-        add(&format!("mount {}", mount.target), &describe(mount, *digest));
+        add(&mount_field(mount), &describe(mount, *digest));
     }
     add("root", root);
     preimage
+}
+
+/// The name of the field that says what a mount is and shows.
+pub fn mount_field(mount: &MountOp) -> String {
+    format!("mount {}", mount.target)
 }
 
 fn describe(mount: &MountOp, digest: Option<SemanticDigest>) -> String {

@@ -10,10 +10,11 @@
 //!
 //! Records are tiny, keep the preimage (so that a miss can be explained), and outlive the files that they describe.
 
+pub mod explain;
 pub mod key;
 mod mounts;
 mod record;
 
 pub use key::{CacheKey, Field, Preimage};
 pub use mounts::{CacheMountError, CacheMounts, MountedCache};
-pub use record::{CacheError, CacheStore, KeyLock, Record};
+pub use record::{CacheError, CacheStore, KeyLock, Looked, Record};

@@ -3,6 +3,7 @@
 //! ```text
 //! STATE/cache/records/ab/cdef…   digest of the rest (64 hex digits) newline, then the record as JSON
 //! STATE/cache/results/ab/cdef…   the same for the record that first gave this result on this root
+//! STATE/cache/similar/ab/cdef…   the last keys of a command, newest first, one a line; only for explanations
 //! STATE/cache/locks/abcdef…      held while a step with this key runs
 //! ```
 
@@ -29,6 +30,20 @@ pub struct Record {
     pub created: i64,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
+}
+
+/// Keys of one command that are remembered.
+const MAX_SIMILAR: usize = 8;
+
+/// What [`CacheStore::look`] found under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// A record.
+    Found(Box<Record>),
+    /// None.
+    Nothing,
+    /// A damaged one, which is removed now.
+    Damaged,
 }
 
 /// The directory of records.
@@ -79,15 +94,65 @@ impl CacheStore {
     /// # Errors
     /// [`CacheError::Access`] if the file system fails.
     pub fn get(&self, key: &CacheKey) -> Result<Option<Record>, CacheError> {
+        Ok(match self.look(key)? {
+            Looked::Found(record) => Some(*record),
+            Looked::Nothing | Looked::Damaged => None,
+        })
+    }
+
+    /// The same, telling a damaged record from none.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn look(&self, key: &CacheKey) -> Result<Looked, CacheError> {
         let path = self.shard("records", &key.to_string());
-        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let Some(bytes) = read(&path)? else { return Ok(Looked::Nothing) };
         mark_used(&path);
-        let record = unseal(&bytes).filter(|record| record.preimage.key() == *key);
-        if record.is_none() {
-            // The record can be made again; it is removed so that the next build does not trip over it.
-            let _ = fs::remove_file(&path);
+        if let Some(record) = unseal(&bytes).filter(|record| record.preimage.key() == *key) {
+            return Ok(Looked::Found(Box::new(record)));
         }
-        Ok(record)
+        // The record can be made again; it is removed so that the next build does not trip over it.
+        let _ = fs::remove_file(&path);
+        Ok(Looked::Damaged)
+    }
+
+    /// Remembers that a command was tried with this key, for [`CacheStore::similar`]. That this cannot be written is
+    /// no error: it only helps to explain.
+    pub fn remember_similar(&self, preimage: &Preimage) {
+        let Some(path) = self.similar_path(preimage) else { return };
+        let known = read(&path).ok().flatten().unwrap_or_default();
+        let own = preimage.key().to_string();
+        let others =
+            String::from_utf8_lossy(&known).lines().filter(|line| *line != own).map(str::to_owned).collect::<Vec<_>>();
+        let lines: Vec<String> = std::iter::once(own).chain(others).take(MAX_SIMILAR).collect();
+        let _ = write(&path, (lines.join("\n") + "\n").as_bytes());
+    }
+
+    /// The records that the same command has left with other inputs, newest first; at most a few.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn similar(&self, preimage: &Preimage) -> Result<Vec<Record>, CacheError> {
+        let Some(path) = self.similar_path(preimage) else { return Ok(Vec::new()) };
+        let Some(bytes) = read(&path)? else { return Ok(Vec::new()) };
+        let mut records = Vec::new();
+        for key in String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse::<CacheKey>().ok()) {
+            records.extend(self.get(&key)?.filter(|record| record.preimage.op == preimage.op));
+        }
+        Ok(records)
+    }
+
+    /// Only commands say in their preimage what they are; copies say what they result in.
+    fn similar_path(&self, preimage: &Preimage) -> Option<PathBuf> {
+        let mut hasher = blake3::Hasher::new();
+        let mut any = false;
+        for field in &preimage.fields {
+            if field.name.starts_with("argument ") || field.name == "script" {
+                any = true;
+                hasher.update(&(field.value.len() as u64).to_le_bytes()).update(field.value.as_bytes());
+            }
+        }
+        any.then(|| self.shard("similar", &hasher.finalize().to_hex()))
     }
 
     /// Stores what a key led to. An older record of the key is replaced.

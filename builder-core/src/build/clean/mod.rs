@@ -65,8 +65,9 @@ impl Engine {
             let mut items = self.cache_items(cancel)?;
             self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
         }
-        let trees: HashSet<_> = self.records()?.into_iter().map(|(_, record)| record.tree).collect();
+        let mut trees: HashSet<_> = self.records()?.into_iter().map(|(_, record)| record.tree).collect();
         let snapshots = trees.difference(&without_files).copied().collect();
+        trees.extend(self.explaining_trees());
         pruned.bytes += self.sweep(&alone, &Keep { trees, snapshots, ..Keep::default() }, cancel)?.bytes();
         Ok(pruned)
     }
@@ -95,7 +96,7 @@ impl Engine {
         if pruned.items.is_empty() {
             return Ok(None);
         }
-        let mut keep = Keep::default();
+        let mut keep = Keep { trees: self.explaining_trees(), ..Keep::default() };
         for item in &items {
             match &item.place {
                 Place::Tree(id, _) => {
@@ -159,6 +160,11 @@ impl Engine {
             !chosen.whole.contains(&(at - 1)) && (item.files > 0 || item.facts > 0)
         });
         Ok(())
+    }
+
+    /// Trees without which changes could not be explained; none where the history cannot be read.
+    fn explaining_trees(&self) -> HashSet<crate::tree::TreeId> {
+        self.history.trees().unwrap_or_default()
     }
 
     fn sweep(&self, alone: &ExclusiveLease, keep: &Keep, cancel: &CancelToken) -> Result<Reclaimed, ImageError> {

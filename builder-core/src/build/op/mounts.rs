@@ -9,7 +9,7 @@ use crate::build::error::StepError;
 use crate::build::filesystem::{Filesystem, Work};
 use crate::build::request::SecretSource;
 use crate::build::solve::{Job, Session};
-use crate::cache::MountedCache;
+use crate::cache::{MountedCache, key};
 use crate::context::{BuildContext, Request};
 use crate::dockerfile::Network;
 use crate::executor::{HostLoopback, Mount, MountSource, REQUIRED_DIRECTORIES};
@@ -95,6 +95,21 @@ fn source(
     }
     let tree = rebased(entries.into_iter(), &path);
     Ok(Some(Source { tree, origin: Origin::Filesystem(filesystem, path) }))
+}
+
+/// Remembers what each mount shows, so that a later build can say which files changed. That a tree cannot be stored is
+/// no error: it only helps to explain.
+pub(crate) fn note(job: &Job<'_>, op: &RunOp, sources: &[Option<Source>]) {
+    for (mount, source) in op.mounts.iter().zip(sources) {
+        if let Some(source) = source
+            && let Ok(id) = job.session.engine.trees.put(&source.tree)
+        {
+            let field = key::mount_field(mount);
+            job.session.recorder.note(job.vertex, |step| {
+                step.shown.insert(field, id);
+            });
+        }
+    }
 }
 
 /// A pattern that matches just this path.
@@ -256,6 +271,7 @@ impl Prepared {
             }
             MountTarget::Secret(secret) => {
                 let Some(value) = read_secret(session, secret)? else { return Ok(None) };
+                session.recorder.hide(&value);
                 if let Some(name) = &secret.env {
                     self.env.push((name.clone().into_bytes(), value.clone()));
                 }

@@ -54,6 +54,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     let solved = if let Some(known) = job.lookup(&preimage)? {
         Solved::layer(job, known, Source::Rerun, true)
     } else {
+        mounts::note(job, op, &sources);
         let begun = Instant::now();
         let (active, tree) = execute(job, op, &stack, &sources)?;
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
