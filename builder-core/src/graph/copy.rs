@@ -49,7 +49,7 @@ impl<'a> Lowering<'a> {
 
     /// What `--from` or `from=` names. `None` if it is wrong, which was reported when the stages were put together.
     pub(super) fn files(&mut self, current: &Current, at: &At<'a>, word: &Word, name: &str) -> Option<Files> {
-        Some(match self.stages.foreign(name, current.index).ok()? {
+        Some(match self.stages.foreign(name).ok()? {
             Foreign::Scratch => Files::Vertex(None),
             Foreign::Stage(other) if other < current.index => Files::Vertex(self.root_of(other)),
             Foreign::Stage(_) => return None,

@@ -3,7 +3,7 @@
 use super::checks::OnceKind;
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{ArgumentValue, At, Current, Lowering};
-use super::names::{duration, list, quote, quoted_character, quoted_list, upper_case_name};
+use super::names::{duration, list, quote, quoted_list, upper_case_name};
 use super::state::State;
 use super::{Op, WorkdirOp};
 use crate::dockerfile::{
@@ -241,7 +241,7 @@ impl<'a> Lowering<'a> {
         self.check_once(current, at, OnceKind::Healthcheck);
         let time = |time: Option<std::time::Duration>| time.unwrap_or_default();
         let nanoseconds = |value| i64::try_from(time(value).as_nanos()).unwrap_or(i64::MAX);
-        let (config, times) = match check {
+        let (config, [interval, timeout, start_period, start_interval]) = match check {
             Healthcheck::None => {
                 (oci::Healthcheck { test: vec!["NONE".to_owned()], ..oci::Healthcheck::default() }, [None; 4])
             }
@@ -261,10 +261,17 @@ impl<'a> Lowering<'a> {
                 (config, [probe.interval, probe.timeout, probe.start_period, probe.start_interval])
             }
         };
-        let times = times.map(|value| quote(&duration(time(value)))).join(" ");
-        // As BuildKit has it: Go's `%q` of the whole structure, for which a number is a character.
-        let created_by =
-            format!("HEALTHCHECK &{{{} {times} {}}}", quoted_list(&config.test), quoted_character(config.retries));
+        let time = |value| duration(time(value));
+        // As BuildKit has it since 2026: Go's `%+v` of the whole structure.
+        let created_by = format!(
+            "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+            list(&config.test),
+            time(interval),
+            time(timeout),
+            time(start_period),
+            time(start_interval),
+            config.retries,
+        );
         self.record(current, at, created_by, None);
         current.state.config.config.healthcheck = Some(config);
     }

@@ -113,19 +113,6 @@ pub(super) fn quote(word: &str) -> String {
     quoted
 }
 
-/// A number as the character that it stands for, as Go's `%q` of an integer: `'\x03'`.
-pub(super) fn quoted_character(number: i64) -> String {
-    let ch = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
-    match ch {
-        '"' => "'\"'".to_owned(),
-        '\'' => "'\\''".to_owned(),
-        ch => {
-            let quoted = quote(&ch.to_string());
-            format!("'{}'", &quoted[1..quoted.len() - 1])
-        }
-    }
-}
-
 /// `1m30s`, as Go prints a duration.
 pub(super) fn duration(time: Duration) -> String {
     let nanoseconds = time.as_nanos();
@@ -185,22 +172,6 @@ mod tests {
         assert_eq!(quote("a \"b\"\\\n\t\x01\x7fé\u{85}"), r#""a \"b\"\\\n\t\x01\x7fé\u0085""#);
         assert_eq!(quoted_list(&["sh".into(), "-c".into()]), r#"["sh" "-c"]"#);
         assert_eq!(quoted_list(&[]), "[]");
-    }
-
-    #[test]
-    fn numbers_are_quoted_as_in_go() {
-        for (number, text) in [
-            (0, r"'\x00'"),
-            (3, r"'\x03'"),
-            (10, r"'\n'"),
-            (34, "'\"'"),
-            (39, r"'\''"),
-            (65, "'A'"),
-            (92, r"'\\'"),
-            (-1, "'\u{fffd}'"),
-        ] {
-            assert_eq!(quoted_character(number), text, "{number}");
-        }
     }
 
     #[test]

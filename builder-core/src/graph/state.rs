@@ -69,10 +69,11 @@ impl State {
             env_at: HashMap::new(),
             argument_at: HashMap::new(),
         };
-        let env = std::mem::take(&mut state.config.config.env);
-        for entry in env {
-            let (name, value) = entry.split_once('=').unwrap_or((&entry, ""));
-            state.set_env(name, value);
+        // What a base has stays as it is written, whether it makes sense or not.
+        for (at, entry) in state.config.config.env.iter().enumerate() {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            state.scope.set(name, value);
+            state.env_at.entry(name.to_owned()).or_insert(at);
         }
         if state.scope.get("PATH").is_none() && state.platform.os != "windows" {
             state.set_env("PATH", DEFAULT_PATH);

@@ -47,8 +47,8 @@ pub struct Image {
 /// Writes the config of an image whose layers have these diff ids, lowest first.
 ///
 /// Nothing depends on the time of the call, so that a build in which every step is cached gives the same image: an
-/// image is as old as its youngest step. With `epoch` (`SOURCE_DATE_EPOCH`) no step is younger than that, and the
-/// image is exactly so old. A step without a time gets that of the first step after the base that has one, or
+/// image is as old as its youngest step. With `epoch` (`SOURCE_DATE_EPOCH`) every step and the image are exactly so
+/// old, whenever they were made. A step without a time gets that of the first step after the base that has one, or
 /// of the step before it. These are BuildKit's rules.
 ///
 /// # Panics
@@ -56,17 +56,11 @@ pub struct Image {
 pub fn assemble(image: &UnassembledImage, diff_ids: Vec<DiffId>, epoch: Option<Timestamp>) -> Image {
     assert_eq!(diff_ids.len(), image.layers.len(), "each layer has one diff id");
     let mut history = base_history(&image.base_history, image.base_layers);
-    let base_entries = history.len();
     history.extend(image.steps.iter().map(|step| HistoryEntry {
-        created: step.created.map(|created| clamp(created, epoch).to_string()),
+        created: epoch.or(step.created).map(|created| created.to_string()),
         empty_layer: !step.layer,
         ..step.entry.clone()
     }));
-    if let Some(epoch) = epoch {
-        for entry in &mut history[base_entries..] {
-            entry.created.get_or_insert_with(|| epoch.to_string());
-        }
-    }
     fill_in_times(&mut history);
     let youngest = image.steps.iter().filter_map(|step| step.created).max().map(|time| time.to_string());
     let mut config = image.config.clone();
@@ -79,10 +73,6 @@ pub fn assemble(image: &UnassembledImage, diff_ids: Vec<DiffId>, epoch: Option<T
     let config_bytes = serde_json::to_vec(&config).expect("a config has string keys only");
     let id = ImageId::new(Digest::sha256(&config_bytes));
     Image { config, config_bytes, id }
-}
-
-fn clamp(time: Timestamp, epoch: Option<Timestamp>) -> Timestamp {
-    epoch.map_or(time, |epoch| time.min(epoch))
 }
 
 /// The history of the base with as many layers in it as the base has.
@@ -182,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_bounds_new_entries_and_is_the_age_of_the_image() {
+    fn an_epoch_is_the_time_of_every_new_entry_and_of_the_image() {
         let one = image(1, &["base@50"], &["env-", "run@10", "run2@3"]);
-        check(&one, Some(5), &["base@50", "env-@5", "run@5", "run2@3"], Some(5));
+        check(&one, Some(5), &["base@50", "env-@5", "run@5", "run2@5"], Some(5));
     }
 
     #[test]

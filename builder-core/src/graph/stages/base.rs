@@ -9,7 +9,8 @@ use crate::oci::Platform;
 impl Stages<'_> {
     /// What the expanded name of a base means: an earlier stage, nothing, a context or an image.
     pub(super) fn base(&mut self, name: &str, platform: Platform, span: Span) -> Base {
-        if let Some(index) = self.named(name).last() {
+        // Unlike `--from` this looks a stage up as it is written, as BuildKit does: stages have lower-case names.
+        if let Some(index) = self.numbers.get(name).and_then(|numbers| numbers.last()) {
             return Base::Stage(*index);
         }
         if name == "scratch" {

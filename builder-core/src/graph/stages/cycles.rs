@@ -11,11 +11,11 @@ impl Stages<'_> {
     /// Reports stages that need themselves. Only an edge that does not lead back in the file can close a circle.
     pub(super) fn find_cycles(&mut self) {
         let mut edges: Vec<Vec<(usize, Span, usize)>> = Vec::with_capacity(self.list.len());
-        for (index, stage) in self.list.iter().enumerate() {
+        for stage in &self.list {
             let mut targets = Vec::new();
             for instruction in stage.body {
                 for (name, span) in names_in(instruction) {
-                    match self.foreign(&name, index) {
+                    match self.foreign(&name) {
                         Ok(Foreign::Stage(other)) => targets.push((other, span, instruction.start_line)),
                         Ok(_) | Err(_) => self.has_foreign = true,
                     }

@@ -204,11 +204,10 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// What a name in stage `user` means.
-    pub(super) fn foreign(&self, name: &str, user: usize) -> Result<Foreign, Box<GraphError>> {
-        let numbers = self.named(name);
-        let earlier = numbers.iter().rev().find(|index| **index < user);
-        if let Some(index) = earlier.or(numbers.last()) {
+    /// What a name after `--from` means.
+    pub(super) fn foreign(&self, name: &str) -> Result<Foreign, Box<GraphError>> {
+        // The last one of a name counts, wherever it stands, as in BuildKit.
+        if let Some(index) = self.named(name).last() {
             return Ok(Foreign::Stage(*index));
         }
         if let Ok(index) = name.parse::<usize>() {

@@ -50,7 +50,7 @@ impl Stages<'_> {
     fn follow(&mut self, index: usize, queue: &mut Vec<usize>, uses: &mut Vec<(usize, ImageUse)>) {
         let mut errors = Vec::new();
         for (location, name, origin) in self.names_of(index) {
-            match self.foreign(&name, index) {
+            match self.foreign(&name) {
                 Ok(Foreign::Scratch | Foreign::Directory(_)) => {}
                 Ok(Foreign::Stage(other)) if other < index => queue.push(other),
                 Ok(Foreign::Stage(_)) if origin.is_none() && self.circular.contains(&location.span) => {}

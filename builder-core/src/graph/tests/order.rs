@@ -46,6 +46,22 @@ fn the_last_of_two_stages_with_one_name_wins() {
 }
 
 #[test]
+fn the_last_of_two_stages_with_one_name_wins_even_if_it_comes_later() {
+    let file = parsed("FROM a:1 AS x\nFROM b:1 AS y\nCOPY --from=x / /\nFROM c:1 AS x");
+    let errors = plan(&file, &Options { target: Some("y".into()), ..options() }, &Images::new()).expect_err("too late");
+    assert!(errors.to_string().contains("`x`"), "{errors}");
+}
+
+#[test]
+fn a_base_is_looked_up_as_it_is_written() {
+    check("FROM a:1 AS Build\nFROM build", None, &[0, 1], &["a:1"]);
+    let file = parsed("FROM a:1 AS Build\nFROM Build");
+    let errors = plan(&file, &options(), &Images::new()).expect_err("no image has such a name");
+    assert!(errors.to_string().contains("must be lowercase"), "{errors}");
+    assert_eq!(errors.iter().next().expect("one").hint.as_deref(), Some("did you mean stage `build`?"));
+}
+
+#[test]
 fn an_image_is_asked_for_once_a_platform() {
     let text = "FROM a:1 AS x\nFROM --platform=linux/arm64 a:1\nCOPY --from=x / /\nCOPY --from=a:1 / /";
     check(text, None, &[0, 1], &["a:1", "a:1"]);
