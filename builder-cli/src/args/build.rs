@@ -47,8 +47,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
 
-    /// Platform of the image, as `linux/arm64` [default: that of this machine]
-    #[arg(long, value_delimiter = ',', value_name = "OS/ARCH[/VARIANT]")]
+    /// Platforms of the image, as `linux/arm64`, or `local`; several make an index [default: that of this machine]
+    #[arg(long, value_delimiter = ',', value_name = "OS/ARCH[/VARIANT],...")]
     pub(crate) platform: Vec<String>,
 
     /// Run every step although its result is known

@@ -60,7 +60,7 @@ pub(crate) fn from_args(
 ) -> Result<Settled> {
     refuse(&args.refused)?;
     let call = call(&args)?;
-    let mut notes = useless(&args.useless);
+    let notes = useless(&args.useless);
     let tags = references(&args.tag)?;
     let outputs = outputs::settle(&args, &tags, environment)?;
     if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
@@ -68,8 +68,10 @@ pub(crate) fn from_args(
     }
     let context = context(&args, environment)?;
     let (named_contexts, contexts) = named_contexts(&args.build_context, environment)?;
-    let mut options = options(&args, contexts, environment, &mut notes)?;
+    let platforms = platforms(&args, environment)?;
+    let mut options = options(&args, &platforms, contexts, environment)?;
     options.all_stages = matches!(call, Call::Check(_));
+    let multi_platform = multi_platform(&options, platforms.len())?;
     let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
     let progress = match progress {
         Some(mode) => mode,
@@ -89,6 +91,8 @@ pub(crate) fn from_args(
         context: loaded.context,
         named_contexts,
         options,
+        platforms,
+        multi_platform,
         pull: match args.pull {
             PullArg::Always => PullPolicy::Always,
             PullArg::Missing => PullPolicy::Missing,
@@ -159,13 +163,12 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
 
 fn options(
     args: &BuildArgs,
+    platforms: &[Platform],
     contexts: BTreeMap<String, NamedContext>,
     environment: &Environment,
-    notes: &mut Vec<String>,
 ) -> Result<Options> {
-    let platform = platform(&args.platform, environment)?;
-    let mut options = Options::new(platform.clone().unwrap_or_else(Platform::host));
-    options.explicit_platform = platform.is_some();
+    let mut options = Options::new(platforms.first().cloned().unwrap_or_else(Platform::host));
+    options.explicit_platform = !platforms.is_empty();
     options.target.clone_from(&args.target);
     options.build_args = build_args(args, environment)?;
     for label in &args.label {
@@ -189,9 +192,6 @@ fn options(
     };
     options.add_hosts = args.add_host.iter().map(|host| values::host(host)).collect::<Result<_>>()?;
     options.source_date_epoch = source_date_epoch(args, environment)?;
-    if options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM") {
-        notes.push("build argument `BUILDKIT_MULTI_PLATFORM` changes nothing: one platform is built".to_owned());
-    }
     Ok(options)
 }
 
@@ -204,14 +204,31 @@ fn source_date_epoch(args: &BuildArgs, environment: &Environment) -> Result<Opti
     })
 }
 
-fn platform(given: &[String], environment: &Environment) -> Result<Option<Platform>> {
+/// The platforms that were asked for, each once.
+fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform>> {
     let default = environment.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned);
-    let given: Vec<_> = if given.is_empty() { default.into_iter().collect() } else { given.to_vec() };
-    match &given[..] {
-        [] => Ok(None),
-        [one] => values::platform(one).map(Some),
-        _ => Err(CommandError::usage("several platforms cannot be built at once")
-            .with_hint("build and push each under its own tag, with one `--platform` a build")),
+    let given: Vec<_> = if args.platform.is_empty() { default.into_iter().collect() } else { args.platform.clone() };
+    let mut platforms = Vec::new();
+    for text in given {
+        let platform = values::platform(&text)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+/// `BUILDKIT_MULTI_PLATFORM`
+fn multi_platform(options: &Options, platforms: usize) -> Result<Option<bool>> {
+    let Some(text) = options.build_args.get("BUILDKIT_MULTI_PLATFORM").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match values::boolean(text) {
+        Some(false) if platforms > 1 => {
+            Err(CommandError::usage("BUILDKIT_MULTI_PLATFORM is `false`, and several platforms are asked for"))
+        }
+        Some(wanted) => Ok(Some(wanted)),
+        None => Err(CommandError::usage(format!("BUILDKIT_MULTI_PLATFORM is `{text}`, which is not true or false"))),
     }
 }
 

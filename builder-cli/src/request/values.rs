@@ -30,6 +30,15 @@ pub(crate) fn platform(text: &str) -> Result<Platform> {
     text.parse::<Platform>().map_err(|error| CommandError::usage(error.to_string()))
 }
 
+/// A truth value, as Go's `strconv.ParseBool` reads it.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// A number of bytes in powers of 1024: `64m`, `1.5g`, `2GiB` (github.com/docker/go-units).
 pub(crate) fn bytes(option: &str, text: &str) -> Result<u64> {
     let wrong = || {

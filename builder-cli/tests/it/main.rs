@@ -19,6 +19,7 @@ mod help;
 mod history;
 mod hostile;
 mod outputs;
+mod platforms;
 mod progress;
 mod pty;
 mod push_pull;

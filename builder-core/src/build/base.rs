@@ -10,11 +10,11 @@ use super::error::StepError;
 use super::filesystem::{Access, Work};
 use super::request::PullPolicy;
 use crate::cancel::{CancelToken, Cancelled};
-use crate::content::{ContentError, ImageRecord, ResolvedTag};
+use crate::content::{ContentError, ImageRecord, LayerRecord, ResolvedTag};
 use crate::graph::{ImageRequest, KnownImage};
 use crate::image::{ImageLayer, LayerSource};
 use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
-use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaKind, Reference, chain_id};
+use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, MediaKind, Reference, chain_id};
 use crate::progress::{Outcome, TaskId};
 use crate::registry::RegistryError;
 use crate::snapshot::{Active, Snapshot};
@@ -90,18 +90,20 @@ pub(super) fn resolve(
 /// The image of the local store with this name.
 fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, StepError> {
     let database = engine.content.database();
-    let id = match database.resolve(&request.reference)? {
-        Some(id) => id,
-        None => match id_in(&request.reference).map(|id| database.find_image(id)).transpose()?.flatten() {
-            Some(id) => id,
-            None => return Ok(None),
-        },
-    };
-    let Some(ImageRecord { layers, .. }) = database.image(&id)? else { return Ok(None) };
-    let config = read_config(engine, &request.reference, id.digest())?;
-    if config.platform().distance(&request.platform).is_none() {
-        return Ok(None);
+    let mut ids = database.images_of(&request.reference)?;
+    if ids.is_empty() {
+        ids.extend(id_in(&request.reference).map(|id| database.find_image(id)).transpose()?.flatten());
     }
+    let mut nearest: Option<(u32, ImageId, Vec<LayerRecord>, ImageConfig)> = None;
+    for id in ids {
+        let Some(ImageRecord { layers, .. }) = database.image(&id)? else { continue };
+        let config = read_config(engine, &request.reference, id.digest())?;
+        let Some(distance) = config.platform().distance(&request.platform) else { continue };
+        if nearest.as_ref().is_none_or(|(found, ..)| distance < *found) {
+            nearest = Some((distance, id, layers, config));
+        }
+    }
+    let Some((_, id, layers, config)) = nearest else { return Ok(None) };
     let layers = layers.into_iter().map(|layer| (layer.diff_id, layer.descriptor)).collect();
     let known = KnownImage { config, digest: id.digest().clone() };
     Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, request.reference.clone(), layers)) }))

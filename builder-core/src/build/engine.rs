@@ -1,6 +1,6 @@
 //! [`Engine`]: the store and everything that works on it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -12,7 +12,7 @@ use super::filesystem::Access;
 use super::recorder::Recorder;
 use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
-use super::request::{BuildRequest, BuildResult};
+use super::request::{BuildRequest, BuildResult, PullPolicy};
 use super::result;
 use super::solve::{self, Session};
 use crate::cache::{CacheMounts, CacheStore};
@@ -151,6 +151,7 @@ impl Engine {
             sink,
             task,
             source_date_epoch: None,
+            multi_platform: false,
             stdout,
         }
     }
@@ -202,8 +203,18 @@ impl Engine {
         let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
 
         let parsed = parse(request, &events, &numbers)?;
-        let (images, bases) = self.resolve(&parsed, request, &events, &numbers, cancel)?;
-        let mut graph = graph::lower(&parsed, &request.options, &images).map_err(BuildError::Graph)?;
+        let mut known = Known::default();
+        let mut joined: Option<Graph> = None;
+        for options in request.options_by_platform() {
+            self.resolve(&parsed, &options, request.pull, &mut known, (&events, &numbers), cancel)?;
+            let graph = graph::lower(&parsed, &options, &known.images).map_err(BuildError::Graph)?;
+            match &mut joined {
+                Some(joined) => joined.join(graph),
+                None => joined = Some(graph),
+            }
+        }
+        let Known { bases, .. } = known;
+        let mut graph = joined.expect("there is at least one platform");
         warn(&graph.warnings, &events);
         warn_unused(&graph, &events);
         if let Some(violations) = graph.violations() {
@@ -259,27 +270,27 @@ impl Engine {
     fn resolve(
         &self,
         parsed: &Dockerfile,
-        request: &BuildRequest,
-        events: &Events<'_>,
-        numbers: &TaskNumbers,
+        options: &graph::Options,
+        pull: PullPolicy,
+        known: &mut Known,
+        (events, numbers): (&Events<'_>, &TaskNumbers),
         cancel: &CancelToken,
-    ) -> Result<(Images, HashMap<ImageRequest, Arc<BaseLayers>>), BuildError> {
-        let mut images: Images = BTreeMap::new();
-        let mut bases = HashMap::new();
+    ) -> Result<(), BuildError> {
         loop {
-            let plan = graph::plan(parsed, &request.options, &images).map_err(BuildError::Graph)?;
+            let plan = graph::plan(parsed, options, &known.images).map_err(BuildError::Graph)?;
             if plan.missing.is_empty() {
-                return Ok((images, bases));
+                return Ok(());
             }
             for image in &plan.missing {
-                let name = format!("[internal] load metadata for {}", image.reference);
+                let platform = if options.name_platform { format!("{} ", image.platform) } else { String::new() };
+                let name = format!("[{platform}internal] load metadata for {}", image.reference);
                 let task = numbers.declare(events, &name, Vec::new());
                 events.started(task);
-                match base::resolve(self, image, request.pull, cancel) {
+                match base::resolve(self, image, pull, cancel) {
                     Ok(found) => {
                         events.finished(task, Outcome::Done);
-                        images.insert(image.clone(), found.known);
-                        bases.insert(image.clone(), found.layers);
+                        known.images.insert(image.clone(), found.known);
+                        known.bases.insert(image.clone(), found.layers);
                     }
                     Err(error) if error.is_cancelled() => {
                         events.finished(task, Outcome::Cancelled);
@@ -299,6 +310,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// The images that were resolved so far.
+#[derive(Default)]
+struct Known {
+    images: Images,
+    bases: HashMap<ImageRequest, Arc<BaseLayers>>,
 }
 
 fn parse(request: &BuildRequest, events: &Events<'_>, numbers: &TaskNumbers) -> Result<Dockerfile, BuildError> {

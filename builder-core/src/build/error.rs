@@ -88,6 +88,14 @@ pub enum StepError {
     /// The command could not be run.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// The command is a program of another platform, and nothing here runs such programs.
+    #[error("this machine ({host}) does not run programs of {platform}: no emulator is registered with binfmt_misc")]
+    Emulator {
+        /// The platform of the stage.
+        platform: Box<crate::oci::Platform>,
+        /// That of this machine.
+        host: Box<crate::oci::Platform>,
+    },
     /// `USER` or `--chown` names somebody that the image does not know.
     #[error(transparent)]
     User(#[from] AccountsError),
@@ -312,6 +320,11 @@ impl Diagnostic for StepError {
             Self::Pack(error) => error.hint(),
             Self::Unpack(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
+            Self::Emulator { .. } => Some(
+                "install `qemu-user-static`, which registers one, or let the stage run here and compile for the target: \
+                 `FROM --platform=$BUILDPLATFORM`"
+                    .to_owned(),
+            ),
             Self::MissingSecret { id } => Some(format!("pass it with `--secret id={id},src=FILE` or `env=NAME`")),
             Self::NotLocal(reference) => {
                 Some(format!("pull it with `rbuild pull {}`, or build without `--pull=never`", reference.familiar()))

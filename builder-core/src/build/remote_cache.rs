@@ -304,7 +304,11 @@ fn layers<'a>(
     destination: &CacheDestination,
 ) -> Vec<LayerToExport<'a>> {
     let all: Vec<&Arc<BuiltLayer>> = match destination.mode {
-        CacheMode::Min => graph.target.root.iter().flat_map(|root| &solution.filesystems[root.0].built).collect(),
+        CacheMode::Min => graph
+            .targets()
+            .filter_map(|target| target.root)
+            .flat_map(|root| &solution.filesystems[root.0].built)
+            .collect(),
         CacheMode::Max => noted
             .steps
             .keys()

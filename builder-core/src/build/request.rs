@@ -20,8 +20,12 @@ pub struct BuildRequest {
     pub context: ContextSource,
     /// Files of `--build-context`, by name. Names of images are in [`graph::Options::contexts`].
     pub named_contexts: BTreeMap<String, ContextSource>,
-    /// Everything that decides what the graph looks like.
+    /// Everything that decides what the graph looks like. With [`BuildRequest::platforms`] its platform does not count.
     pub options: graph::Options,
+    /// Platforms of the result, each once; empty is the one of the options.
+    pub platforms: Vec<Platform>,
+    /// Whether the result is an index: `BUILDKIT_MULTI_PLATFORM`. Unset it is one for several platforms.
+    pub multi_platform: Option<bool>,
     /// When registries are asked although the store knows the image.
     pub pull: PullPolicy,
     /// Values of `--secret`, by id.
@@ -50,6 +54,8 @@ impl BuildRequest {
             context,
             named_contexts: BTreeMap::new(),
             options: graph::Options::new(Platform::host()),
+            platforms: Vec::new(),
+            multi_platform: None,
             pull: PullPolicy::default(),
             secrets: BTreeMap::new(),
             limits: Limits::default(),
@@ -60,6 +66,26 @@ impl BuildRequest {
             jobs: None,
             resolv_conf: None,
         }
+    }
+
+    /// Whether the result is an index of images, even if it is one of a single platform.
+    pub fn is_multi_platform(&self) -> bool {
+        self.multi_platform.unwrap_or(self.platforms.len() > 1)
+    }
+
+    /// The options for each platform.
+    pub(super) fn options_by_platform(&self) -> Vec<graph::Options> {
+        let name_platform = self.is_multi_platform();
+        let options = graph::Options { name_platform, ..self.options.clone() };
+        if self.platforms.is_empty() {
+            return vec![options];
+        }
+        let of = |platform: &Platform| graph::Options {
+            platform: platform.clone(),
+            explicit_platform: true,
+            ..options.clone()
+        };
+        self.platforms.iter().map(of).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use super::filesystem::{BuiltLayer, Filesystem, NoFiles, Source, Work};
 use super::request::{BuildRequest, BuildResult};
 use super::solve::{Session, Solution, step_error};
 use crate::export::{self, ExportContext, ExportError, ExportImage, LayerFiles, Output};
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, Op, Target};
 use crate::image::{ImageLayer, ImageStep, LayerSource, UnassembledImage};
 use crate::layer::Files;
 use crate::progress::{Sink, TaskId};
@@ -29,12 +29,13 @@ pub(super) fn export(
     stdout: Option<&Mutex<dyn std::io::Write + Send>>,
 ) -> Result<BuildResult, BuildError> {
     let engine = session.engine;
-    let image = unassembled(session, graph, solution)?;
-    let files = if session.request.outputs.iter().any(Output::needs_files) {
-        files(session, &image, graph, solution)?
-    } else {
-        Vec::new()
-    };
+    let wants_files = session.request.outputs.iter().any(Output::needs_files);
+    let mut images = Vec::new();
+    for target in graph.targets() {
+        let image = unassembled(session, graph, target, solution)?;
+        let files = if wants_files { files(session, &image, graph, target, solution)? } else { Vec::new() };
+        images.push(ExportImage { image, files });
+    }
     let context = ExportContext {
         content: &engine.content,
         snapshots: &engine.snapshots,
@@ -44,9 +45,9 @@ pub(super) fn export(
         sink,
         task,
         source_date_epoch: graph.source_date_epoch,
+        multi_platform: session.request.is_multi_platform(),
         stdout,
     };
-    let images = [ExportImage { image, files }];
     let exported = export::export(&context, &images, &session.request.outputs).map_err(|error| match error {
         ExportError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
         error => BuildError::Export(Box::new(error)),
@@ -66,9 +67,10 @@ fn files(
     session: &Session<'_>,
     image: &UnassembledImage,
     graph: &Graph,
+    target: &Target,
     solution: &Solution,
 ) -> Result<Vec<LayerFiles>, BuildError> {
-    let Some(root) = graph.target.root else { return Ok(Vec::new()) };
+    let Some(root) = target.root else { return Ok(Vec::new()) };
     let filesystem = &solution.filesystems[root.0];
     let failed = |error| step_error(graph, root, error);
     let mut files: Vec<LayerFiles> = Vec::new();
@@ -91,8 +93,12 @@ fn files(
     Ok(files)
 }
 
-fn unassembled(session: &Session<'_>, graph: &Graph, solution: &Solution) -> Result<UnassembledImage, BuildError> {
-    let target = &graph.target;
+fn unassembled(
+    session: &Session<'_>,
+    graph: &Graph,
+    target: &Target,
+    solution: &Solution,
+) -> Result<UnassembledImage, BuildError> {
     let filesystem = target.root.map(|root| solution.filesystems[root.0].clone()).unwrap_or_default();
     let mut layers = filesystem.base.as_ref().map_or_else(Vec::new, |base| base.image_layers());
     let base_layers = layers.len();
@@ -114,14 +120,18 @@ fn unassembled(session: &Session<'_>, graph: &Graph, solution: &Solution) -> Res
         steps: steps.collect(),
         layers,
         base_layers,
-        base: base_of(graph, &filesystem),
+        base: base_of(graph, target, &filesystem),
     })
 }
 
 /// Name and digest of the image that the target is built on.
-fn base_of(graph: &Graph, filesystem: &Filesystem) -> Option<(crate::oci::Reference, crate::oci::Digest)> {
+fn base_of(
+    graph: &Graph,
+    target: &Target,
+    filesystem: &Filesystem,
+) -> Option<(crate::oci::Reference, crate::oci::Digest)> {
     filesystem.base.as_ref()?;
-    let mut vertex = graph.target.root;
+    let mut vertex = target.root;
     while let Some(id) = vertex {
         if let Op::Image(image) = &graph.vertices[id.0].op {
             return Some((image.reference.clone(), image.digest.clone()));

@@ -243,18 +243,19 @@ impl Solver<'_> {
         self.execute(session, pending)
     }
 
-    /// Whether every layer of the target has its files somewhere.
+    /// Whether every layer of every target has its files somewhere.
     fn check_files(&self, session: &Session<'_>, needed: bool) -> Result<(), Failure> {
-        let Some(target) = self.graph.target.root.filter(|_| needed) else { return Ok(()) };
-        for layer in self.result(target).built.iter().filter(|layer| !layer.tree.is_empty()) {
-            let failed = |error| (layer.vertex, error);
-            let there = session.engine.snapshots.get(&layer.id).map_err(|error| failed(error.into()))?.is_some();
-            match &layer.source {
-                Source::Files(_) => {}
-                Source::Rerun | Source::Layers(_) if there => {}
-                Source::Rerun | Source::Layers(_) if session.has_remote_files(layer) => {}
-                // Made now, while a vertex whose files are gone can still run again.
-                Source::Rerun | Source::Layers(_) => drop(layer.snapshot(session).map_err(failed)?),
+        for target in self.graph.targets().filter_map(|target| target.root).filter(|_| needed) {
+            for layer in self.result(target).built.iter().filter(|layer| !layer.tree.is_empty()) {
+                let failed = |error| (layer.vertex, error);
+                let there = session.engine.snapshots.get(&layer.id).map_err(|error| failed(error.into()))?.is_some();
+                match &layer.source {
+                    Source::Files(_) => {}
+                    Source::Rerun | Source::Layers(_) if there => {}
+                    Source::Rerun | Source::Layers(_) if session.has_remote_files(layer) => {}
+                    // Made now, while a vertex whose files are gone can still run again.
+                    Source::Rerun | Source::Layers(_) => drop(layer.snapshot(session).map_err(failed)?),
+                }
             }
         }
         Ok(())

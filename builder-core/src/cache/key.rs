@@ -25,7 +25,6 @@
 use std::fmt;
 
 use crate::graph::{CacheMount, MountOp, MountTarget, RunOp, SecretMount};
-use crate::oci::Platform;
 use crate::tree::{SemanticDigest, StateDigest};
 
 /// Changes whenever the meaning of a field changes; old records then simply do not match.
@@ -131,10 +130,10 @@ impl Preimage {
 ///
 /// `mounted` has, for each mount of the op that shows files of a context or a stage, the digest of exactly what it
 /// shows; `None` for the others.
-pub fn run(op: &RunOp, platform: &Platform, root: &StateDigest, mounted: &[Option<SemanticDigest>]) -> Preimage {
+pub fn run(op: &RunOp, root: &StateDigest, mounted: &[Option<SemanticDigest>]) -> Preimage {
     let mut preimage = Preimage::new("run");
     let add = &mut |name: &str, value: &dyn fmt::Display| preimage.add(name, value);
-    add("platform", platform);
+    add("platform", &op.platform);
     for (index, argument) in op.args.iter().enumerate() {
         add(&format!("argument {index}"), argument);
     }
@@ -198,6 +197,7 @@ mod tests {
             env: [("PATH", "/bin"), ("A", "1")].into_iter().collect(),
             unkeyed_env: vec![("HTTP_PROXY".into(), "http://p".into())],
             workdir: RootPath::root(),
+            platform: "linux/amd64".parse().expect("valid"),
             user: String::new(),
             mounts: vec![MountOp {
                 target: RootPath::clean("/src").expect("clean"),
@@ -217,8 +217,7 @@ mod tests {
     }
 
     fn key_of(op: &RunOp, content: u8, root: &Stack) -> CacheKey {
-        run(op, &"linux/amd64".parse().expect("valid"), &root.state(), &[Some(SemanticDigest::new([content; 32]))])
-            .key()
+        run(op, &root.state(), &[Some(SemanticDigest::new([content; 32]))]).key()
     }
 
     type Change = fn(&mut RunOp);
@@ -226,12 +225,13 @@ mod tests {
     #[test]
     fn what_the_command_sees_is_in_the_key() {
         let base = key_of(&op(), 0, &Stack::default());
-        let changes: [(&str, Change); 12] = [
+        let changes: [(&str, Change); 13] = [
             ("argument", |op| op.args[2] = "make all".into()),
             ("split of arguments", |op| op.args = vec!["/bin/sh".into(), "-cmake".into()]),
             ("env value", |op| op.env = op.env.with("A", "2")),
             ("env name", |op| op.env = [("PATH", "/bin"), ("B", "1")].into_iter().collect()),
             ("workdir", |op| op.workdir = RootPath::clean("/w").expect("clean")),
+            ("platform", |op| op.platform = "linux/386".parse().expect("valid")),
             ("user", |op| op.user = "1".into()),
             ("network", |op| op.network = Network::None),
             ("security", |op| op.security = Security::Insecure),

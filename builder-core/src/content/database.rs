@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::ContentError;
 
 /// Schema of the database file, in its `user_version`. Raise it with a migration in [`create`].
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(30);
@@ -252,6 +252,10 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
         CREATE TABLE IF NOT EXISTS tags(
             reference TEXT PRIMARY KEY, image TEXT NOT NULL) STRICT, WITHOUT ROWID;
         CREATE INDEX IF NOT EXISTS tags_by_image ON tags(image);
+        CREATE TABLE IF NOT EXISTS tag_variants(
+            reference TEXT NOT NULL, place INTEGER NOT NULL, image TEXT NOT NULL,
+            PRIMARY KEY(reference, place)) STRICT, WITHOUT ROWID;
+        CREATE INDEX IF NOT EXISTS tag_variants_by_image ON tag_variants(image);
         CREATE TABLE IF NOT EXISTS repo_digests(
             repository TEXT NOT NULL, digest TEXT NOT NULL, image TEXT NOT NULL,
             PRIMARY KEY(repository, digest, image)) STRICT, WITHOUT ROWID;

@@ -105,27 +105,95 @@ impl Database {
     pub fn remove_image(&self, id: &ImageId) -> Result<bool, ContentError> {
         self.write(|connection| {
             let id = [id.digest().as_str()];
+            connection.execute("DELETE FROM tag_variants WHERE image = ?1", id)?;
+            // What is left of a name for several platforms keeps the name.
+            connection.execute(
+                "UPDATE tags SET image = (SELECT image FROM tag_variants WHERE reference = tags.reference ORDER BY place)
+                 WHERE image = ?1 AND reference IN (SELECT reference FROM tag_variants)",
+                id,
+            )?;
+            connection.execute(
+                "DELETE FROM tag_variants WHERE EXISTS
+                 (SELECT 1 FROM tags WHERE tags.reference = tag_variants.reference AND tags.image = tag_variants.image)",
+                [],
+            )?;
             connection.execute("DELETE FROM tags WHERE image = ?1", id)?;
             connection.execute("DELETE FROM repo_digests WHERE image = ?1", id)?;
             Ok(connection.execute("DELETE FROM images WHERE id = ?1", id)? > 0)
         })
     }
 
-    /// Gives an image a name, taking it from the image that had it; returns that one. The same tag again writes nothing.
+    /// Gives an image a name, taking it from the images that had it; returns the first of those. The same tag again
+    /// writes nothing.
     ///
     /// # Errors
     /// [`ContentError::NoSuchImage`] if the image is not there, else [`ContentError::Database`].
     pub fn tag(&self, reference: &Reference, image: &ImageId) -> Result<Option<ImageId>, ContentError> {
-        let before = self.resolve_tag(reference)?;
-        if before.as_ref() == Some(image) {
+        self.tag_all(reference, std::slice::from_ref(image))
+    }
+
+    /// Gives one name to the images of several platforms; the first is the one that the name means where no platform
+    /// is asked for. Else as [`Database::tag`].
+    ///
+    /// # Errors
+    /// Those of [`Database::tag`].
+    ///
+    /// # Panics
+    /// If there is no image.
+    pub fn tag_all(&self, reference: &Reference, images: &[ImageId]) -> Result<Option<ImageId>, ContentError> {
+        let known = self.images_of_tag(reference)?;
+        let before = known.first().cloned();
+        if known == images {
             return Ok(before);
         }
-        let written = self.with(|connection| {
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO tags SELECT ?1, id FROM images WHERE id = ?2")?
-                .execute([tag_key(reference), image.to_string()])
+        let missing = self.write(|connection| {
+            let key = tag_key(reference);
+            connection.execute("DELETE FROM tag_variants WHERE reference = ?1", [&key])?;
+            for (place, image) in images.iter().enumerate() {
+                let id = image.digest().as_str();
+                let there = connection.query_row("SELECT 1 FROM images WHERE id = ?1", [id], |_| Ok(())).optional()?;
+                if there.is_none() {
+                    // Nothing of this may stay; the reason is given below.
+                    connection.execute_batch("ROLLBACK; BEGIN IMMEDIATE")?;
+                    return Ok(Some(image.clone()));
+                }
+                match i64::try_from(place).unwrap_or(i64::MAX) {
+                    0 => connection.execute("INSERT OR REPLACE INTO tags VALUES(?1, ?2)", [key.as_str(), id])?,
+                    place => {
+                        connection.execute("INSERT INTO tag_variants VALUES(?1, ?2, ?3)", params![key, place, id])?
+                    }
+                };
+            }
+            Ok(None)
         })?;
-        if written == 0 { Err(ContentError::NoSuchImage(image.clone())) } else { Ok(before) }
+        match missing {
+            Some(image) => Err(ContentError::NoSuchImage(image)),
+            None => Ok(before),
+        }
+    }
+
+    /// The images that a reference stands for here, one for each platform; the first is the one of
+    /// [`Database::resolve`].
+    ///
+    /// # Errors
+    /// [`ContentError::Database`].
+    pub fn images_of(&self, reference: &Reference) -> Result<Vec<ImageId>, ContentError> {
+        let Some(digest) = reference.digest() else { return self.images_of_tag(reference) };
+        self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT image FROM repo_digests WHERE repository = ?1 AND digest = ?2")?;
+            statement.query_map([reference.repository().as_str(), digest.as_str()], |row| parsed(row, 0))?.collect()
+        })
+    }
+
+    fn images_of_tag(&self, reference: &Reference) -> Result<Vec<ImageId>, ContentError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT image, 0 AS place FROM tags WHERE reference = ?1 UNION ALL
+                 SELECT image, place FROM tag_variants WHERE reference = ?1 ORDER BY place",
+            )?;
+            statement.query_map([tag_key(reference)], |row| parsed(row, 0))?.collect()
+        })
     }
 
     /// Takes a name away; returns the image that had it.
@@ -139,6 +207,7 @@ impl Database {
                 .query_row("SELECT image FROM tags WHERE reference = ?1", [&key], |row| parsed::<ImageId>(row, 0))
                 .optional()?;
             connection.execute("DELETE FROM tags WHERE reference = ?1", [&key])?;
+            connection.execute("DELETE FROM tag_variants WHERE reference = ?1", [&key])?;
             Ok(image)
         })
     }
@@ -166,7 +235,7 @@ impl Database {
         })
     }
 
-    /// All tags with their images, sorted by name.
+    /// All tags with their images, sorted by name; a name for several platforms comes once for each.
     ///
     /// # Errors
     /// [`ContentError::Database`].
@@ -180,8 +249,10 @@ impl Database {
     /// [`ContentError::Database`].
     pub fn tags_of(&self, image: &ImageId) -> Result<Vec<Reference>, ContentError> {
         self.with(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT reference FROM tags WHERE image = ?1 ORDER BY reference")?;
+            let mut statement = connection.prepare_cached(
+                "SELECT reference FROM tags WHERE image = ?1 UNION
+                 SELECT reference FROM tag_variants WHERE image = ?1 ORDER BY reference",
+            )?;
             statement.query_map([image.digest().as_str()], |row| parsed(row, 0))?.collect()
         })
     }
@@ -276,7 +347,10 @@ fn all_images(connection: &Connection) -> rusqlite::Result<Vec<ImageRecord>> {
 }
 
 fn all_tags(connection: &Connection) -> rusqlite::Result<Vec<(Reference, ImageId)>> {
-    let mut statement = connection.prepare_cached("SELECT reference, image FROM tags ORDER BY reference")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT reference, image, 0 AS place FROM tags UNION ALL
+         SELECT reference, image, place FROM tag_variants ORDER BY reference, place",
+    )?;
     statement.query_map([], |row| Ok((parsed(row, 0)?, parsed(row, 1)?)))?.collect()
 }
 

@@ -334,9 +334,9 @@ fn a_damaged_database_is_set_aside() {
         assert_eq!(fresh.database().warning(), None);
     }
     let newer = ContentStore::open(store.state()).expect("opens");
-    newer.database().with(|connection| connection.execute_batch("PRAGMA user_version = 2")).expect("set");
+    newer.database().with(|connection| connection.execute_batch("PRAGMA user_version = 3")).expect("set");
     let newer = ContentStore::open(store.state()).expect("opens");
-    assert!(matches!(newer.database().images(), Err(ContentError::NewerFormat { found: 2, .. })));
+    assert!(matches!(newer.database().images(), Err(ContentError::NewerFormat { found: 3, .. })));
 }
 
 #[test]
@@ -359,4 +359,32 @@ fn many_processes_start_a_store_together() {
     assert_eq!(store.database().images().expect("asks").len(), 8);
     assert_eq!(store.database().warning(), None);
     assert_eq!(store.blobs().expect("listed").len(), 1);
+}
+
+#[test]
+fn a_name_can_stand_for_several_platforms() {
+    let (_dir, store) = store();
+    let database = store.database();
+    let name = reference("app:1");
+    let ids: Vec<ImageId> = ["a", "b", "c"].map(|name| image(name).id).to_vec();
+    for name in ["a", "b", "c"] {
+        database.put_image(&image(name)).expect("put");
+    }
+    let missing = [ids[0].clone(), image("d").id];
+    assert!(matches!(database.tag_all(&name, &missing), Err(ContentError::NoSuchImage(_))));
+    assert_eq!(database.images_of(&name).expect("asked"), [], "nothing of a failed tag stays");
+    database.tag_all(&name, &ids).expect("tagged");
+    assert_eq!(database.images_of(&name).expect("asked"), ids);
+    assert_eq!(database.resolve(&name).expect("asked").as_ref(), Some(&ids[0]));
+    assert_eq!(database.tags_of(&ids[2]).expect("asked"), [reference("app:1")]);
+    assert_eq!(database.tags().expect("asked").len(), 3);
+    // The first one goes: the next one is what the name means.
+    assert!(database.remove_image(&ids[0]).expect("removed"));
+    assert_eq!(database.images_of(&name).expect("asked"), ids[1..]);
+    assert_eq!(database.tag(&name, &ids[2]).expect("tagged").as_ref(), Some(&ids[1]));
+    assert_eq!(database.images_of(&name).expect("asked"), ids[2..]);
+    database.tag_all(&name, &ids[1..]).expect("tagged");
+    database.untag(&name).expect("untagged");
+    assert_eq!(database.images_of(&name).expect("asked"), []);
+    assert_eq!(database.tags().expect("asked"), []);
 }

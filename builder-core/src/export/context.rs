@@ -34,6 +34,8 @@ pub struct ExportContext<'a> {
     pub task: TaskId,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970.
     pub source_date_epoch: Option<i64>,
+    /// The result is an index even if it has one image, and files of each platform get their own directory.
+    pub multi_platform: bool,
     /// Standard output, for outputs that go there.
     pub stdout: Option<&'a Mutex<dyn Write + Send + 'static>>,
 }

@@ -7,7 +7,7 @@ use crate::cancel::Cancelled;
 use crate::content::ContentError;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::layer::PackError;
-use crate::oci::{DiffId, ParsePlatformError, ParseReferenceError};
+use crate::oci::{DiffId, ParsePlatformError, ParseReferenceError, Platform};
 use crate::registry::RegistryError;
 use crate::rootfs::RootPath;
 use crate::snapshot::SnapshotError;
@@ -113,6 +113,26 @@ impl Diagnostic for ParseOutputError {
 /// The result of a build cannot be brought where it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
+    /// An annotation is for a platform that is not built.
+    #[error("annotation `{key}` is for {platform}, which is not built")]
+    AnnotationPlatform {
+        /// Its key.
+        key: String,
+        /// Its platform.
+        platform: Box<Platform>,
+    },
+    /// Files of several platforms go to one place, and two of them have a file of one name.
+    #[error("several platforms have a file `{path}`, and they share one directory")]
+    PlatformConflict {
+        /// The file.
+        path: RootPath,
+    },
+    /// An annotation is for an index, and there is one manifest only.
+    #[error("annotation `{key}` is for an index, and an image for one platform has none")]
+    AnnotationIndex {
+        /// Its key.
+        key: String,
+    },
     /// A file or directory of an output cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -248,6 +268,10 @@ impl Diagnostic for ExportError {
             },
             Self::IsDirectory { .. } => "give the name of a file, or `tar=false` for an OCI layout in a directory",
             Self::NotADirectory { .. } => "give the name of a directory, or `type=tar`",
+            Self::AnnotationIndex { .. } => {
+                "write it to the manifest (`manifest:KEY=VALUE`), or make an index: `--build-arg BUILDKIT_MULTI_PLATFORM=1`"
+            }
+            Self::PlatformConflict { .. } => "leave out `platform-split=false`",
             Self::NoName => "add `-t NAME` or `name=NAME`",
             Self::LayerGone { .. } | Self::DiffId { .. } => "build it again with `--no-cache`, or pull it again",
             Self::Content(error) => return error.hint(),

@@ -21,7 +21,7 @@ pub(crate) struct PackedImage {
 pub(crate) struct PackedSet {
     /// The images, in the order in which they were given.
     pub(crate) images: Vec<PackedImage>,
-    /// The index, if there are several images.
+    /// The index, if there is one.
     pub(crate) index: Option<Document>,
 }
 
@@ -31,9 +31,9 @@ impl PackedSet {
         self.index.as_ref().unwrap_or(&self.images[0].manifest)
     }
 
-    /// Makes the index of images if there are several.
-    pub(crate) fn new(images: Vec<PackedImage>, format: &ImageFormat) -> Self {
-        let index = (images.len() > 1).then(|| {
+    /// Makes the index of images if there are several, or if one is wanted anyway.
+    pub(crate) fn new(images: Vec<PackedImage>, format: &ImageFormat, index: bool) -> Self {
+        let index = (index || images.len() > 1).then(|| {
             let manifests = images.iter().map(|image| image.manifest.descriptor.clone()).collect();
             let annotations = format.annotations.at(AnnotationLevel::Index, None);
             image::index(manifests, format.docker_media_types, annotations)

@@ -1,5 +1,6 @@
 //! [`Root`]: the files of an image as one root filesystem.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -66,6 +67,25 @@ impl Files for Root {
 pub(super) struct Roots(pub(super) Vec<Root>);
 
 impl Roots {
+    /// A path that several of them have, where it is not a directory in all of them. Roots in directories of their own
+    /// share none.
+    pub(super) fn conflict(&self) -> Option<RootPath> {
+        let mut seen: HashMap<RootPath, bool> = HashMap::new();
+        let shared: Vec<&Root> = self.0.iter().filter(|root| root.below.is_root()).collect();
+        if shared.len() < 2 {
+            return None;
+        }
+        for root in shared {
+            for entry in root.stack.flatten().iter() {
+                let directory = entry.node.is_directory();
+                if seen.insert(entry.path.clone(), directory).is_some_and(|known| !(known && directory)) {
+                    return Some(entry.path);
+                }
+            }
+        }
+        None
+    }
+
     /// Everything as one tree.
     pub(super) fn tree(&self, epoch: Option<i64>) -> Tree {
         let mut builder = TreeBuilder::new();
@@ -76,8 +96,9 @@ impl Roots {
 
 impl Files for Roots {
     fn open(&self, entry: &Entry) -> io::Result<File> {
-        let root = self.0.iter().find(|root| entry.path.starts_with(&root.below));
-        root.ok_or(io::ErrorKind::NotFound)?.open(entry)
+        let has =
+            |root: &&Root| entry.path.strip_prefix(&root.below).is_some_and(|path| root.stack.lookup(&path).is_some());
+        self.0.iter().find(has).ok_or(io::ErrorKind::NotFound)?.open(entry)
     }
 }
 

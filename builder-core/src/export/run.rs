@@ -13,22 +13,23 @@ use super::local::{self, Staged};
 use super::packed::{PackedSet, packed_image};
 use super::push::{PushOptions, push};
 use super::root::{Root, Roots};
-use super::store::store;
+use super::store::{name, store};
 use super::{
-    Destination, ExportContext, ExportError, ExportImage, FilesFormat, ImageFormat, ImageOutput, LayoutOutput, Output,
+    AnnotationLevel, Destination, ExportContext, ExportError, ExportImage, FilesFormat, ImageFormat, ImageOutput,
+    LayoutOutput, Output,
 };
 use crate::cancel::Cancelled;
 use crate::content::RepoDigest;
-use crate::image::{Image, assemble};
+use crate::image::{Document, Image, assemble};
 use crate::layer::{self, PackOptions};
-use crate::oci::{Descriptor, ImageId, MediaType, Reference};
+use crate::oci::{Descriptor, ImageId, MediaKind, MediaType, Platform, Reference};
 
 /// What exporting led to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// Id of the image (the first one if there are several), where an output needed an image.
+    /// Id of the image, where an output needed an image: the digest of the config or, where an index was made, of that.
     pub image_id: Option<ImageId>,
-    /// Its config.
+    /// Its config; unset if there is an index only.
     pub config: Option<Descriptor>,
     /// Its manifest, or the index of several; unset if no output made one.
     pub manifest: Option<Descriptor>,
@@ -41,10 +42,13 @@ impl Exported {
     pub fn metadata(&self) -> BTreeMap<String, serde_json::Value> {
         let mut metadata = BTreeMap::new();
         let mut add = |key: &str, value: serde_json::Value| metadata.insert(key.to_owned(), value);
-        if let Some(config) = &self.config {
+        let is_index = self.manifest.as_ref().is_some_and(|manifest| manifest.media_type.kind() == MediaKind::Index);
+        let config = self.config.as_ref().filter(|_| !is_index);
+        if let Some(config) = config {
             add("containerimage.config.digest", config.digest.to_string().into());
-            // Without a manifest docker takes the config for the image.
-            let top = self.manifest.as_ref().unwrap_or(config);
+        }
+        // Without a manifest docker takes the config for the image.
+        if let Some(top) = self.manifest.as_ref().or(config) {
             add("containerimage.digest", top.digest.to_string().into());
             add("containerimage.descriptor", serde_json::to_value(top).expect("a descriptor has string keys only"));
         }
@@ -105,12 +109,35 @@ fn check(context: &ExportContext<'_>, images: &[ExportImage], outputs: &[Output]
     if outputs.iter().any(Output::needs_files) && images.iter().any(incomplete) {
         return Err(ExportError::NoFiles);
     }
+    for format in outputs.iter().filter_map(image_format) {
+        check_annotations(context, images, format)?;
+    }
     match outputs.iter().filter(|output| output.is_stdout()).count() {
         0 => Ok(()),
         1 if context.stdout.is_some() => Ok(()),
         1 => Err(ExportError::NoStdout { reason: "there is no standard output for an image to go to" }),
         _ => Err(ExportError::NoStdout { reason: "only one output can go to standard output" }),
     }
+}
+
+/// Annotations of what will not be there would be lost in silence.
+fn check_annotations(
+    context: &ExportContext<'_>,
+    images: &[ExportImage],
+    format: &ImageFormat,
+) -> Result<(), ExportError> {
+    let platforms: Vec<Platform> = images.iter().map(|image| image.image.config.platform()).collect();
+    for annotation in &format.annotations.0 {
+        if let Some(platform) = annotation.platform.as_ref().filter(|platform| !platforms.contains(platform)) {
+            let (key, platform) = (annotation.key.clone(), Box::new(platform.clone()));
+            return Err(ExportError::AnnotationPlatform { key, platform });
+        }
+        let of_index = matches!(annotation.level, AnnotationLevel::Index | AnnotationLevel::IndexDescriptor);
+        if of_index && images.len() == 1 && !context.multi_platform {
+            return Err(ExportError::AnnotationIndex { key: annotation.key.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// An output of which everything is done that can be undone.
@@ -163,13 +190,13 @@ impl<'a> Exporter<'a> {
             Output::Oci(layout) => self.prepare_layout(layout, false, exported),
             Output::Docker(layout) => self.prepare_layout(layout, true, exported),
             Output::Local { directory, delete, platform_split, format } => {
-                let roots = self.roots(*platform_split);
+                let roots = self.roots(*platform_split)?;
                 let epoch = files_epoch(self.context, format);
                 local::stage(&roots, epoch, directory, *delete, self.context.cancel).map(Ready::Local)
             }
             Output::Tar { destination, platform_split, format } => {
                 let (epoch, split) =
-                    (files_epoch(self.context, format), platform_split.unwrap_or(self.images.len() > 1));
+                    (files_epoch(self.context, format), platform_split.unwrap_or(self.context.multi_platform));
                 match destination {
                     Destination::File(path) | Destination::Directory(path) => {
                         let mut file = AtomicFile::create(path)?;
@@ -197,7 +224,8 @@ impl<'a> Exporter<'a> {
         } else {
             None
         };
-        report(exported, &images, &output.names);
+        let index = set.as_ref().and_then(|set| set.index.as_ref());
+        report(exported, &images, index, &output.names);
         Ok(Ready::Image { output, images, set, rewrite })
     }
 
@@ -210,7 +238,7 @@ impl<'a> Exporter<'a> {
         let images = self.assemble(&layout.format, Some(Want::Bytes))?;
         let set = self.pack(&images, &layout.format, Want::Bytes)?;
         exported.manifest.get_or_insert_with(|| set.top().descriptor.clone());
-        report(exported, &images, &layout.names);
+        report(exported, &images, set.index.as_ref(), &layout.names);
         let annotations = layout.format.annotations.clone();
         let set = NamedSet { set, names: layout.names.clone(), annotations };
         match &layout.destination {
@@ -255,7 +283,7 @@ impl<'a> Exporter<'a> {
             .zip(layers)
             .map(|((source, image), layers)| packed_image(&source.image, image.clone(), layers, format, want))
             .collect();
-        let set = PackedSet::new(packed?, format);
+        let set = PackedSet::new(packed?, format, self.context.multi_platform);
         self.context.done(format!("exporting manifest {}", set.top().descriptor.digest));
         Ok(set)
     }
@@ -272,11 +300,10 @@ impl<'a> Exporter<'a> {
         if !output.store {
             return Ok(());
         }
-        // Tags name one image: with several platforms that is the first.
-        for (number, (image, layers)) in images.iter().zip(&self.layers[rewrite]).enumerate().rev() {
-            let names = if number == 0 { &output.names[..] } else { &[] };
-            store(self.context, layers, image, names)?;
+        for (image, layers) in images.iter().zip(&self.layers[rewrite]) {
+            store(self.context, layers, image)?;
         }
+        name(self.context, images, &output.names)?;
         let first = &images[0].id;
         let digest = set.as_ref().map_or(first.digest(), |set| &set.top().descriptor.digest);
         let mut digest_names: Vec<Reference> = Vec::new();
@@ -289,8 +316,11 @@ impl<'a> Exporter<'a> {
             digest_names.push(name);
         }
         for name in digest_names {
-            let known = RepoDigest { repository: name.repository(), digest: digest.clone(), image: first.clone() };
-            self.context.content.database().put_repo_digest(&known)?;
+            for image in images {
+                let (repository, digest) = (name.repository(), digest.clone());
+                let known = RepoDigest { repository, digest, image: image.id.clone() };
+                self.context.content.database().put_repo_digest(&known)?;
+            }
             if output.name_canonical || output.names.is_empty() {
                 exported.names.push(name);
             }
@@ -327,7 +357,7 @@ impl<'a> Exporter<'a> {
         out: &mut dyn Write,
         write: impl Fn(std::io::Error) -> ExportError,
     ) -> Result<(), ExportError> {
-        let roots = self.roots(Some(split));
+        let roots = self.roots(Some(split))?;
         let mut out = std::io::BufWriter::with_capacity(256 << 10, out);
         match layer::pack(&roots.tree(epoch), &roots, &mut out, &PackOptions::default()) {
             Ok(()) => out.flush().map_err(write),
@@ -336,13 +366,17 @@ impl<'a> Exporter<'a> {
         }
     }
 
-    fn roots(&self, split: Option<bool>) -> Roots {
-        let split = split.unwrap_or(self.images.len() > 1);
+    fn roots(&self, split: Option<bool>) -> Result<Roots, ExportError> {
+        let split = split.unwrap_or(self.context.multi_platform);
         let root = |image: &ExportImage| {
             let platform = image.image.config.platform();
             Root::new(&image.files, split.then_some(&platform))
         };
-        Roots(self.images.iter().map(root).collect())
+        let roots = Roots(self.images.iter().map(root).collect());
+        match roots.conflict() {
+            Some(path) => Err(ExportError::PlatformConflict { path }),
+            None => Ok(roots),
+        }
     }
 }
 
@@ -367,10 +401,15 @@ fn files_epoch(context: &ExportContext<'_>, format: &FilesFormat) -> Option<i64>
     format.source_date_epoch.or(context.source_date_epoch).filter(|_| format.rewrite_timestamp)
 }
 
-fn report(exported: &mut Exported, images: &[Image], names: &[Reference]) {
+fn report(exported: &mut Exported, images: &[Image], index: Option<&Document>, names: &[Reference]) {
     let first = &images[0];
-    exported.image_id.get_or_insert_with(|| first.id.clone());
-    exported.config.get_or_insert_with(|| Descriptor::of(MediaType::OCI_CONFIG, &first.config_bytes));
+    if let Some(index) = index {
+        // As docker does: several images together are what their index is.
+        exported.image_id = Some(ImageId::new(index.descriptor.digest.clone()));
+    } else {
+        exported.image_id.get_or_insert_with(|| first.id.clone());
+        exported.config.get_or_insert_with(|| Descriptor::of(MediaType::OCI_CONFIG, &first.config_bytes));
+    }
     for name in names {
         if !exported.names.contains(name) {
             exported.names.push(name.clone());

@@ -1,5 +1,6 @@
-//! `type=image`: an image in the local store, with its names.
+//! `type=image`: images in the local store, with their names.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::layers::{Layers, fetch};
@@ -7,25 +8,33 @@ use super::{ExportContext, ExportError};
 use crate::content::{ImageRecord, LayerRecord};
 use crate::image::Image;
 use crate::layer;
-use crate::oci::Reference;
+use crate::oci::{ImageId, Platform, Reference};
 
-/// Puts an image into the store and gives it its names. What is there already is not written again.
+/// Puts an image into the store. What is there already is not written again.
 ///
-/// Records and tags are written after what they name. Files of layers that were made here become snapshots, because
+/// The record is written after what it names. Files of layers that were made here become snapshots, because
 /// the image must outlive the build context; blobs of base layers are fetched.
-pub(super) fn store(
-    context: &ExportContext<'_>,
-    layers: &Layers<'_>,
-    image: &Image,
-    names: &[Reference],
-) -> Result<(), ExportError> {
+pub(super) fn store(context: &ExportContext<'_>, layers: &Layers<'_>, image: &Image) -> Result<(), ExportError> {
     if !is_stored(context, image)? {
         store_layers(context, layers)?;
         context.content.put(&image.config_bytes)?;
         context.database().put_image(&record(layers, image)?)?;
     }
+    Ok(())
+}
+
+/// Gives images of the store, one for each platform, their names. Without a platform a name means the image for this
+/// machine, or the first one.
+pub(super) fn name(context: &ExportContext<'_>, images: &[Image], names: &[Reference]) -> Result<(), ExportError> {
+    let host = Platform::host();
+    let mut ids: Vec<(bool, ImageId)> =
+        images.iter().map(|image| (image.config.platform() != host, image.id.clone())).collect();
+    ids.sort_by_key(|(foreign, _)| *foreign);
+    let mut seen = HashSet::new();
+    ids.retain(|(_, id)| seen.insert(id.clone()));
+    let ids: Vec<ImageId> = ids.into_iter().map(|(_, id)| id).collect();
     for name in names.iter().filter(|name| name.tag().is_some()) {
-        context.database().tag(name, &image.id)?;
+        context.database().tag_all(name, &ids)?;
         context.done(format!("naming to {name}"));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::checks::OnceKind;
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{ArgumentValue, At, Current, Lowering};
-use super::names::{duration, list, quote, quoted_list, upper_case_name};
+use super::names::{duration, list, quoted_list, upper_case_name};
 use super::state::State;
 use super::{Op, WorkdirOp};
 use crate::dockerfile::{

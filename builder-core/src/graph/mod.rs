@@ -7,6 +7,8 @@
 //! Dockerfile + Options + Images ── lower ──▶ Graph { vertices in an order that respects their inputs, Target }
 //! ```
 //!
+//! Several platforms are lowered one by one and then joined: what is the same for them is one vertex.
+//!
 //! Pure: no file, no network, no process. A tag ends in `Images`; after `lower` the graph never changes.
 
 mod checks;
@@ -16,6 +18,7 @@ mod env;
 mod error;
 mod globals;
 mod instruct;
+mod join;
 mod lower;
 mod names;
 mod op;
@@ -57,6 +60,8 @@ pub struct Graph {
     pub vertices: Vec<Vertex>,
     /// What was asked for.
     pub target: Target,
+    /// The same for further platforms, in the order in which they were [joined](Graph::join).
+    pub further_targets: Vec<Target>,
     /// What is doubtful, already filtered by `# check=`; each with the text it points into.
     pub warnings: Vec<(LintWarning, Location)>,
     /// What the file, or the build argument that replaces it, says of the checks: see [`Graph::violations`].
@@ -68,6 +73,13 @@ pub struct Graph {
     pub source_date_epoch: Option<i64>,
     /// What the target can be told.
     pub outline: Outline,
+}
+
+impl Graph {
+    /// What was asked for, one for each platform.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        std::iter::once(&self.target).chain(&self.further_targets)
+    }
 }
 
 /// One step: makes a root filesystem from another by adding at most one layer.

@@ -40,6 +40,8 @@ pub struct RunOp {
     pub unkeyed_env: Vec<(String, String)>,
     /// Where it runs; made if missing.
     pub workdir: RootPath,
+    /// The platform of the stage: what the program is compiled for.
+    pub platform: Platform,
     /// `USER` as written: empty is root.
     pub user: String,
     /// Mounts, in written order.
@@ -293,22 +295,50 @@ impl Op {
 
     /// The vertices whose files it reads, apart from its root.
     pub fn inputs(&self) -> Vec<VertexId> {
-        let vertex = |files: &Files| match files {
-            Files::Vertex(vertex) => *vertex,
-            Files::Context(_) => None,
-        };
+        let mut inputs = Vec::new();
+        for files in self.files() {
+            if let Files::Vertex(Some(vertex)) = files {
+                inputs.push(*vertex);
+            }
+        }
+        inputs
+    }
+
+    fn files(&self) -> Vec<&Files> {
         match self {
             Self::Image(_) | Self::Workdir(_) => Vec::new(),
-            Self::Copy(copy) => vertex(&copy.from).into_iter().collect(),
+            Self::Copy(copy) => vec![&copy.from],
             Self::Run(run) => run
                 .mounts
                 .iter()
                 .filter_map(|mount| match &mount.kind {
-                    MountTarget::Bind { from, .. } => vertex(from),
-                    MountTarget::Cache(cache) => vertex(&cache.seed.as_ref()?.0),
+                    MountTarget::Bind { from, .. } => Some(from),
+                    MountTarget::Cache(cache) => Some(&cache.seed.as_ref()?.0),
                     _ => None,
                 })
                 .collect(),
+        }
+    }
+
+    /// Gives its inputs other numbers.
+    pub(super) fn renumber(&mut self, number: impl Fn(VertexId) -> VertexId) {
+        let renumber = |files: &mut Files| {
+            if let Files::Vertex(Some(vertex)) = files {
+                *vertex = number(*vertex);
+            }
+        };
+        match self {
+            Self::Image(_) | Self::Workdir(_) => {}
+            Self::Copy(copy) => renumber(&mut copy.from),
+            Self::Run(run) => {
+                for mount in &mut run.mounts {
+                    match &mut mount.kind {
+                        MountTarget::Bind { from, .. }
+                        | MountTarget::Cache(CacheMount { seed: Some((from, _)), .. }) => renumber(from),
+                        _ => {}
+                    }
+                }
+            }
         }
     }
 }

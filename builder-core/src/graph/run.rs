@@ -47,6 +47,7 @@ impl<'a> Lowering<'a> {
             env,
             unkeyed_env,
             workdir: current.state.workdir.clone(),
+            platform: current.state.platform.clone(),
             user: current.state.config.config.user.clone(),
             mounts,
             network: match run.network {

@@ -83,6 +83,7 @@ impl Store {
             sink: &self.events,
             task: TaskId(1),
             source_date_epoch: self.epoch,
+            multi_platform: false,
             stdout: None,
         }
     }

@@ -75,7 +75,14 @@ pub fn tag(content: &ContentStore, source: &str, target: &Reference) -> Result<I
         return Err(ImageError::DigestInName { name: target.clone() });
     }
     let image = find(content, source)?;
-    content.database().tag(target, &image.id)?;
+    let mut images = match source.parse::<Reference>() {
+        Ok(name) => content.database().images_of(&name)?,
+        Err(_) => Vec::new(),
+    };
+    if !images.contains(&image.id) {
+        images = vec![image.id.clone()];
+    }
+    content.database().tag_all(target, &images)?;
     Ok(image.id)
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::admit::{Admission, admit, check, verify};
 use super::stored::StoredImage;
-use super::{ImageError, MAX_CONFIG, find};
+use super::{ImageError, MAX_CONFIG};
 use crate::content::RepoDigest;
 use crate::export::layers::{Want, fetch_and};
 use crate::export::push::{PushOptions, push as send};
@@ -93,16 +93,17 @@ pub fn pull(context: &ExportContext<'_>, reference: &Reference, platform: &Platf
 
 /// Sends an image of the store to the registry of its name (`docker push`).
 ///
-/// An image that was pulled is sent as it came, with the same digest. Layers that were built here are compressed
+/// A name for several platforms is sent with all of them, below an index. An image that was pulled is sent as it came,
+/// with the same digest. Layers that were built here are compressed
 /// unless the registry has them already.
 ///
 /// # Errors
 /// [`ImageError::NoSuchImage`] if no image has the name; [`ImageError::Export`] with what the registry says.
 pub fn push(context: &ExportContext<'_>, name: &Reference, compression: Compression) -> Result<Pushed, ImageError> {
     let _lease = context.content.lease(context.cancel)?;
-    let stored = StoredImage::open(context, find(context.content, &name.to_string())?)?;
-    let set = stored.pack(context, compression, Want::Descriptor)?;
-    let make = |_: usize, layer: usize| stored.blob(context, layer, compression);
+    let stored = StoredImage::open_all(context, &name.to_string())?;
+    let set = StoredImage::pack_all(context, &stored, compression, Want::Descriptor)?;
+    let make = |image: usize, layer: usize| stored[image].blob(context, layer, compression);
     let options = PushOptions { by_digest: false, insecure: false };
     let blobs = send(context, &set, std::slice::from_ref(name), options, &make)?;
     let digests = set.images.iter().flat_map(|image| &image.layers).map(|layer| &layer.descriptor.digest);
@@ -121,6 +122,7 @@ pub fn names_in_repository(
     let wanted = repository.repository();
     let mut names: Vec<Reference> = content.database().tags()?.into_iter().map(|(name, _)| name).collect();
     names.retain(|name| name.repository() == wanted);
+    names.dedup();
     if names.is_empty() {
         return Err(ImageError::NoSuchImage { name: repository.familiar_name() });
     }

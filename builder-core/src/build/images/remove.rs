@@ -53,27 +53,31 @@ pub fn remove(content: &ContentStore, text: &str, options: RemoveOptions) -> Res
         _ => None,
     };
     if let Some(reference) = named {
-        untag(content, &image.id, &reference, &mut removed)?;
-        let left = !database.tags_of(&image.id)?.is_empty() || !database.repo_digests(&image.id)?.is_empty();
-        if left {
-            return Ok(removed);
+        let several = database.images_of(&reference)?;
+        untag(content, &several, &reference, &mut removed)?;
+        for id in several {
+            let left = !database.tags_of(&id)?.is_empty() || !database.repo_digests(&id)?.is_empty();
+            if let Some(image) = database.image(&id)?.filter(|_| !left) {
+                removed.extend(delete(content, &image)?);
+                sweep(content, &image)?;
+            }
         }
-    } else {
-        let tags = database.tags_of(&image.id)?;
-        if tags.len() > 1 && !options.force {
-            let names = tags.iter().map(Reference::familiar).collect();
-            return Err(ImageError::SeveralNames { id: image.id, names });
-        }
+        return Ok(removed);
+    }
+    let tags = database.tags_of(&image.id)?;
+    if tags.len() > 1 && !options.force {
+        let names = tags.iter().map(Reference::familiar).collect();
+        return Err(ImageError::SeveralNames { id: image.id, names });
     }
     removed.extend(delete(content, &image)?);
     sweep(content, &image)?;
     Ok(removed)
 }
 
-/// Takes one name away, and the digests of its repository with the last tag there.
+/// Takes one name away from its images, and the digests of its repository with the last tag there.
 fn untag(
     content: &ContentStore,
-    image: &ImageId,
+    images: &[ImageId],
     reference: &Reference,
     removed: &mut Vec<Removed>,
 ) -> Result<(), ImageError> {
@@ -82,12 +86,21 @@ fn untag(
     if reference.digest().is_none() {
         database.untag(reference)?;
         removed.push(Removed::Untagged(reference.familiar()));
-        if database.tags_of(image)?.iter().any(|tag| tag.repository() == repository) {
-            return Ok(());
-        }
     }
-    removed.extend(digest_names(&database.repo_digests(image)?, Some(&repository)));
-    database.remove_repo_digests(&repository, image)?;
+    let mut digests: Vec<Removed> = Vec::new();
+    for image in images {
+        let tagged = || Ok::<_, ImageError>(database.tags_of(image)?.iter().any(|tag| tag.repository() == repository));
+        if reference.digest().is_none() && tagged()? {
+            continue;
+        }
+        for name in digest_names(&database.repo_digests(image)?, Some(&repository)) {
+            if !digests.contains(&name) {
+                digests.push(name);
+            }
+        }
+        database.remove_repo_digests(&repository, image)?;
+    }
+    removed.extend(digests);
     Ok(())
 }
 

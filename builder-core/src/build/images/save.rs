@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::ImageError;
 use super::stored::StoredImage;
-use super::{ImageError, find};
 use crate::export::layers::Want;
 use crate::export::layout::{NamedSet, write_archive};
 use crate::export::{Annotations, ExportContext, ExportError, write_file};
-use crate::oci::{Compression, Reference};
+use crate::oci::{Compression, ImageId, Reference};
 
 /// The form of an archive of images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,21 +57,22 @@ pub fn save_to(
 
 /// Brings every image into a form in which it can leave, each once with all its names.
 fn collect(context: &ExportContext<'_>, images: &[String]) -> Result<Vec<NamedSet>, ImageError> {
-    let mut sets: Vec<(crate::oci::ImageId, NamedSet)> = Vec::new();
+    let mut sets: Vec<(ImageId, NamedSet)> = Vec::new();
     for text in images {
-        let record = find(context.content, text)?;
-        let id = record.id.clone();
+        let images = StoredImage::open_all(context, text)?;
+        let id = images[0].record.id.clone();
         let name = match text.parse::<Reference>() {
             Ok(name) if name.tag().is_some() && context.content.database().resolve(&name)?.as_ref() == Some(&id) => {
                 Some(name)
             }
             _ => None,
         };
-        if let Some((_, known)) = sets.iter_mut().find(|(known, _)| *known == id) {
+        let same = |(known, set): &&mut (ImageId, NamedSet)| *known == id && set.set.images.len() == images.len();
+        if let Some((_, known)) = sets.iter_mut().find(same) {
             known.names.extend(name.filter(|name| !known.names.contains(name)));
             continue;
         }
-        let set = StoredImage::open(context, record)?.pack(context, Compression::Uncompressed, Want::Bytes)?;
+        let set = StoredImage::pack_all(context, &images, Compression::Uncompressed, Want::Bytes)?;
         sets.push((id, NamedSet { set, names: name.into_iter().collect(), annotations: Annotations::default() }));
     }
     Ok(sets.into_iter().map(|(_, set)| set).collect())

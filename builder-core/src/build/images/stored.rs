@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ImageError, MAX_CONFIG, config};
+use super::{ImageError, MAX_CONFIG, config, find};
 use crate::content::ImageRecord;
 use crate::export::layers::{Layers, Want};
 use crate::export::packed::{PackedImage, PackedSet, with_manifest};
@@ -32,22 +32,51 @@ impl StoredImage {
         Ok(Self { record, image, layers: UnassembledImage { layers, ..UnassembledImage::default() } })
     }
 
+    /// The images of a name, one for each platform; or the image with an id.
+    pub(super) fn open_all(context: &ExportContext<'_>, text: &str) -> Result<Vec<Self>, ImageError> {
+        let database = context.content.database();
+        let found = find(context.content, text)?;
+        let ids = match text.parse::<Reference>() {
+            Ok(name) => database.images_of(&name)?,
+            Err(_) => Vec::new(),
+        };
+        if !ids.contains(&found.id) {
+            return Ok(vec![Self::open(context, found)?]);
+        }
+        let records = ids.iter().filter_map(|id| database.image(id).transpose());
+        records.map(|record| Self::open(context, record?)).collect()
+    }
+
+    /// Brings images into a form in which they can leave: several together with an index.
+    pub(super) fn pack_all(
+        context: &ExportContext<'_>,
+        images: &[Self],
+        compression: Compression,
+        want: Want,
+    ) -> Result<PackedSet, ImageError> {
+        let packed =
+            images.iter().map(|image| image.pack(context, compression, want)).collect::<Result<Vec<_>, _>>()?;
+        Ok(PackedSet::new(packed, &ImageFormat::default(), false))
+    }
+
     /// Brings the image into a form in which it can leave. One that was pulled leaves as it came.
-    pub(super) fn pack(
+    fn pack(
         &self,
         context: &ExportContext<'_>,
         compression: Compression,
         want: Want,
-    ) -> Result<PackedSet, ImageError> {
+    ) -> Result<PackedImage, ImageError> {
         let format = ImageFormat { compression, ..ImageFormat::default() };
         let layers = Layers::new(context, &self.layers, None);
         let blobs = (0..layers.len()).map(|index| layers.blob(index, &format, want)).collect::<Result<Vec<_>, _>>()?;
         let platform = self.image.config.platform();
-        let packed = match self.manifest(context)? {
-            Some(manifest) => PackedImage { image: self.image.clone(), manifest, layers: blobs },
+        Ok(match self.manifest(context)? {
+            Some(mut manifest) => {
+                manifest.descriptor.platform.get_or_insert(platform);
+                PackedImage { image: self.image.clone(), manifest, layers: blobs }
+            }
             None => with_manifest(self.image.clone(), blobs, &format, BTreeMap::new(), platform),
-        };
-        Ok(PackedSet::new(vec![packed], &format))
+        })
     }
 
     /// Makes the blob of one layer that is nowhere yet.

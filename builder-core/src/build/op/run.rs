@@ -18,9 +18,12 @@ use crate::build::filesystem::{Access, Filesystem, Source, Work};
 use crate::build::solve::{Job, Session, Solved};
 use crate::cache::key;
 use crate::dockerfile;
-use crate::executor::{self, HostLoopback, Network, Process, Security, Stdio, hosts_file, resolv_conf};
+use crate::executor::{
+    self, ExecFailure, ExecuteError, HostLoopback, Network, Process, Security, Stdio, hosts_file, resolv_conf,
+};
 use crate::graph::RunOp;
 use crate::layer;
+use crate::oci::Platform;
 use crate::rootfs::{self, Accounts, Identity, RootDir, RootPath, UserSpec};
 use crate::snapshot::{self, Active, Mount};
 use crate::tree::{Entry, Node, Stack};
@@ -39,8 +42,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     let Some(stack) = job.root.stack(session, work)? else { return Ok(None) };
     let Some(sources) = mounts::sources(job, op, work)? else { return Ok(None) };
     let shown: Vec<_> = sources.iter().map(|source| source.as_ref().map(mounts::Source::digest)).collect();
-    let platform = &session.request.options.platform;
-    let preimage = key::run(op, platform, &stack.state(), &shown);
+    let preimage = key::run(op, &stack.state(), &shown);
     if let Some(known) = job.lookup(&preimage)? {
         return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
     }
@@ -141,13 +143,26 @@ fn execute(
         last.push(bytes);
         session.events.output(job.task, stream, bytes);
     };
-    let exit = engine.executor.run(process, &mut output, &session.cancel)?;
+    let exit = engine.executor.run(process, &mut output, &session.cancel).map_err(|error| of_platform(op, error))?;
     drop((root, held));
     if !exit.is_success() {
         return Err(StepError::Command { command: quoted(&op.args), exit, output: last.finish() });
     }
     let tree = layer::capture(&active, stack)?;
     Ok((active, tree))
+}
+
+/// A program of a platform that this machine does not run is no riddle.
+fn of_platform(op: &RunOp, error: ExecuteError) -> StepError {
+    let host = Platform::host();
+    match error {
+        ExecuteError::Exec { reason: ExecFailure::Format, .. }
+            if op.platform.os != host.os || op.platform.architecture != host.architecture =>
+        {
+            StepError::Emulator { platform: Box::new(op.platform.clone()), host: Box::new(host) }
+        }
+        error => error.into(),
+    }
 }
 
 /// A root filesystem about to be mounted.

@@ -76,7 +76,8 @@ pub fn lower(dockerfile: &Dockerfile, options: &Options, images: &Images) -> Res
     GraphErrors::check(errors)?;
     let unused_build_args = unused_build_args(dockerfile, &stages, options);
     let outline = outline.finish(&stages.globals, targets(dockerfile).get(stages.target));
-    Ok(Graph { vertices, target, warnings, check, unused_build_args, source_date_epoch, outline })
+    let further_targets = Vec::new();
+    Ok(Graph { vertices, target, further_targets, warnings, check, unused_build_args, source_date_epoch, outline })
 }
 
 pub(super) struct Lowering<'a> {

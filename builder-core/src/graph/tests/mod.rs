@@ -3,6 +3,7 @@
 mod config;
 mod corpus;
 mod errors;
+mod join;
 mod limits;
 mod order;
 mod outline;
