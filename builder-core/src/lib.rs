@@ -14,6 +14,7 @@ pub mod sys;
 pub mod cancel;
 pub mod progress;
 pub mod diagnostic;
+pub mod ssh;
 pub mod oci;
 pub mod rootfs;
 pub mod tar;

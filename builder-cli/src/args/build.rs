@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::StepArgs;
 use crate::ui::Mode;
 
 /// Build an image from a Dockerfile
@@ -99,21 +100,6 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
 
-    /// Network of RUN steps: `host`, or `none` for a loopback device only
-    #[arg(
-        long,
-        value_enum,
-        value_name = "MODE",
-        default_value = "default",
-        hide_possible_values = true,
-        hide_default_value = true
-    )]
-    pub(crate) network: BuildNetwork,
-
-    /// Line of /etc/hosts in RUN steps (repeatable)
-    #[arg(long, value_name = "HOST:ADDRESS")]
-    pub(crate) add_host: Vec<String>,
-
     /// Write the id of the image to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -151,6 +137,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) source_date_epoch: Option<String>,
 
+    /// Surroundings of RUN steps.
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
     /// Limits of RUN steps.
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
@@ -202,6 +191,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<String>,
 
+    /// One of the limits by name, as `memory=1g` or `cpu-quota=50000` (repeatable)
+    #[arg(long, value_name = "LIMIT=VALUE")]
+    pub(crate) resource: Vec<String>,
+
     /// Cgroup to make the cgroups of steps in
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
@@ -220,6 +213,9 @@ pub(crate) struct UselessArgs {
     /// The context is not sent.
     #[arg(long, hide = true)]
     pub(crate) compress: bool,
+    /// No file has the host name.
+    #[arg(long, hide = true)]
+    pub(crate) no_hostname: bool,
     /// There is one builder.
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) builder: Option<String>,
@@ -232,19 +228,13 @@ pub(crate) struct UselessArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
-    pub(crate) ssh: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) provenance: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) sbom: Option<String>,
     #[arg(long, hide = true)]
-    pub(crate) allow: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) security_opt: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) isolation: Option<String>,
     #[arg(long, hide = true)]
@@ -266,18 +256,6 @@ pub(crate) enum PullArg {
     /// Never ask
     #[value(name = "never")]
     Never,
-}
-
-/// `--network`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BuildNetwork {
-    /// That of the host
-    #[default]
-    Default,
-    /// That of the host
-    Host,
-    /// Only a loopback device
-    None,
 }
 
 /// `--call`

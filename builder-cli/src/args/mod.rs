@@ -6,14 +6,13 @@ mod history;
 mod images;
 mod normalize;
 mod run;
+mod steps;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use build::{
-    BuildArgs, BuildNetwork, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs,
-};
+pub(crate) use build::{BuildArgs, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs};
 pub(crate) use history::{
     BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs, BuildsRmArgs, HistoryArgs, ImageHistoryArgs,
     ShownHistoryArgs,
@@ -24,6 +23,7 @@ pub(crate) use images::{
 };
 pub(crate) use normalize::{nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
+pub(crate) use steps::StepArgs;
 
 /// Builds container images from Dockerfiles, without a daemon
 ///

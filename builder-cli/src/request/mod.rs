@@ -6,6 +6,7 @@ mod dockerfile;
 mod docker_config;
 mod elsewhere;
 mod outputs;
+mod steps;
 pub(crate) mod values;
 
 use std::collections::BTreeMap;
@@ -13,13 +14,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use builder_core::build::{BuildRequest, ContextSource, PullPolicy, RemoteContext};
-use builder_core::dockerfile::Network;
 use builder_core::graph::{NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
 
-use crate::args::{
-    BuildArgs, BuildNetwork, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs,
-};
+use crate::args::{BuildArgs, Call, CallFormat, CheckFormat, PullArg, RefusedArgs, UselessArgs};
 use crate::command_error::CommandError;
 use crate::config_file::ConfigFile;
 use crate::environment::Environment;
@@ -72,6 +70,7 @@ pub(crate) fn from_args(
     let mut options = options(&args, &platforms, contexts, environment)?;
     options.all_stages = matches!(call, Call::Check(_));
     let multi_platform = multi_platform(&options, platforms.len())?;
+    let run = steps::settle(&args.steps, &mut options, environment)?;
     let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
     let progress = match progress {
         Some(mode) => mode,
@@ -82,7 +81,7 @@ pub(crate) fn from_args(
         log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()),
     };
     let secrets = values::secrets(&args.secret, environment)?;
-    let limits = limits(&args.limits)?;
+    let limits = steps::limits(&args.limits)?;
     // Last, when all else is known to be right: it may take long.
     let mut elsewhere = Elsewhere { bring, secrets: &secrets, display };
     let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
@@ -100,6 +99,7 @@ pub(crate) fn from_args(
         },
         secrets,
         limits,
+        run,
         tags,
         outputs,
         cache_from: caches::sources(&args.cache_from, environment)?,
@@ -185,12 +185,6 @@ fn options(
         (false, true) => NoCache::Never,
         (false, false) => NoCache::Stages(args.no_cache_filter.iter().map(|name| name.to_lowercase()).collect()),
     };
-    options.network = match args.network {
-        BuildNetwork::Default => Network::Default,
-        BuildNetwork::Host => Network::Host,
-        BuildNetwork::None => Network::None,
-    };
-    options.add_hosts = args.add_host.iter().map(|host| values::host(host)).collect::<Result<_>>()?;
     options.source_date_epoch = source_date_epoch(args, environment)?;
     Ok(options)
 }
@@ -300,27 +294,6 @@ fn named_contexts(given: &[String], environment: &Environment) -> Result<Context
     Ok((sources, contexts))
 }
 
-fn limits(args: &LimitArgs) -> Result<builder_core::executor::Limits> {
-    let bytes = |name, value: &Option<String>| value.as_deref().map(|text| values::bytes(name, text)).transpose();
-    Ok(builder_core::executor::Limits {
-        ulimits: values::ulimits(&args.ulimit)?,
-        shm_size: bytes("--shm-size", &args.shm_size)?,
-        memory: bytes("--memory", &args.memory)?,
-        memory_swap: match args.memory_swap.as_deref() {
-            None => None,
-            Some("-1") => Some(-1),
-            Some(text) => i64::try_from(values::bytes("--memory-swap", text)?).ok(),
-        },
-        cpu_shares: args.cpu_shares,
-        cpu_quota: args.cpu_quota,
-        cpu_period: args.cpu_period,
-        cpuset_cpus: args.cpuset_cpus.clone(),
-        cpuset_mems: args.cpuset_mems.clone(),
-        pids: None,
-        cgroup_parent: args.cgroup_parent.clone(),
-    })
-}
-
 fn references(names: &[String]) -> Result<Vec<Reference>> {
     let mut tags: Vec<Reference> = Vec::new();
     for name in names {
@@ -388,6 +361,7 @@ fn useless(args: &UselessArgs) -> Vec<String> {
         (args.force_rm, "--force-rm", "steps leave no containers behind"),
         (args.compress, "--compress", "the context is read in place"),
         (args.layers, "--layers", "steps are always cached"),
+        (args.no_hostname, "--no-hostname", "steps have no /etc/hostname but that of the image"),
         (args.builder.is_some(), "--builder", "there is no daemon to choose"),
     ];
     flags.iter().filter(|(given, ..)| *given).map(|(_, flag, why)| format!("{flag} changes nothing: {why}")).collect()
@@ -396,13 +370,10 @@ fn useless(args: &UselessArgs) -> Vec<String> {
 fn refuse(args: &RefusedArgs) -> Result<()> {
     let asked = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
     let flags = [
-        (!args.ssh.is_empty(), "--ssh", "pass the key with `--secret id=NAME,src=FILE`"),
         (!args.attest.is_empty(), "--attest", "leave the flag out, and attest the pushed image with another tool"),
         (asked(&args.provenance), "--provenance", "leave the flag out, and attest the pushed image with another tool"),
         (asked(&args.sbom), "--sbom", "leave the flag out, and scan the image with another tool"),
-        (!args.allow.is_empty(), "--allow", "leave the flag out; `--network=host` needs no grant"),
         (!args.policy.is_empty(), "--policy", "pin base images by digest in the Dockerfile"),
-        (!args.security_opt.is_empty(), "--security-opt", "steps run in docker's default sandbox; leave the flag out"),
         (args.isolation.as_deref().is_some_and(|value| value != "default"), "--isolation", "leave the flag out"),
         (args.squash, "--squash", "copy the result into a last stage: `FROM scratch` and `COPY --from=... / /`"),
         (args.all_platforms, "--all-platforms", "build each platform on its own with `--platform`"),

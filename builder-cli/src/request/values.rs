@@ -99,8 +99,8 @@ pub(crate) fn host(text: &str) -> Result<(String, String)> {
         return Err(wrong("the host name is not valid"));
     }
     if address == "host-gateway" {
-        // Steps share the network of the host.
-        return Ok((name.to_owned(), "127.0.0.1".to_owned()));
+        // What that is depends on the network of the step.
+        return Ok((name.to_owned(), address.to_owned()));
     }
     let bare = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);
     let address: IpAddr = bare.parse().map_err(|_| wrong("the address is not valid"))?;
@@ -217,7 +217,7 @@ mod tests {
             ("db:[::1]", Some(("db", "::1"))),
             ("db:::1", Some(("db", "::1"))),
             ("db=::1", Some(("db", "::1"))),
-            ("db:host-gateway", Some(("db", "127.0.0.1"))),
+            ("db:host-gateway", Some(("db", "host-gateway"))),
             ("db", None),
             ("db:x", None),
             (":1.2.3.4", None),

@@ -14,6 +14,7 @@ use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
 use super::request::{BuildRequest, BuildResult, PullPolicy};
 use super::result;
+use super::run_options::BuildNetwork;
 use super::solve::{self, Session};
 use crate::cache::{CacheMounts, CacheStore};
 use crate::cancel::CancelToken;
@@ -215,6 +216,7 @@ impl Engine {
         }
         let Known { bases, .. } = known;
         let mut graph = joined.expect("there is at least one platform");
+        request.run.entitlements.check_all(&graph)?;
         warn(&graph.warnings, &events);
         warn_unused(&graph, &events);
         if let Some(violations) = graph.violations() {
@@ -224,6 +226,7 @@ impl Engine {
         bases_belong_to(&graph, &bases, &tasks);
         recorder.plan(&graph, &tasks);
 
+        let network = BuildNetwork::default();
         let mut contexts = Contexts::new(request, self.content.state());
         let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
         contexts.fetch(&graph, &bring, &numbers)?;
@@ -231,7 +234,7 @@ impl Engine {
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
         let access = Access { engine: self, events, cancel: cancel.clone(), remote };
-        let session = Session { access, request, recorder, contexts: &contexts, bases: &bases, now };
+        let session = Session { access, request, recorder, contexts: &contexts, bases: &bases, network: &network, now };
         let needed = result::needs_files(request);
         let (solution, mut built) = loop {
             let solution = solve::solve(&session, &graph, &tasks, needed)?;

@@ -6,7 +6,7 @@ use crate::content::ContentError;
 use crate::context::ContextError;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::dockerfile::ParseErrors;
-use crate::executor::{ExecuteError, Exit};
+use crate::executor::{ExecuteError, Exit, PrivateNetworkError};
 use crate::export::ExportError;
 use crate::graph::GraphErrors;
 use crate::layer::{CaptureError, PackError, UnpackError};
@@ -96,6 +96,9 @@ pub enum StepError {
         /// That of this machine.
         host: Box<crate::oci::Platform>,
     },
+    /// There is no network for it.
+    #[error(transparent)]
+    Network(#[from] PrivateNetworkError),
     /// `USER` or `--chown` names somebody that the image does not know.
     #[error(transparent)]
     User(#[from] AccountsError),
@@ -133,6 +136,18 @@ pub enum StepError {
         path: std::path::PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// An agent is required and was not given.
+    #[error("ssh agent `{id}` is required and was not given")]
+    MissingSsh {
+        /// Which one.
+        id: String,
+    },
+    /// The step asks for something that the command line has to allow.
+    #[error("entitlement {entitlement} is not allowed")]
+    NotAllowed {
+        /// What would have to be allowed.
+        entitlement: String,
     },
     /// The step needs something that this version does not do.
     #[error("{0}")]
@@ -310,6 +325,7 @@ impl Diagnostic for StepError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Execute(error) => error.hint(),
+            Self::Network(error) => error.hint(),
             Self::Copy(error) => error.hint(),
             Self::User(error) => error.hint(),
             Self::Context(error) => error.hint(),
@@ -326,6 +342,12 @@ impl Diagnostic for StepError {
                     .to_owned(),
             ),
             Self::MissingSecret { id } => Some(format!("pass it with `--secret id={id},src=FILE` or `env=NAME`")),
+            Self::MissingSsh { id } => {
+                Some(format!("pass it with `--ssh {id}`, `--ssh {id}=SOCKET` or `--ssh {id}=KEY`"))
+            }
+            Self::NotAllowed { entitlement } => {
+                Some(format!("if you trust the Dockerfile with that, build with `--allow {entitlement}`"))
+            }
             Self::NotLocal(reference) => {
                 Some(format!("pull it with `rbuild pull {}`, or build without `--pull=never`", reference.familiar()))
             }

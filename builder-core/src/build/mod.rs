@@ -28,6 +28,7 @@ mod remote;
 mod remote_cache;
 mod request;
 mod result;
+mod run_options;
 mod solve;
 mod start;
 
@@ -36,4 +37,5 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
 pub use remote::{FetchedContext, RemoteError};
 pub use request::{BuildRequest, BuildResult, ContextSource, PullPolicy, RemoteContext, SecretSource};
+pub use run_options::{Entitlements, RunOptions, StepNetwork, UnknownEntitlement};
 pub use start::StartRequest;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::op::http::redacted;
 use super::remote::FetchedContext;
+use super::run_options::RunOptions;
 use crate::diagnostic::Source;
 use crate::executor::Limits;
 use crate::graph;
@@ -32,6 +33,8 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Limits of each RUN; they never decide whether it runs.
     pub limits: Limits,
+    /// What else each RUN gets.
+    pub run: RunOptions,
     /// Names of the result.
     pub tags: Vec<Reference>,
     /// Where the result goes; empty keeps it in the build cache only.
@@ -59,6 +62,7 @@ impl BuildRequest {
             pull: PullPolicy::default(),
             secrets: BTreeMap::new(),
             limits: Limits::default(),
+            run: RunOptions::default(),
             tags: Vec::new(),
             outputs: Vec::new(),
             cache_from: Vec::new(),

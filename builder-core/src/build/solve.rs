@@ -21,6 +21,7 @@ use super::filesystem::{Access, BuiltLayer, Filesystem, Source, Work};
 use super::op;
 use super::recorder::Recorder;
 use super::request::BuildRequest;
+use super::run_options::BuildNetwork;
 use crate::cache::{CacheKey, Looked, Preimage, Record};
 use crate::cancel::CancelToken;
 use crate::graph::{CopyOp, Graph, ImageRequest, Op, Vertex, VertexId};
@@ -36,6 +37,7 @@ pub(super) struct Session<'a> {
     pub(super) recorder: &'a Recorder<'a>,
     pub(super) contexts: &'a Contexts<'a>,
     pub(super) bases: &'a HashMap<ImageRequest, Arc<BaseLayers>>,
+    pub(super) network: &'a BuildNetwork,
     /// Seconds since 1970 for what is made now: the build's start, or the epoch that the user gave.
     pub(super) now: i64,
 }

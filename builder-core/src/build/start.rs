@@ -1,5 +1,6 @@
 //! [`Engine::start`]: runs a command in an image, with the sandbox that RUN has (`rbuild run`).
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::base;
@@ -8,10 +9,12 @@ use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::{Access, Filesystem, Work};
 use super::op::mounts::{Prepared, ShownMount};
-use super::op::run::{Root, duplicate, network_files, resolve_user};
+use super::op::run::{Root, duplicate, hosts, resolve_user};
 use super::request::PullPolicy;
 use crate::cancel::CancelToken;
-use crate::executor::{Exit, HostLoopback, Identity, Limits, MountSource, Network, Process, Security, Stdio};
+use crate::executor::{
+    Exit, HostLoopback, Identity, Limits, MountSource, Network, Process, Security, Stdio, resolv_conf,
+};
 use crate::graph::ImageRequest;
 use crate::oci::{ContainerConfig, Platform, Reference};
 use crate::progress::Sink;
@@ -100,10 +103,10 @@ impl Engine {
         let mut prepared = Prepared::required();
         let loopback =
             if matches!(request.network, Network::Host) { HostLoopback::Reachable } else { HostLoopback::Unreachable };
-        let resolv = request.resolv_conf.as_deref();
-        let (hosts, resolv) = network_files(&request.hostname, &request.add_hosts, resolv, loopback)?;
-        prepared.file(&stack, "/etc/hosts", hosts, 0o644)?;
-        prepared.file(&stack, "/etc/resolv.conf", resolv, 0o644)?;
+        let resolv = String::from_utf8_lossy(request.resolv_conf.as_deref().unwrap_or_default());
+        let hosts = hosts(&request.hostname, &request.add_hosts, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)))?;
+        prepared.file(&stack, "/etc/hosts", hosts, false)?;
+        prepared.file(&stack, "/etc/resolv.conf", resolv_conf(&resolv, None, loopback).into_bytes(), false)?;
         for (source, target, read_only) in &request.volumes {
             let io = |error| StepError::Io { what: format!("cannot mount {}", source.display()), source: error };
             let is_directory = source.metadata().map_err(io)?.is_dir();

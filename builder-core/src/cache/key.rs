@@ -13,6 +13,9 @@
 //! | tmpfs mounts | target and size | the command sees them |
 //! | secrets and ssh agents | id, target, variable, mode, owner; never the value | a value must not be guessable from a key |
 //! | `--network`, `--security` | yes | they change what the command can do |
+//! | `--no-hosts`, `--security-opt no-new-privileges` | yes, where they are on | as above |
+//! | whether something was allowed (`--allow`) | no | without, there is no result; with it, `--security` and `--network` are in the key |
+//! | what `--network=default` is (`private`, `ns:PATH`), `--dns` and the like | no | they say how to reach something, not what it is |
 //! | host name, names of `--add-host` | yes | the command sees them |
 //! | addresses of `--add-host` | no | they differ between machines that build the same thing |
 //! | `--ulimit`, `--shm-size`, memory and processor limits | no | they say how, not what |
@@ -154,6 +157,12 @@ pub fn run(op: &RunOp, root: &StateDigest, mounted: &[Option<SemanticDigest>]) -
     for (name, _) in &op.add_hosts {
         add("host", name);
     }
+    // Only where they are on: what was remembered before there were such options stays valid.
+    for (name, on) in [("no-hosts", op.no_hosts), ("no-new-privileges", op.no_new_privileges)] {
+        if on {
+            add(name, &on);
+        }
+    }
     for (mount, digest) in op.mounts.iter().zip(mounted) {
         add(&mount_field(mount), &describe(mount, *digest));
     }
@@ -212,6 +221,8 @@ mod tests {
             devices: Vec::new(),
             hostname: "buildkitsandbox".into(),
             add_hosts: vec![("db".into(), "10.0.0.1".into())],
+            no_hosts: false,
+            no_new_privileges: false,
             script: None,
         }
     }
@@ -225,7 +236,7 @@ mod tests {
     #[test]
     fn what_the_command_sees_is_in_the_key() {
         let base = key_of(&op(), 0, &Stack::default());
-        let changes: [(&str, Change); 13] = [
+        let changes: [(&str, Change); 15] = [
             ("argument", |op| op.args[2] = "make all".into()),
             ("split of arguments", |op| op.args = vec!["/bin/sh".into(), "-cmake".into()]),
             ("env value", |op| op.env = op.env.with("A", "2")),
@@ -235,6 +246,8 @@ mod tests {
             ("user", |op| op.user = "1".into()),
             ("network", |op| op.network = Network::None),
             ("security", |op| op.security = Security::Insecure),
+            ("no hosts", |op| op.no_hosts = true),
+            ("no new privileges", |op| op.no_new_privileges = true),
             ("hostname", |op| op.hostname = "h".into()),
             ("name of a host", |op| op.add_hosts[0].0 = "cache".into()),
             ("mount target", |op| op.mounts[0].target = RootPath::clean("/x").expect("clean")),

@@ -14,6 +14,7 @@
 //! - `child` has the numbered list of what happens before the program runs, `devices` what `/dev`, `/proc` and `/sys` hold,
 //!   `seccomp` the system calls that are allowed.
 //! - `cgroup` guards devices and sets limits, with v2, v1, or neither.
+//! - [`PrivateNetwork`] is a network that reaches out, and from which the host cannot be reached.
 //! - [`enter_user_namespace`] makes all of it work without root; [`Terminal`] serves an interactive process; [`hosts_file`] and
 //!   [`resolv_conf`] are the texts that callers mount.
 
@@ -24,6 +25,7 @@ mod error;
 mod limits;
 mod network_files;
 mod prepare;
+mod private_network;
 mod process;
 mod pump;
 mod sandbox;
@@ -34,7 +36,8 @@ mod watcher;
 
 pub use error::{ExecFailure, ExecuteError};
 pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
-pub use network_files::{HostLoopback, SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf};
+pub use network_files::{Dns, HostLoopback, SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf};
+pub use private_network::{PRIVATE_NAME_SERVER, PrivateNetwork, PrivateNetworkError, open_network_namespace};
 pub use process::{
     Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
 };

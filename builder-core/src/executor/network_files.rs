@@ -17,16 +17,45 @@ const FALLBACK_SERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 /// Where systemd-resolved, which listens on 127.0.0.53, has the servers that it asks itself.
 pub const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
+/// What stands in `resolv.conf` instead of what the host has there; empty keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dns {
+    /// `nameserver`
+    pub servers: Vec<IpAddr>,
+    /// `options`
+    pub options: Vec<String>,
+    /// `search`
+    pub search: Vec<String>,
+}
+
+impl Dns {
+    /// Puts its lines in the place of those in `text`.
+    pub fn apply(&self, text: &str) -> String {
+        let replaced = |line: &&str| match line.split_whitespace().next() {
+            Some("nameserver") => !self.servers.is_empty(),
+            Some("options") => !self.options.is_empty(),
+            Some("search" | "domain") => !self.search.is_empty(),
+            _ => false,
+        };
+        let mut text: String = text.lines().filter(|line| !replaced(line)).flat_map(|line| [line, "\n"]).collect();
+        for server in &self.servers {
+            text.extend(["nameserver ", &server.to_string(), "\n"]);
+        }
+        for (word, values) in [("search", &self.search), ("options", &self.options)] {
+            if !values.is_empty() {
+                text.extend([word, " ", &values.join(" "), "\n"]);
+            }
+        }
+        text
+    }
+}
+
 /// Makes `/etc/hosts` (see `hosts(5)`): localhost, the host name of the process, then `extra` in the order given.
 pub fn hosts_file(hostname: &str, extra: &[(String, IpAddr)]) -> String {
     let names = extra.iter().flat_map(|(name, address)| [address.to_string(), "\t".into(), name.clone(), "\n".into()]);
     let text = format!(
         "127.0.0.1\tlocalhost {hostname}\n\
-         ::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::\tip6-localnet\n\
-         ff00::\tip6-mcastprefix\n\
-         ff02::1\tip6-allnodes\n\
-         ff02::2\tip6-allrouters\n"
+         ::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
     [text].into_iter().chain(names).collect()
 }
@@ -80,8 +109,20 @@ mod tests {
             ("six".to_owned(), "fd00::1".parse().expect("address")),
         ];
         let text = hosts_file("buildkitsandbox", &extra);
-        assert!(text.starts_with("127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost "));
-        assert!(text.ends_with("ff02::2\tip6-allrouters\n10.0.0.7\tdb\nfd00::1\tsix\n"));
+        let expected = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                        10.0.0.7\tdb\nfd00::1\tsix\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn lines_that_were_given_take_the_place_of_others() {
+        let host = "# c\nnameserver 1.1.1.1\nsearch a b\noptions edns0\n";
+        let dns = Dns { servers: vec!["9.9.9.9".parse().expect("address")], ..Dns::default() };
+        assert_eq!(dns.apply(host), "# c\nsearch a b\noptions edns0\nnameserver 9.9.9.9\n");
+        let words = |word: &str| vec![word.to_owned(), "x".to_owned()];
+        let dns = Dns { servers: Vec::new(), options: words("ndots:2"), search: words("corp") };
+        assert_eq!(dns.apply(host), "# c\nnameserver 1.1.1.1\nsearch corp x\noptions ndots:2 x\n");
+        assert_eq!(Dns::default().apply(host), host);
     }
 
     fn check(host: &str, systemd: Option<&str>, expected: &str) {

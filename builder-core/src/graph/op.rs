@@ -56,6 +56,10 @@ pub struct RunOp {
     pub hostname: String,
     /// Extra lines of `/etc/hosts`: name, address.
     pub add_hosts: Vec<(String, String)>,
+    /// The image's own `/etc/hosts` stays as it is.
+    pub no_hosts: bool,
+    /// Setuid programs and file capabilities gain nothing.
+    pub no_new_privileges: bool,
     /// A here-document that is executed itself, mounted at `/dev/pipes/NAME`.
     pub script: Option<Script>,
 }

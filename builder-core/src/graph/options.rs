@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::DeviceOp;
 use crate::dockerfile::Network;
 use crate::oci::{Digest, ImageConfig, Platform, Reference};
 
 /// What the user asked for, as far as the graph depends on it.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options, each on its own")]
 pub struct Options {
     /// `--target`: name or number of a stage; the last one if unset.
     pub target: Option<String>,
@@ -32,6 +34,12 @@ pub struct Options {
     pub network: Network,
     /// `--add-host`, in order; names are part of a step's key, addresses are not.
     pub add_hosts: Vec<(String, String)>,
+    /// `--no-hosts`: `/etc/hosts` is not generated.
+    pub no_hosts: bool,
+    /// `--security-opt no-new-privileges`
+    pub no_new_privileges: bool,
+    /// `--device`: devices of every step, before its own.
+    pub devices: Vec<DeviceOp>,
     /// `--hostname`; the build argument `BUILDKIT_SANDBOX_HOSTNAME` if unset.
     pub hostname: Option<String>,
     /// `SOURCE_DATE_EPOCH` in seconds since 1970; the build argument of that name wins.
@@ -54,6 +62,9 @@ impl Options {
             no_cache: NoCache::Never,
             network: Network::Default,
             add_hosts: Vec::new(),
+            no_hosts: false,
+            no_new_privileges: false,
+            devices: Vec::new(),
             hostname: None,
             source_date_epoch: None,
         }

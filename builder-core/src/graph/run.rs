@@ -58,6 +58,8 @@ impl<'a> Lowering<'a> {
             devices,
             hostname: hostname.map_or_else(|| HOSTNAME.to_owned(), Clone::clone),
             add_hosts: self.options.add_hosts.clone(),
+            no_hosts: self.options.no_hosts,
+            no_new_privileges: self.options.no_new_privileges,
             script,
         };
         let name = self.run_name(current, at, run, &names.secret_variables);
@@ -88,13 +90,9 @@ impl<'a> Lowering<'a> {
 
     fn devices(&mut self, current: &Current, at: &At<'a>, run: &Run) -> Option<Vec<DeviceOp>> {
         let names = self.words(current, at, run.devices.iter().map(|device| &device.name))?;
-        Some(
-            names
-                .into_iter()
-                .zip(&run.devices)
-                .map(|(name, device)| DeviceOp { name, required: device.required })
-                .collect(),
-        )
+        let asked = names.into_iter().zip(&run.devices);
+        let asked = asked.map(|(name, device)| DeviceOp { name, required: device.required });
+        Some(self.options.devices.iter().cloned().chain(asked).collect())
     }
 
     fn mounts(&mut self, current: &Current, at: &At<'a>, run: &Run) -> Option<(Vec<MountOp>, MountNames)> {

@@ -111,6 +111,13 @@ pub(crate) fn unshare_cgroup() -> io::Result<()> {
     result(returned.into()).map(drop)
 }
 
+/// Gives this thread a network namespace of its own.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: a network namespace changes nothing about memory or descriptors, unshare(2).
+    let returned = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    result(returned.into()).map(drop)
+}
+
 /// Gives this process a mount namespace of its own.
 pub(crate) fn unshare_mounts() -> io::Result<()> {
     // SAFETY: a mount namespace changes nothing about memory or descriptors, unshare(2).

@@ -1,9 +1,12 @@
 //! `RUN --mount`: what is shown where, first as data (for the key), then as mounts.
 
-use std::os::fd::OwnedFd;
+use std::fs::{File, Permissions};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use super::run::{duplicate, network_files};
+use super::run::{duplicate, hosts};
 use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Filesystem, Work};
@@ -11,12 +14,12 @@ use crate::build::request::SecretSource;
 use crate::build::solve::{Job, Session};
 use crate::cache::{MountedCache, key};
 use crate::context::{BuildContext, Request};
-use crate::dockerfile::Network;
-use crate::executor::{HostLoopback, Mount, MountSource, REQUIRED_DIRECTORIES};
-use crate::graph::{CacheMount, Files, MountOp, MountTarget, RunOp, SecretMount};
+use crate::executor::{Mount, MountSource, REQUIRED_DIRECTORIES};
+use crate::graph::{CacheMount, Files, MountOp, MountTarget, RunOp, SecretMount, SshMount};
 use crate::layer;
 use crate::rootfs::{RootDir, RootPath};
 use crate::snapshot::{Active, Mount as SnapshotMount, Snapshot};
+use crate::ssh::Socket;
 use crate::sys::mount::{Attributes, bind};
 use crate::tree::{Entry, SemanticDigest, Stack, Tree, TreeBuilder};
 
@@ -144,6 +147,8 @@ pub(crate) struct Prepared {
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
     /// What has to live until the process ends.
     pub(crate) held: Vec<Held>,
+    /// What has to be answered until then.
+    pub(crate) sockets: Vec<Socket>,
 }
 
 /// Something that a mount needs while it is in use.
@@ -166,14 +171,13 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, StepError> {
     let session = job.session;
     let mut prepared = Prepared::required();
-    let loopback = match op.network {
-        Network::None => HostLoopback::Unreachable,
-        Network::Default | Network::Host => HostLoopback::Reachable,
-    };
-    let resolv = session.request.resolv_conf.as_deref();
-    let (hosts, resolv) = network_files(&op.hostname, &op.add_hosts, resolv, loopback)?;
-    prepared.file(stack, "/etc/hosts", hosts, 0o644)?;
-    prepared.file(stack, "/etc/resolv.conf", resolv, 0o644)?;
+    let options = &session.request.run;
+    if !op.no_hosts {
+        let hosts = hosts(&op.hostname, &op.add_hosts, options.gateway(op.network))?;
+        prepared.file(stack, "/etc/hosts", hosts, true)?;
+    }
+    let host = String::from_utf8_lossy(session.request.resolv_conf.as_deref().unwrap_or_default());
+    prepared.file(stack, "/etc/resolv.conf", options.resolv_conf(op.network, &host).into_bytes(), true)?;
     if let Some(script) = &op.script {
         // Below /dev, which is a file system of the sandbox: the executor makes the target there.
         let target = RootPath::clean("/dev/pipes").expect("a constant path").child(script.name.as_bytes());
@@ -211,10 +215,16 @@ impl Prepared {
     }
 
     /// A generated file that never enters the layer.
-    pub(crate) fn file(&mut self, stack: &Stack, path: &str, content: Vec<u8>, mode: u32) -> Result<(), StepError> {
+    pub(crate) fn file(
+        &mut self,
+        stack: &Stack,
+        path: &str,
+        content: Vec<u8>,
+        read_only: bool,
+    ) -> Result<(), StepError> {
         let target = stack.resolve(&RootPath::clean(path).expect("a constant path"), true)?;
         self.targets.push((target.clone(), false));
-        self.mounts.push(Mount { target, source: file(content, mode, 0, 0), read_only: false });
+        self.mounts.push(Mount { target, source: file(content, 0o644, 0, 0), read_only });
         Ok(())
     }
 
@@ -281,11 +291,34 @@ impl Prepared {
                 let source = file(value, secret.mode, secret.uid, secret.gid);
                 ShownMount { source, read_only: true, is_directory: false }
             }
-            MountTarget::Ssh(ssh) if !ssh.required => return Ok(None),
-            MountTarget::Ssh(_) => {
-                return Err(StepError::Unsupported("`--mount=type=ssh` is not supported yet".to_owned()));
-            }
+            MountTarget::Ssh(ssh) => match session.request.run.ssh.get(&ssh.id) {
+                Some(source) => {
+                    let (listener, shown) = self.socket(session, ssh)?;
+                    self.sockets.push(Socket { source: source.clone(), listener });
+                    ShownMount { source: MountSource::Detached(shown), read_only: false, is_directory: false }
+                }
+                None if ssh.required => return Err(StepError::MissingSsh { id: ssh.id.clone() }),
+                None => return Ok(None),
+            },
         }))
+    }
+
+    /// A socket, and a detached mount of it.
+    fn socket(&mut self, session: &Session<'_>, ssh: &SshMount) -> Result<(UnixListener, OwnedFd), StepError> {
+        let active = session.engine.snapshots.begin()?;
+        let path = active.path().join("agent");
+        let bound = File::open(active.path()).and_then(|directory| {
+            // The address of a socket has at most 107 bytes; the path of the store may be longer.
+            let listener = UnixListener::bind(format!("/proc/self/fd/{}/agent", directory.as_raw_fd()))?;
+            chown(&path, Some(ssh.uid), Some(ssh.gid))?;
+            std::fs::set_permissions(&path, Permissions::from_mode(ssh.mode & 0o777))?;
+            Ok(listener)
+        });
+        let listener =
+            bound.map_err(|source| StepError::Io { what: "cannot make an agent's socket".into(), source })?;
+        let shown = bind_path(&path)?;
+        self.held.push(Held::Discarded(active));
+        Ok((listener, shown))
     }
 
     /// A detached mount of what `source` shows. What is written to it, if it may be, is dropped.

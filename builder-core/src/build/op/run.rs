@@ -7,6 +7,7 @@
 //! 4. The upper directory becomes a tree, and the tree a layer.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -18,15 +19,17 @@ use crate::build::filesystem::{Access, Filesystem, Source, Work};
 use crate::build::solve::{Job, Session, Solved};
 use crate::cache::key;
 use crate::dockerfile;
-use crate::executor::{
-    self, ExecFailure, ExecuteError, HostLoopback, Network, Process, Security, Stdio, hosts_file, resolv_conf,
-};
+use crate::executor::{self, ExecFailure, ExecuteError, Process, Security, Stdio, hosts_file};
 use crate::graph::RunOp;
 use crate::layer;
 use crate::oci::Platform;
 use crate::rootfs::{self, Accounts, Identity, RootDir, RootPath, UserSpec};
 use crate::snapshot::{self, Active, Mount};
+use crate::ssh;
 use crate::tree::{Entry, Node, Stack};
+
+/// The word of `--add-host` for this machine.
+const HOST_GATEWAY: &str = "host-gateway";
 
 /// Lines of a failed command's output that its error carries.
 const LAST_LINES: usize = 20;
@@ -107,11 +110,7 @@ fn execute(
 ) -> Result<(Active, crate::tree::Tree), StepError> {
     let session = job.session;
     let engine = session.engine;
-    if op.security == dockerfile::Security::Insecure {
-        return Err(StepError::Unsupported(
-            "`--security=insecure` has to be allowed with `--allow security.insecure`".into(),
-        ));
-    }
+    session.request.run.entitlements.check(op)?;
     let account = resolve_user(session, &job.root, stack, &op.user)?;
     let prepared = mounts::prepare(job, op, stack, sources)?;
     let active = engine.snapshots.begin()?;
@@ -120,7 +119,7 @@ fn execute(
     let mut env = environment(op, &account);
     env.retain(|(name, _)| !prepared.env.iter().any(|(secret, _)| secret == name));
     env.extend(prepared.env.iter().cloned());
-    let Prepared { mounts, held, .. } = prepared;
+    let Prepared { mounts, held, sockets, .. } = prepared;
     let process = Process {
         root: duplicate(&root).map_err(|source| StepError::Io { what: "cannot open the root".to_owned(), source })?,
         args: op.args.iter().map(|argument| argument.clone().into_bytes()).collect(),
@@ -128,13 +127,13 @@ fn execute(
         cwd: stack.resolve(&op.workdir, true)?,
         user: executor::Identity { uid: account.uid, gid: account.gid, groups: account.groups },
         mounts,
-        network: match op.network {
-            dockerfile::Network::None => Network::None,
-            dockerfile::Network::Default | dockerfile::Network::Host => Network::Host,
-        },
+        network: session.network.of(op.network, &session.request.run)?,
         hostname: op.hostname.clone(),
-        security: Security::Sandbox,
-        no_new_privileges: false,
+        security: match op.security {
+            dockerfile::Security::Sandbox => Security::Sandbox,
+            dockerfile::Security::Insecure => Security::Insecure,
+        },
+        no_new_privileges: op.no_new_privileges,
         limits: session.request.limits.clone(),
         stdio: Stdio::Captured,
     };
@@ -143,8 +142,10 @@ fn execute(
         last.push(bytes);
         session.events.output(job.task, stream, bytes);
     };
-    let exit = engine.executor.run(process, &mut output, &session.cancel).map_err(|error| of_platform(op, error))?;
-    drop((root, held));
+    let exit = ssh::serve(&sockets, || engine.executor.run(process, &mut output, &session.cancel))
+        .map_err(|source| StepError::Io { what: "cannot serve an agent's socket".to_owned(), source })?
+        .map_err(|error| of_platform(op, error))?;
+    drop((root, held, sockets));
     if !exit.is_success() {
         return Err(StepError::Command { command: quoted(&op.args), exit, output: last.finish() });
     }
@@ -234,20 +235,18 @@ pub(crate) fn accounts(access: &Access<'_>, filesystem: &Filesystem, stack: &Sta
     Ok(Accounts::parse(&read("/etc/passwd")?, &read("/etc/group")?))
 }
 
-/// `/etc/hosts` and `/etc/resolv.conf` of a process that has the host's network, or none.
-pub(crate) fn network_files(
+/// `/etc/hosts` of a process. `gateway` is what `host-gateway` stands for, where the host can be reached.
+pub(crate) fn hosts(
     hostname: &str,
     add_hosts: &[(String, String)],
-    resolv: Option<&[u8]>,
-    loopback: HostLoopback,
-) -> Result<(Vec<u8>, Vec<u8>), StepError> {
-    let parsed = add_hosts.iter().map(|(name, address)| match address.parse() {
-        Ok(address) => Ok((name.clone(), address)),
-        Err(_) => Err(StepError::Unsupported(format!("`{address}` is not an address for the host `{name}`"))),
+    gateway: Option<IpAddr>,
+) -> Result<Vec<u8>, StepError> {
+    let parsed = add_hosts.iter().map(|(name, address)| {
+        let known = if address == HOST_GATEWAY { gateway } else { address.parse().ok() };
+        let unknown = || StepError::Unsupported(format!("`{address}` is not an address for the host `{name}` here"));
+        Ok((name.clone(), known.ok_or_else(unknown)?))
     });
-    let hosts = hosts_file(hostname, &parsed.collect::<Result<Vec<_>, _>>()?);
-    let resolv = resolv_conf(&String::from_utf8_lossy(resolv.unwrap_or_default()), None, loopback);
-    Ok((hosts.into_bytes(), resolv.into_bytes()))
+    Ok(hosts_file(hostname, &parsed.collect::<Result<Vec<_>, StepError>>()?).into_bytes())
 }
 
 /// The command as a person would type it.

@@ -1,0 +1,173 @@
+//! What steps may do: entitlements, networks, privileges, limits.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use crate::env::{TestEnv, end, require_sandbox};
+use crate::registry::base;
+
+/// Builds a Dockerfile whose only step writes `/out`; gives that file.
+fn out_of(env: &TestEnv, step: &str, options: &str) -> String {
+    env.write("Dockerfile", format!("FROM {}\n{step}\nFROM scratch\nCOPY --from=0 /out /out\n", base()));
+    env.ok(&format!("build --progress=plain --no-cache {options} -o result ."));
+    std::fs::read_to_string(env.context("result/out")).expect("the step wrote it")
+}
+
+#[test]
+fn a82_an_insecure_step_has_to_be_allowed() {
+    if !require_sandbox("a82_an_insecure_step_has_to_be_allowed") {
+        return;
+    }
+    let env = TestEnv::new();
+    let body = format!("FROM {}\nRUN --security=insecure true\n", base());
+    insta::assert_snapshot!(env.dockerfile_fails_with(&body, ""));
+    let step = "RUN --security=insecure (grep -E '^(CapEff|Seccomp):' /proc/self/status; ls /proc/kcore; test ! -e /dev/loop0; \
+                mkdir /m; busybox mount -t tmpfs none /m && echo mounted) > /out";
+    let said = out_of(&env, step, "--allow security.insecure");
+    let effective = said.lines().next().expect("a line").trim_start_matches("CapEff:").trim().to_owned();
+    let all = u64::from_str_radix(&effective, 16).expect("a mask");
+    assert!(all.count_ones() > 35 && said.contains("Seccomp:\t0\n") && said.ends_with("mounted\n"), "{said}");
+    // Another mode is another step, and that something is allowed changes nothing where nothing is asked for.
+    let said = out_of(&env, "RUN grep ^CapEff /proc/self/status > /out", "--allow security.insecure");
+    assert_eq!(said, "CapEff:\t00000000a80425fb\n");
+}
+
+#[test]
+fn s13_an_entitlement_is_asked_for_even_where_the_result_is_known() {
+    if !require_sandbox("s13_an_entitlement_is_asked_for_even_where_the_result_is_known") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nRUN --network=host true\nRUN --security=insecure true\n", base()));
+    env.ok("build -q --allow network.host --allow security.insecure .");
+    assert!(env.fails("build -q --allow network.host .").contains("entitlement security.insecure is not allowed"));
+    assert!(env.fails("build -q --allow security.insecure .").contains("entitlement network.host is not allowed"));
+    // A stage that is not built asks for nothing.
+    env.write("Dockerfile", format!("FROM {0}\nRUN --network=host true\nFROM {0}\nRUN true\n", base()));
+    env.ok("build -q .");
+}
+
+#[test]
+fn a81_the_option_for_the_host_network_is_its_own_grant() {
+    if !require_sandbox("a81_the_option_for_the_host_network_is_its_own_grant") {
+        return;
+    }
+    let env = TestEnv::new();
+    let ours = std::fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string();
+    let step = "RUN readlink /proc/self/ns/net > /out";
+    let step = step.replace("readlink", "busybox readlink");
+    assert_eq!(out_of(&env, &step, "--network=host").trim(), ours);
+    assert_eq!(out_of(&env, &step, "").trim(), ours);
+    assert_ne!(out_of(&env, &step.replace("RUN", "RUN --network=none"), "--network=host").trim(), ours);
+    let host = step.replace("RUN", "RUN --network=host");
+    assert_eq!(out_of(&env, &host, "--network=none --allow network.host").trim(), ours);
+    insta::assert_snapshot!(env.fails("build --network=bridge ."));
+}
+
+#[test]
+fn s13_a_private_network_reaches_out_but_not_the_host() {
+    if !require_sandbox("s13_a_private_network_reaches_out_but_not_the_host") {
+        return;
+    }
+    let env = TestEnv::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("set");
+    let port = listener.local_addr().expect("bound").port();
+    // The same namespace for both steps, and not that of the host; its gateway is not the host's loopback.
+    let step = format!(
+        "RUN (busybox ip -o addr show dev tap0; cat /etc/resolv.conf; busybox nc -w 1 127.0.0.1 {port} </dev/null; \
+         busybox nc -w 1 10.0.2.2 {port} </dev/null; busybox readlink /proc/self/ns/net) > /out 2>&1 || true\n\
+         RUN busybox readlink /proc/self/ns/net >> /out"
+    );
+    let said = out_of(&env, &step, "--network=private");
+    assert!(said.contains("inet 10.0.2.100/24") && said.contains("nameserver 10.0.2.3\n"), "{said}");
+    let namespaces: Vec<&str> = said.lines().rev().take(2).collect();
+    assert_eq!(namespaces[0], namespaces[1], "{said}");
+    assert_ne!(namespaces[0], std::fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string());
+    assert!(listener.accept().is_err(), "a step reached the host's loopback");
+    // Its helper has ended with the build.
+    let left = end(Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"]));
+    assert!(
+        !left.stdout.contains(&format!("slirp4netns --configure --mtu=65520 --disable-host-loopback {}", env.mark()))
+    );
+    env.write("Dockerfile", format!("FROM {}\nRUN true\n", base()));
+    let shown = env.fails("build --no-cache --network=private --add-host me:host-gateway .");
+    assert!(shown.contains("`host-gateway` is not an address for the host `me` here"), "{shown}");
+}
+
+#[test]
+fn b16_a_namespace_can_be_joined() {
+    if !require_sandbox("b16_a_namespace_can_be_joined") {
+        return;
+    }
+    let env = TestEnv::new();
+    // A process that waits in a namespace of its own until its input ends.
+    let mut holder = Command::new("unshare");
+    holder.args(["-n", "sh", "-c", "echo ready; cat"]);
+    holder.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut holder = holder.spawn().expect("unshare of util-linux");
+    let mut ready = [0; 6];
+    holder.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it is there");
+    let path = format!("/proc/{}/ns/net", holder.id());
+    let theirs = std::fs::read_link(&path).expect("a namespace").display().to_string();
+    let said = out_of(&env, "RUN busybox readlink /proc/self/ns/net > /out", &format!("--network=ns:{path}"));
+    drop(holder.stdin.take());
+    holder.wait().expect("ended");
+    assert_eq!(said.trim(), theirs);
+    let shown = env.fails("build --no-cache --network=ns:/dev/null .");
+    assert!(shown.contains("cannot join the network namespace `/dev/null`"), "{shown}");
+}
+
+#[test]
+fn b18_hosts_and_resolver_are_those_asked_for() {
+    if !require_sandbox("b18_hosts_and_resolver_are_those_asked_for") {
+        return;
+    }
+    let env = TestEnv::new();
+    let step = "RUN cat /etc/hosts /etc/resolv.conf > /out; ! echo x >> /etc/hosts";
+    let options = "--add-host a:10.0.0.1 --add-host b=10.0.0.2 --add-host six:[fd00::1] --add-host me=host-gateway \
+                   --dns 9.9.9.9 --dns-search corp.example --dns-option ndots:2";
+    let said = out_of(&env, step, options);
+    let hosts = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                 10.0.0.1\ta\n10.0.0.2\tb\nfd00::1\tsix\n127.0.0.1\tme\n";
+    assert!(said.starts_with(hosts), "{said}");
+    assert!(said.ends_with("nameserver 9.9.9.9\nsearch corp.example\noptions ndots:2\n"), "{said}");
+    assert_eq!(said.matches("nameserver").count(), 1, "{said}");
+    let step = "RUN mkdir -p /etc && echo image > /etc/hosts\nRUN cat /etc/hosts > /out";
+    assert_eq!(out_of(&env, &step.replace("/etc/hosts\nRUN", "/tmp-hosts; true\nRUN"), "").lines().count(), 2);
+    assert!(env.fails("build --no-hosts --add-host a:10.0.0.1 .").contains("exclude each other"));
+    env.write("hosts", "of the image\n");
+    assert_eq!(out_of(&env, "COPY hosts /etc/hosts\nRUN cat /etc/hosts > /out", "--no-hosts"), "of the image\n");
+}
+
+#[test]
+fn s11_privileges_can_be_kept_from_growing() {
+    if !require_sandbox("s11_privileges_can_be_kept_from_growing") {
+        return;
+    }
+    let env = TestEnv::new();
+    let step = "RUN grep ^NoNewPrivs /proc/self/status > /out";
+    assert_eq!(out_of(&env, step, ""), "NoNewPrivs:\t0\n");
+    assert_eq!(out_of(&env, step, "--security-opt no-new-privileges"), "NoNewPrivs:\t1\n");
+}
+
+#[test]
+fn a84_limits_hold_and_are_in_no_key() {
+    if !require_sandbox("a84_limits_hold_and_are_in_no_key") {
+        return;
+    }
+    let env = TestEnv::new();
+    let step =
+        "RUN (ulimit -n; ulimit -Hn; busybox df -k /dev/shm | busybox tail -1 | busybox awk '{print $2}') > /out";
+    assert_eq!(out_of(&env, step, "--ulimit nofile=100:200 --shm-size 1m"), "100\n200\n1024\n");
+    let again = env.ok("build --progress=plain --ulimit nofile=50 --memory 64m .");
+    assert!(again.stderr.contains("CACHED"), "{}", again.stderr);
+    if !Path::new("/sys/fs/cgroup").exists() {
+        return;
+    }
+    let body = format!("FROM {}\nRUN busybox head -c 100000000 /dev/zero | busybox tail\n", base());
+    let shown = env.dockerfile_fails_with(&body, "--no-cache --resource memory=16m --memory-swap 16m");
+    assert!(shown.contains("out of memory"), "{shown}");
+}

@@ -1,0 +1,158 @@
+//! [`RunOptions`]: what every RUN of a build gets from its surroundings, and what it may ask for.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::error::{BuildError, StepError};
+use super::solve::step_error;
+use crate::dockerfile::{Network, Security};
+use crate::executor::{self, Dns, HostLoopback, PRIVATE_NAME_SERVER, PrivateNetwork};
+use crate::graph::{Graph, Op, RunOp, VertexId};
+use crate::ssh::SshSource;
+
+/// What every RUN of a build gets, apart from its limits. Nothing of this is part of a key.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// `--ssh`: agents by id.
+    pub ssh: BTreeMap<String, SshSource>,
+    /// `--allow`: what a Dockerfile may ask for.
+    pub entitlements: Entitlements,
+    /// The network of a RUN that does not ask for another.
+    pub network: StepNetwork,
+    /// `--dns`, `--dns-option`, `--dns-search`
+    pub dns: Dns,
+}
+
+/// What `--network=default` is to a RUN.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StepNetwork {
+    /// The network of the host.
+    #[default]
+    Host,
+    /// One of its own, the same for all steps of a build, that reaches out through this program (a `slirp4netns`).
+    Private(PathBuf),
+    /// A namespace that exists, by path.
+    Namespace(PathBuf),
+}
+
+/// The private network of one build; made when the first step needs it.
+#[derive(Debug, Default)]
+pub(super) struct BuildNetwork(Mutex<Option<PrivateNetwork>>);
+
+impl BuildNetwork {
+    /// The network of a step.
+    pub(super) fn of(&self, asked: Network, options: &RunOptions) -> Result<executor::Network, StepError> {
+        let io = |what: &str, source| StepError::Io { what: what.to_owned(), source };
+        match (asked, &options.network) {
+            (Network::None, _) => Ok(executor::Network::None),
+            (Network::Host, _) | (Network::Default, StepNetwork::Host) => Ok(executor::Network::Host),
+            (Network::Default, StepNetwork::Namespace(path)) => {
+                let open = executor::open_network_namespace(path);
+                let what = || format!("cannot join the network namespace `{}`", path.display());
+                open.map(executor::Network::Joined).map_err(|source| io(&what(), source))
+            }
+            (Network::Default, StepNetwork::Private(helper)) => {
+                let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let network = match made.take() {
+                    Some(network) => network,
+                    None => PrivateNetwork::start(helper)?,
+                };
+                let namespace = made.insert(network).namespace();
+                namespace.map(executor::Network::Joined).map_err(|source| io("cannot join the private network", source))
+            }
+        }
+    }
+}
+
+impl RunOptions {
+    /// The address under which a step reaches this machine's loopback, if it does.
+    pub(super) fn gateway(&self, asked: Network) -> Option<IpAddr> {
+        let apart = asked == Network::Default && self.network != StepNetwork::Host;
+        (!apart).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// The text of `/etc/resolv.conf` for a step, from that of the host.
+    pub(super) fn resolv_conf(&self, asked: Network, host: &str) -> String {
+        let text = match (asked, &self.network) {
+            (Network::None, _) => executor::resolv_conf(host, None, HostLoopback::Unreachable),
+            (Network::Default, StepNetwork::Private(_)) => {
+                let server = PRIVATE_NAME_SERVER.parse().expect("an address");
+                Dns { servers: vec![server], ..Dns::default() }.apply(host)
+            }
+            _ => executor::resolv_conf(host, None, HostLoopback::Reachable),
+        };
+        self.dns.apply(&text)
+    }
+}
+
+/// What the Dockerfile may ask for because the caller said so: it can ask, never grant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entitlements {
+    /// `network.host`: `RUN --network=host`.
+    pub network_host: bool,
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub security_insecure: bool,
+}
+
+/// The text is not an entitlement.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown entitlement `{0}`")]
+pub struct UnknownEntitlement(String);
+
+impl Entitlements {
+    /// Every entitlement, for messages.
+    pub const NAMES: &str = "`network.host` and `security.insecure`";
+
+    /// Grants what a `--allow` names.
+    ///
+    /// # Errors
+    /// If there is no such entitlement.
+    pub fn grant(&mut self, text: &str) -> Result<(), UnknownEntitlement> {
+        match text {
+            "network.host" => self.network_host = true,
+            "security.insecure" => self.security_insecure = true,
+            _ => return Err(UnknownEntitlement(text.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Refuses what was not granted. Every step asks again right before its process is started.
+    pub(super) fn check(&self, op: &RunOp) -> Result<(), StepError> {
+        let refused = |entitlement: &str| Err(StepError::NotAllowed { entitlement: entitlement.to_owned() });
+        if op.network == Network::Host && !self.network_host {
+            return refused("network.host");
+        }
+        if op.security == Security::Insecure && !self.security_insecure {
+            return refused("security.insecure");
+        }
+        Ok(())
+    }
+
+    /// Refuses a graph that asks for what was not granted, before anything of it runs.
+    pub(super) fn check_all(&self, graph: &Graph) -> Result<(), BuildError> {
+        for (number, vertex) in graph.vertices.iter().enumerate() {
+            if let Op::Run(op) = &vertex.op {
+                self.check(op).map_err(|error| step_error(graph, VertexId(number), error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entitlements_are_a_closed_set() {
+        let mut entitlements = Entitlements::default();
+        for unknown in ["", "network", "security.insecure=1", "fs.read=/", "network.host "] {
+            assert!(entitlements.grant(unknown).is_err(), "{unknown}");
+        }
+        assert_eq!(entitlements, Entitlements::default());
+        entitlements.grant("security.insecure").expect("known");
+        assert_eq!(entitlements, Entitlements { security_insecure: true, ..Entitlements::default() });
+    }
+}
