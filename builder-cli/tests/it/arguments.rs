@@ -32,7 +32,7 @@ fn errors_of_the_command_line() {
         "build --push .",
         "build missing",
         "build Dockerfile",
-        "build https://example.com/repo.git",
+        "build gopher://example.com/repo",
         "build -f missing .",
         "images --filter x",
         "images --filter color=red",
