@@ -16,7 +16,7 @@ use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::{BuiltLayer, Filesystem, Source as Bytes};
-use super::op::http::{self, Fetched};
+use super::op::http::{self, Fetched, Fetcher};
 use super::request::{RemoteContext, SecretSource};
 use crate::cache::{Preimage, Record};
 use crate::cancel::{CancelToken, Cancelled};
@@ -271,7 +271,6 @@ impl Engine {
 /// What bringing a context needs.
 pub(super) struct Bring<'a> {
     pub(super) engine: &'a Engine,
-    #[expect(dead_code, reason = "git")]
     pub(super) secrets: &'a BTreeMap<String, SecretSource>,
     pub(super) events: Events<'a>,
     pub(super) cancel: &'a CancelToken,
@@ -326,8 +325,15 @@ impl Bring<'_> {
     fn download(&self, url: &str, task: TaskId) -> Result<Fetched, RemoteError> {
         let Self { engine, events, cancel, .. } = self;
         let shown = http::redacted(url);
-        let progress = |current, total| events.status(task, &shown, current, total, false);
-        let fetched = http::fetch(&engine.registry, &engine.content, url, None, &progress, cancel);
+        let fetcher = Fetcher {
+            registry: &engine.registry,
+            content: &engine.content,
+            secrets: self.secrets,
+            offline: false,
+            progress: &|current, total| events.status(task, &shown, current, total, false),
+            cancel,
+        };
+        let fetched = fetcher.fetch(url, None);
         let fetched = fetched.map_err(StepError::from)?;
         events.status(task, &shown, fetched.size, Some(fetched.size), true);
         Ok(fetched)

@@ -1,6 +1,8 @@
 //! [`BuildRequest`]: what one build is asked to do. Plain data; nothing is touched to make one.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use super::op::http::redacted;
@@ -159,6 +161,25 @@ pub enum SecretSource {
     File(PathBuf),
     /// The value itself.
     Value(Vec<u8>),
+}
+
+/// The largest secret that is read, in bytes; that of BuildKit.
+const MAX_SECRET: u64 = 500 << 10;
+
+impl SecretSource {
+    /// The value.
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        let path = match self {
+            Self::Value(value) => return Ok(value.clone()),
+            Self::File(path) => path,
+        };
+        let mut value = Vec::new();
+        File::open(path)?.take(MAX_SECRET + 1).read_to_end(&mut value)?;
+        if value.len() as u64 > MAX_SECRET {
+            return Err(io::Error::other("it is larger than 500 KiB"));
+        }
+        Ok(value)
+    }
 }
 
 impl std::fmt::Debug for SecretSource {

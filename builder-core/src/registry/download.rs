@@ -51,7 +51,7 @@ impl Download {
 
 impl Registry {
     /// Asks for the file at `address`: with the client's proxies, certificates and patience, and following redirects.
-    /// A user and password in the address go to its own host only; no other credentials go anywhere.
+    /// A user and password in the address, and `authorization` among `headers`, go to its own host only.
     pub(crate) fn download(
         &self,
         address: &str,
@@ -65,7 +65,11 @@ impl Registry {
         let config = self.config();
         for _ in 0..=MAX_REDIRECTS {
             let mut headers = headers.to_vec();
-            if let Some(authorization) = authorization.as_ref().filter(|_| url.origin() == origin) {
+            if url.origin() != origin {
+                headers.retain(|(name, _)| *name != "authorization");
+            } else if let Some(authorization) = &authorization
+                && !headers.iter().any(|(name, _)| *name == "authorization")
+            {
                 headers.push(("authorization", authorization.clone()));
             }
             let verified = !is_insecure(url.authority(), config);
@@ -108,7 +112,7 @@ fn without_user(address: &str) -> (String, Option<String>) {
 }
 
 /// Undoes percent-encoding.
-fn unescaped(text: &str) -> Vec<u8> {
+pub(crate) fn unescaped(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -33,7 +33,7 @@ mod url;
 pub use client::Registry;
 pub use config::{ProxyConfig, RegistryConfig};
 pub use credentials::Credential;
-pub(crate) use download::DownloadError;
+pub(crate) use download::{DownloadError, unescaped};
 pub use error::RegistryError;
 pub use login::CredentialPlace;
 pub use manifest::{Resolved, Selected};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::engine::Engine;
 use super::super::images::{self, ImageError, Keep};
+use super::super::op::http::downloads;
 use super::cannot;
 use crate::cancel::CancelToken;
 use crate::content::ContentError;
@@ -112,11 +113,15 @@ impl Engine {
         let context = self.context(&Silent, TaskId(0), cancel, None);
         let of_images = images::needed(&context, &self.content.database().images()?, &Keep::default())?;
         let mut items = self.steps(&of_images.trees)?;
+        let downloads = downloads(self.content.state());
         for (digest, _) in self.content.blobs()? {
             if !of_images.blobs.contains(&digest) {
                 let path = self.content.blob_path(&digest);
-                let item = CacheItem::of(digest.to_string(), CacheKind::Step);
+                let used = downloads.get(&digest).copied();
+                let kind = if used.is_some() { CacheKind::Download } else { CacheKind::Step };
+                let item = CacheItem::of(digest.to_string(), kind);
                 let mut item = found(item, &path, Place::Blob(digest));
+                item.last_used = item.last_used.max(used.unwrap_or_default());
                 // It has to be fetched again; take 10 MB/s.
                 item.milliseconds = item.files / 10_000;
                 items.push(item);

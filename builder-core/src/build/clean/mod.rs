@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::engine::{Engine, seconds_now};
+use super::op::http::downloads;
 use super::images::{self, DiskUsage, ImageError, Keep, PruneOptions, Reclaimed, Removed};
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
@@ -68,7 +69,9 @@ impl Engine {
         let mut trees: HashSet<_> = self.records()?.into_iter().map(|(_, record)| record.tree).collect();
         let snapshots = trees.difference(&without_files).copied().collect();
         trees.extend(self.explaining_trees());
-        pruned.bytes += self.sweep(&alone, &Keep { trees, snapshots, ..Keep::default() }, cancel)?.bytes();
+        // What ADD fetched is known by what the servers said about it.
+        let blobs = downloads(self.content.state()).into_keys().collect();
+        pruned.bytes += self.sweep(&alone, &Keep { blobs, trees, snapshots }, cancel)?.bytes();
         Ok(pruned)
     }
 

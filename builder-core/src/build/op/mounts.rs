@@ -23,9 +23,6 @@ use crate::ssh::Socket;
 use crate::sys::mount::{Attributes, bind};
 use crate::tree::{Entry, SemanticDigest, Stack, Tree, TreeBuilder};
 
-/// Largest secret, in bytes (as in BuildKit).
-const MAX_SECRET: u64 = 500 << 10;
-
 /// The files that a mount shows, as data.
 pub(crate) struct Source {
     /// What is shown, as a tree whose root is what appears at the target.
@@ -474,18 +471,11 @@ fn below_root(tree: &Tree) -> Tree {
 
 /// The value of a secret; `None` if it was not given and is not required.
 fn read_secret(session: &Session<'_>, secret: &SecretMount) -> Result<Option<Vec<u8>>, StepError> {
-    use std::io::Read as _;
     match session.request.secrets.get(&secret.id) {
         Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
-        Some(SecretSource::File(path)) => {
+        Some(given @ SecretSource::File(path)) => {
             let error = |source| StepError::ReadSecret { id: secret.id.clone(), path: path.clone(), source };
-            let mut value = Vec::new();
-            let file = std::fs::File::open(path).map_err(error)?;
-            file.take(MAX_SECRET + 1).read_to_end(&mut value).map_err(error)?;
-            if value.len() as u64 > MAX_SECRET {
-                return Err(error(std::io::Error::other("it is larger than 500 KiB")));
-            }
-            Ok(Some(value))
+            given.read().map(Some).map_err(error)
         }
         None if secret.required => Err(StepError::MissingSecret { id: secret.id.clone() }),
         None => Ok(None),

@@ -7,17 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::archive;
 use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile, PlannedFiles};
-use super::http::{self, Fetched};
+use super::http::{self, Fetched, Fetcher};
 use super::run::accounts;
 use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, LayerFiles, Source, Work};
+use crate::build::request::PullPolicy;
 use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
 use crate::context::{BuildContext, Match, Request, Selected};
@@ -26,7 +27,7 @@ use crate::layer::{self, Archive};
 use crate::oci::Digest;
 use crate::rootfs::{Owner, RootPath, UserSpec};
 use crate::snapshot::Snapshot;
-use crate::tree::{ContentDigest, ContentHasher, Entry, Node, Stack, Time};
+use crate::tree::{ContentDigest, Entry, Node, Stack, Time};
 
 pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Solved>, StepError> {
     let session = job.session;
@@ -183,18 +184,25 @@ impl Finder<'_> {
             Some(Ok(checksum)) => Some(checksum),
             None => None,
         };
-        let content = &session.engine.content;
-        let progress = |current, total| session.events.status(job.task, url, current, total, false);
-        let Fetched { digest, size, modified, name, .. } =
-            http::fetch(&session.engine.registry, content, url, checksum.as_ref(), &progress, &session.cancel)?;
-        session.events.status(job.task, url, size, Some(size), true);
-        let path = content.blob_path(&digest);
+        let engine = session.engine;
+        let shown = http::redacted(url);
+        let fetcher = Fetcher {
+            registry: &engine.registry,
+            content: &engine.content,
+            secrets: &session.request.secrets,
+            offline: session.request.pull == PullPolicy::Never,
+            progress: &|current, total| session.events.status(job.task, &shown, current, total, false),
+            cancel: &session.cancel,
+        };
+        let Fetched { digest, content, size, modified, .. } = fetcher.fetch(url, checksum.as_ref())?;
+        session.events.status(job.task, &shown, size, Some(size), true);
+        let path = engine.content.blob_path(&digest);
         let file = LooseFile {
-            name,
+            name: http::file_name(url),
             mode: 0o600,
-            mtime: Time::from_seconds(modified.unwrap_or(session.now)),
+            mtime: Time::from_seconds(modified.unwrap_or_default()),
             size,
-            content: hash(content.open_blob(&digest)?)?,
+            content,
             bytes: FileSource::Host(path.clone()),
         };
         let node = Node::File { size, content: file.content, link: 0 };
@@ -218,20 +226,6 @@ fn inline(job: &Job<'_>, name: &str, body: &str) -> CopySource {
         content: ContentDigest::of(&bytes),
         bytes: FileSource::Inline(bytes),
     })
-}
-
-fn hash(mut reader: impl Read) -> Result<ContentDigest, StepError> {
-    let mut hasher = ContentHasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = reader.read(&mut buffer);
-        let length =
-            read.map_err(|source| StepError::Io { what: "cannot read a download from the store".to_owned(), source })?;
-        if length == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..length]);
-    }
 }
 
 /// Where the files of a copy are.

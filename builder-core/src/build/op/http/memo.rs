@@ -1,0 +1,70 @@
+//! [`Memo`]: what servers said about addresses.
+//!
+//! ```text
+//! STATE/downloads/<BLAKE3 of the address>    what the server said last time (JSON), and the digests of the body
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::Fetched;
+use crate::content::{ContentError, ContentStore};
+use crate::oci::Digest;
+
+/// What is remembered of an address.
+pub(super) struct Memo {
+    path: PathBuf,
+}
+
+impl Memo {
+    pub(super) fn of(content: &ContentStore, url: &str) -> Self {
+        let name = blake3::hash(url.as_bytes()).to_hex();
+        Self { path: directory(content.state()).join(name.as_str()) }
+    }
+
+    /// What is known, as long as the body is in the store. A damaged memo counts as none.
+    pub(super) fn read(&self, content: &ContentStore) -> Result<Option<Fetched>, ContentError> {
+        let Some(known) = parse(&self.path) else { return Ok(None) };
+        if content.has(&known.digest)?.is_none() {
+            return Ok(None);
+        }
+        // Whatever decides what is removed from the store sees that it is in use.
+        let _ = File::options().append(true).open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
+        Ok(Some(known))
+    }
+
+    /// A memo only saves a transfer: one that cannot be written is not an error.
+    pub(super) fn write(&self, fetched: &Fetched) {
+        let Some(directory) = self.path.parent() else { return };
+        let written = fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory));
+        if let Ok(mut file) = written
+            && file.write_all(&serde_json::to_vec(fetched).expect("plain data serialises")).is_ok()
+        {
+            let _ = file.persist(&self.path);
+        }
+    }
+}
+
+/// The bodies that are remembered, with the last use of each in seconds since 1970.
+pub(crate) fn downloads(state: &Path) -> HashMap<Digest, i64> {
+    let mut found = HashMap::new();
+    for path in fs::read_dir(directory(state)).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if let (Some(known), Ok(file)) = (parse(&path), fs::metadata(&path)) {
+            let used = found.entry(known.digest).or_insert(0);
+            *used = file.mtime().max(*used);
+        }
+    }
+    found
+}
+
+fn directory(state: &Path) -> PathBuf {
+    state.join("downloads")
+}
+
+fn parse(path: &Path) -> Option<Fetched> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
