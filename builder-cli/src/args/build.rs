@@ -36,7 +36,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) build_arg_file: Vec<PathBuf>,
 
-    /// Further context for FROM and COPY --from: a directory, an address or `docker-image://NAME` (repeatable)
+    /// Further context for FROM and COPY --from: a directory, an address, `docker-image://NAME` or `oci-layout://DIRECTORY`
+    /// (repeatable)
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
 

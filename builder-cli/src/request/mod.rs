@@ -3,6 +3,7 @@
 
 mod caches;
 mod dockerfile;
+mod contexts;
 mod docker_config;
 mod elsewhere;
 mod outputs;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use builder_core::build::{BuildRequest, ContextSource, PullPolicy, RemoteContext};
+use builder_core::build::{BuildRequest, PullPolicy, RemoteContext};
 use builder_core::graph::{NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
 
@@ -65,7 +66,7 @@ pub(crate) fn from_args(
         return Err(CommandError::usage("two outputs are written to standard output"));
     }
     let context = context(&args, environment)?;
-    let (named_contexts, contexts) = named_contexts(&args.build_context, environment)?;
+    let (named_contexts, contexts) = contexts::named(&args.build_context, environment)?;
     let platforms = platforms(&args, environment)?;
     let mut options = options(&args, &platforms, contexts, environment)?;
     options.all_stages = matches!(call, Call::Check(_));
@@ -261,37 +262,6 @@ fn build_arg(text: &str, environment: &Environment, all: &mut BTreeMap<String, S
         all.insert(name.to_owned(), value);
     }
     Ok(())
-}
-
-type Contexts = (BTreeMap<String, ContextSource>, BTreeMap<String, NamedContext>);
-
-fn named_contexts(given: &[String], environment: &Environment) -> Result<Contexts> {
-    let (mut sources, mut contexts) = Contexts::default();
-    for text in given {
-        let (name, value) = text
-            .split_once('=')
-            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
-            .ok_or_else(|| CommandError::usage(format!("build context `{text}` is not of the form `NAME=VALUE`")))?;
-        let context = if let Some(image) = value.strip_prefix("docker-image://") {
-            NamedContext::Image(values::reference(image)?)
-        } else if let Some(remote) = RemoteContext::parse(value) {
-            sources.insert(name.to_owned(), ContextSource::Remote(remote));
-            NamedContext::Directory
-        } else if value.contains("://") || value == "-" {
-            return Err(CommandError::usage(format!("build context `{value}` is not supported"))
-                .with_hint("give a directory or `docker-image://NAME`"));
-        } else {
-            let path = environment.absolute(Path::new(value));
-            if !path.is_dir() {
-                return Err(CommandError::failed(format!("build context `{name}`: `{value}` is not a directory")));
-            }
-            let ignore_files = vec![path.join(".dockerignore")];
-            sources.insert(name.to_owned(), ContextSource::Directory { path, ignore_files });
-            NamedContext::Directory
-        };
-        contexts.insert(name.to_owned(), context);
-    }
-    Ok((sources, contexts))
 }
 
 fn references(names: &[String]) -> Result<Vec<Reference>> {

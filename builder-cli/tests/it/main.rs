@@ -1,6 +1,7 @@
 //! Drives the real `rbuild` against a real registry, a file for each feature.
 #![expect(clippy::format_collect, reason = "short texts, read once")]
 
+mod addresses;
 mod arguments;
 mod build;
 mod cache;
@@ -32,3 +33,4 @@ mod signals;
 mod ssh;
 mod store;
 mod tidy;
+mod web;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::engine::{Engine, seconds_now};
 use super::error::StepError;
 use super::filesystem::{Access, Work};
+use super::layout;
 use super::request::PullPolicy;
 use crate::cancel::{CancelToken, Cancelled};
 use crate::content::{ContentError, ImageRecord, LayerRecord, ResolvedTag};
@@ -39,6 +40,8 @@ pub(super) struct BaseLayers {
     /// Where the image comes from, pinned to its manifest where it has one.
     reference: Reference,
     layers: Vec<BaseLayer>,
+    /// Its layers came from a directory: no registry has them under this name.
+    is_foreign: bool,
     /// The vertex that its progress belongs to.
     task: Mutex<Option<TaskId>>,
     /// Whether its task has said that it is done.
@@ -61,6 +64,10 @@ pub(super) fn resolve(
     pull: PullPolicy,
     cancel: &CancelToken,
 ) -> Result<BaseImage, StepError> {
+    if let Some(layout) = &request.layout {
+        let descriptor = layout::bring(engine, layout, &request.platform, cancel)?;
+        return pinned(engine, request, descriptor)?.ok_or_else(|| vanished(request));
+    }
     if pull != PullPolicy::Always
         && let Some(image) = local(engine, request)?
     {
@@ -81,10 +88,12 @@ pub(super) fn resolve(
     let descriptor = engine.fetch_manifest(&request.reference, &request.platform, cancel)?;
     let tag = ResolvedTag { descriptor, at: seconds_now() };
     engine.content.database().put_resolved_tag(&request.reference, &request.platform, &tag)?;
-    remembered(engine, request)?.ok_or_else(|| StepError::MalformedImage {
-        image: request.reference.familiar(),
-        reason: "its manifest or config vanished from the store".to_owned(),
-    })
+    remembered(engine, request)?.ok_or_else(|| vanished(request))
+}
+
+fn vanished(request: &ImageRequest) -> StepError {
+    let reason = "its manifest or config vanished from the store".to_owned();
+    StepError::MalformedImage { image: request.reference.familiar(), reason }
 }
 
 /// The image of the local store with this name.
@@ -121,7 +130,11 @@ fn remembered(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImag
     let Some(tag) = engine.content.database().resolved_tag(&request.reference, &request.platform)? else {
         return Ok(None);
     };
-    let descriptor = tag.descriptor;
+    pinned(engine, request, tag.descriptor)
+}
+
+/// The image with this manifest, as long as that and its config are in the store.
+fn pinned(engine: &Engine, request: &ImageRequest, descriptor: Descriptor) -> Result<Option<BaseImage>, StepError> {
     if engine.content.has(&descriptor.digest)?.is_none() {
         return Ok(None);
     }
@@ -174,7 +187,8 @@ impl BaseLayers {
         };
         let layers = layers.into_iter().enumerate().map(layer).collect();
         let (shown, loaded) = (AtomicBool::new(false), Mutex::default());
-        Self { name, reference, layers, task: Mutex::default(), shown, loaded }
+        let is_foreign = request.layout.is_some();
+        Self { name, reference, layers, is_foreign, task: Mutex::default(), shown, loaded }
     }
 
     /// Says which vertex the progress of fetching belongs to.
@@ -192,7 +206,8 @@ impl BaseLayers {
     }
 
     fn image_layer(&self, layer: &BaseLayer) -> ImageLayer {
-        let source = LayerSource::Stored { descriptor: layer.descriptor.clone(), origin: Some(self.reference.clone()) };
+        let origin = (!self.is_foreign).then(|| self.reference.clone());
+        let source = LayerSource::Stored { descriptor: layer.descriptor.clone(), origin };
         ImageLayer { diff_id: Some(layer.diff_id.clone()), source }
     }
 
@@ -378,12 +393,11 @@ impl BaseLayers {
     fn unpack(&self, access: &Access<'_>, index: usize, cancel: &CancelToken) -> Result<(Active, Unpacked), StepError> {
         let engine = access.engine;
         let layer = &self.layers[index];
-        let Some(descriptor) = &layer.descriptor else {
-            return Err(StepError::MalformedImage {
-                image: self.reference.familiar(),
-                reason: format!("the files of layer {} vanished from the store", layer.diff_id),
-            });
+        let vanished = || StepError::MalformedImage {
+            image: self.reference.familiar(),
+            reason: format!("the files of layer {} vanished from the store", layer.diff_id),
         };
+        let Some(descriptor) = &layer.descriptor else { return Err(vanished()) };
         let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
         let report = |current: u64, finished: bool| {
             if let Some(task) = task {
@@ -399,6 +413,9 @@ impl BaseLayers {
         } else {
             None
         };
+        if stored.is_none() && self.is_foreign {
+            return Err(vanished());
+        }
         let unpacked =
             stored.unwrap_or_else(|| self.unpack_fetched(engine, descriptor, &|read| report(read, false), cancel));
         let (active, unpacked) = match unpacked {

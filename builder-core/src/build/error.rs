@@ -211,6 +211,9 @@ pub enum StepError {
     /// `--pull=never`, and the store has not got the image.
     #[error("image `{0}` is not in the local store")]
     NotLocal(crate::oci::Reference),
+    /// An image in a directory.
+    #[error(transparent)]
+    Layout(#[from] super::layout::LayoutError),
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -329,6 +332,7 @@ impl Diagnostic for StepError {
             Self::Copy(error) => error.hint(),
             Self::User(error) => error.hint(),
             Self::Context(error) => error.hint(),
+            Self::Layout(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Content(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),

@@ -80,7 +80,7 @@ impl Engine {
     }
 
     fn run_image(&self, request: StartRequest, access: &Access<'_>) -> Result<Exit, StepError> {
-        let wanted = ImageRequest { reference: request.image.clone(), platform: request.platform.clone() };
+        let wanted = ImageRequest::new(request.image.clone(), request.platform.clone());
         let image = base::resolve(self, &wanted, request.pull, &access.cancel)?;
         let task =
             TaskNumbers::default().declare(&access.events, &format!("pull {}", request.image.familiar()), Vec::new());

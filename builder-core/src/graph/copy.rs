@@ -59,7 +59,7 @@ impl<'a> Lowering<'a> {
                     self.error(at, word.span, GraphErrorKind::UnresolvedImage(request.reference));
                     return None;
                 }
-                let context = self.options.context(name).map(|(name, _)| name);
+                let context = self.options.context(name, &request.platform).map(|(name, _)| name);
                 let location = at.location(at.instruction.span);
                 let used = ImageUsed { stage: &current.title, location, origin: at.origin.clone() };
                 Files::Vertex(self.image(&request, used, |reference| match context {

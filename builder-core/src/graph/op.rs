@@ -2,7 +2,7 @@
 
 use super::{Env, ImageRequest, VertexId};
 use crate::dockerfile::{Network, Security, Sharing};
-use crate::oci::{Digest, Platform, Reference};
+use crate::oci::{Digest, LayoutReference, Platform, Reference};
 use crate::rootfs::RootPath;
 
 /// What one vertex does.
@@ -25,6 +25,8 @@ pub struct ImageOp {
     pub reference: Reference,
     /// The platform.
     pub platform: Platform,
+    /// Where it is, if not where its name leads to.
+    pub layout: Option<Box<LayoutReference>>,
     /// Its identity: a manifest digest, or the id of an image of the local store.
     pub digest: Digest,
 }
@@ -269,7 +271,7 @@ pub struct WorkdirOp {
 impl ImageOp {
     /// What was asked for to learn what the image is.
     pub fn request(&self) -> ImageRequest {
-        ImageRequest { reference: self.reference.clone(), platform: self.platform.clone() }
+        ImageRequest { reference: self.reference.clone(), platform: self.platform.clone(), layout: self.layout.clone() }
     }
 }
 

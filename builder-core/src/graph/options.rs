@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::DeviceOp;
 use crate::dockerfile::Network;
-use crate::oci::{Digest, ImageConfig, Platform, Reference};
+use crate::oci::{Digest, ImageConfig, LayoutReference, Platform, Reference};
 
 /// What the user asked for, as far as the graph depends on it.
 #[derive(Debug, Clone)]
@@ -71,14 +71,19 @@ impl Options {
     }
 
     /// Finds a named context by a name from a Dockerfile; names are compared as BuildKit does: without case, and
-    /// `docker.io/library/app:latest` is `app`.
-    pub(super) fn context(&self, name: &str) -> Option<(&str, &NamedContext)> {
+    /// `docker.io/library/app:latest` is `app`. One that was given for `platform` alone (`NAME::PLATFORM`) wins.
+    pub(super) fn context(&self, name: &str, platform: &Platform) -> Option<(&str, &NamedContext)> {
         if self.contexts.is_empty() || name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
             return None;
         }
         let wanted = context_name(name);
-        self.contexts
-            .get_key_value(name)
+        let for_platform = self.contexts.iter().find(|(given, _)| {
+            given.split_once("::").is_some_and(|(name, given)| {
+                context_name(name) == wanted && given.parse::<Platform>().is_ok_and(|given| given == *platform)
+            })
+        });
+        for_platform
+            .or_else(|| self.contexts.get_key_value(name))
             .or_else(|| self.contexts.iter().find(|(given, _)| context_name(given) == wanted))
             .map(|(name, context)| (name.as_str(), context))
     }
@@ -97,6 +102,10 @@ pub enum NamedContext {
     Directory,
     /// `docker-image://`
     Image(Reference),
+    /// `docker-image://scratch`
+    Scratch,
+    /// `oci-layout://`; the image is called as the context.
+    Layout(LayoutReference),
 }
 
 /// Which stages ignore known results.
@@ -118,6 +127,15 @@ pub struct ImageRequest {
     pub reference: Reference,
     /// The platform that is wanted.
     pub platform: Platform,
+    /// Where it is, if not where its name leads to.
+    pub layout: Option<Box<LayoutReference>>,
+}
+
+impl ImageRequest {
+    /// An image by its name.
+    pub fn new(reference: Reference, platform: Platform) -> Self {
+        Self { reference, platform, layout: None }
+    }
 }
 
 /// What is known of an image: where its tag ended, and its config.
@@ -143,10 +161,26 @@ mod tests {
             options.contexts.insert(name.to_owned(), NamedContext::Directory);
         }
         for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "SRC", "docker.io/library/golang:1.22"] {
-            assert!(options.context(name).is_some(), "{name}");
+            assert!(options.context(name, &Platform::host()).is_some(), "{name}");
         }
         for name in ["alpine:3.20", "golang", "scratch", "other"] {
-            assert!(options.context(name).is_none(), "{name}");
+            assert!(options.context(name, &Platform::host()).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn contexts_of_a_platform_win() {
+        let mut options = Options::new(Platform::host());
+        for name in ["app", "app::linux/arm64", "only::linux/arm64"] {
+            options.contexts.insert(name.to_owned(), NamedContext::Directory);
+        }
+        let found = |name, platform: &str| {
+            let platform = platform.parse::<Platform>().expect("a platform");
+            options.context(name, &platform).map(|(given, _)| given.to_owned())
+        };
+        assert_eq!(found("app:latest", "linux/arm64").as_deref(), Some("app::linux/arm64"));
+        assert_eq!(found("app", "linux/amd64").as_deref(), Some("app"));
+        assert_eq!(found("only", "linux/arm64").as_deref(), Some("only::linux/arm64"));
+        assert_eq!(found("only", "linux/amd64"), None);
     }
 }

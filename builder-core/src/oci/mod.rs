@@ -13,6 +13,7 @@
 mod config;
 mod descriptor;
 mod digest;
+mod layout;
 mod manifest;
 mod media_type;
 mod platform;
@@ -22,6 +23,7 @@ mod strict_json;
 pub use config::{ContainerConfig, Healthcheck, HistoryEntry, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, Hasher, ImageId, ParseDigestError, Sha256, chain_id};
+pub use layout::LayoutReference;
 pub use manifest::{Index, Manifest, ParseManifestError};
 pub use media_type::{Compression, MediaKind, MediaType};
 pub use platform::{ParsePlatformError, Platform};

@@ -265,7 +265,7 @@ fn media_type(reference: &Reference, said: Option<MediaType>, bytes: &[u8]) -> R
 }
 
 /// The manifest of an index that suits a platform best; an inner index where none says what it is for.
-fn choose<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
+pub(crate) fn choose<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
     let suits =
         |descriptor: &&Descriptor| matches!(descriptor.media_type.kind(), MediaKind::Manifest | MediaKind::Index);
     let distance = |descriptor: &Descriptor| descriptor.platform.as_ref()?.distance(wanted);
@@ -284,7 +284,7 @@ fn choose<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
     }
 }
 
-fn platforms(index: &Index) -> Vec<Platform> {
+pub(crate) fn platforms(index: &Index) -> Vec<Platform> {
     let known = |platform: &&Platform| platform.os != "unknown";
     index.manifests.iter().filter_map(|descriptor| descriptor.platform.as_ref()).filter(known).cloned().collect()
 }

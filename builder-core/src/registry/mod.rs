@@ -37,6 +37,7 @@ pub(crate) use download::{DownloadError, unescaped};
 pub use error::RegistryError;
 pub use login::CredentialPlace;
 pub use manifest::{Resolved, Selected};
+pub(crate) use manifest::{choose, platforms};
 pub use pull::{BlobStream, StoringStream};
 pub use push::BlobSource;
 pub use push_image::{BlobToPush, ImageToPush, TransferEvent};

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::engine::{Engine, seconds_now};
-use super::op::http::downloads;
 use super::images::{self, DiskUsage, ImageError, Keep, PruneOptions, Reclaimed, Removed};
+use super::op::http::downloads;
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
 use crate::progress::{Silent, TaskId};

@@ -78,8 +78,8 @@ impl<'a> Lowering<'a> {
             let detail = Detail::InvalidBaseImagePlatform(&image, &has, wanted);
             self.checks.report(location, stage.instruction.start_line, &detail);
         }
-        let replaced = stage.name().and_then(|name| self.options.context(name));
-        let context = replaced.or_else(|| self.options.context(&stage.from.image.text));
+        let replaced = stage.name().and_then(|name| self.options.context(name, wanted));
+        let context = replaced.or_else(|| self.options.context(&stage.from.image.text, wanted));
         let location = Location { source: self.dockerfile.source.clone(), span: stage.instruction.span };
         let used = ImageUsed { stage: &current.title, location, origin: None };
         current.state.root = self.image(request, used, |reference| match context {
@@ -111,6 +111,7 @@ impl<'a> Lowering<'a> {
                 op: Op::Image(ImageOp {
                     reference: request.reference.clone(),
                     platform: request.platform.clone(),
+                    layout: request.layout.clone(),
                     digest: image.digest.clone(),
                 }),
                 root: None,

@@ -19,7 +19,8 @@ impl Stages<'_> {
         match self.image_or_context(name, platform) {
             Ok(Foreign::Directory(context)) => Base::Directory(context),
             Ok(Foreign::Image(request)) => Base::Image(request),
-            Ok(Foreign::Scratch | Foreign::Stage(_)) => Base::Broken,
+            Ok(Foreign::Scratch) => Base::Scratch,
+            Ok(Foreign::Stage(_)) => Base::Broken,
             Err(error) => {
                 self.errors.push(error.at(self.input.location(span)));
                 Base::Broken

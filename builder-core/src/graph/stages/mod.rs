@@ -166,6 +166,7 @@ impl<'a> Stages<'a> {
         let (base, body) = match (name.and_then(|name| self.context(name, &wanted)), base_name) {
             (Some(Foreign::Directory(context)), _) => (Base::Directory(context), &body[..0]),
             (Some(Foreign::Image(request)), _) => (Base::Image(request), &body[..0]),
+            (Some(Foreign::Scratch), _) => (Base::Scratch, &body[..0]),
             (_, None) => (Base::Broken, body),
             (_, Some(base_name)) => (self.base(&base_name, wanted, from.image.span), body),
         };
@@ -183,10 +184,18 @@ impl<'a> Stages<'a> {
     }
 
     fn context(&self, name: &str, platform: &Platform) -> Option<Foreign> {
-        Some(match self.input.options.context(name)? {
+        Some(match self.input.options.context(name, platform)? {
             (context, NamedContext::Directory) => Foreign::Directory(context.to_owned()),
             (_, NamedContext::Image(reference)) => {
-                Foreign::Image(ImageRequest { reference: reference.clone(), platform: platform.clone() })
+                Foreign::Image(ImageRequest::new(reference.clone(), platform.clone()))
+            }
+            (_, NamedContext::Scratch) => Foreign::Scratch,
+            (_, NamedContext::Layout(layout)) => {
+                let reference = name.to_lowercase().parse().ok()?;
+                Foreign::Image(ImageRequest {
+                    layout: Some(Box::new(layout.clone())),
+                    ..ImageRequest::new(reference, platform.clone())
+                })
             }
         })
     }
@@ -196,7 +205,7 @@ impl<'a> Stages<'a> {
             return Ok(context);
         }
         match name.parse::<Reference>() {
-            Ok(reference) => Ok(Foreign::Image(ImageRequest { reference, platform })),
+            Ok(reference) => Ok(Foreign::Image(ImageRequest::new(reference, platform))),
             Err(source) => {
                 let error = GraphError::new(GraphErrorKind::Reference { name: name.to_owned(), source });
                 Err(Box::new(GraphError { hint: self.suggestion(name, usize::MAX), ..error }))

@@ -97,7 +97,8 @@ impl Stages<'_> {
     /// the stage's result, so nothing runs on it.
     fn triggers_of_image(&mut self, index: usize, request: &ImageRequest, from: &Location) -> Vec<Trigger> {
         let stage = &self.list[index];
-        let is_replaced = stage.name().is_some_and(|name| self.input.options.context(name).is_some());
+        let is_replaced =
+            stage.name().is_some_and(|name| self.input.options.context(name, &request.platform).is_some());
         match self.input.images.get(request) {
             Some(image) if !is_replaced => {
                 parse_triggers(&image.config.config.on_build, &request.reference, from, &mut self.errors)

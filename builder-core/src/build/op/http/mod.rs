@@ -173,11 +173,12 @@ impl Fetcher<'_> {
         }
         let total = response.content_length();
         let mut body = Body { inner: response.into_reader(), read: 0, total, fetcher: self };
-        let (digest, content, size) = self.keep(&mut body, checksum, &shown).map_err(|error| match self.cancel.check() {
-            // Whatever a cancel made fail first, it was the cancel.
-            Err(cancelled) => cancelled.into(),
-            Ok(()) => error,
-        })?;
+        let (digest, content, size) =
+            self.keep(&mut body, checksum, &shown).map_err(|error| match self.cancel.check() {
+                // Whatever a cancel made fail first, it was the cancel.
+                Err(cancelled) => cancelled.into(),
+                Ok(()) => error,
+            })?;
         let modified = last_modified.as_deref().and_then(name::http_date);
         let fetched = Fetched { digest, content, size, modified, etag, last_modified };
         memo.write(&fetched);
@@ -267,7 +268,13 @@ struct Body<'a, R> {
 impl<R: Read> Read for Body<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.fetcher.cancel.check().map_err(io::Error::other)?;
-        let length = self.inner.read(buffer)?;
+        let broken = |error: io::Error| match self.total {
+            Some(total) => {
+                io::Error::new(error.kind(), format!("the connection broke after {} of {total} bytes", self.read))
+            }
+            None => error,
+        };
+        let length = self.inner.read(buffer).map_err(broken)?;
         self.read += length as u64;
         (self.fetcher.progress)(self.read, self.total);
         Ok(length)
