@@ -134,8 +134,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<CallFormat>,
 
-    /// Time of the image, in seconds since 1970 [environment: `SOURCE_DATE_EPOCH`]
-    #[arg(long, value_name = "SECONDS")]
+    /// Time of the image: seconds since 1970, or the name of a source with a time [environment: `SOURCE_DATE_EPOCH`]
+    #[arg(long, value_name = "SECONDS | context | NAME")]
     pub(crate) source_date_epoch: Option<String>,
 
     /// Surroundings of RUN steps.

@@ -186,17 +186,7 @@ fn options(
         (false, true) => NoCache::Never,
         (false, false) => NoCache::Stages(args.no_cache_filter.iter().map(|name| name.to_lowercase()).collect()),
     };
-    options.source_date_epoch = source_date_epoch(args, environment)?;
     Ok(options)
-}
-
-fn source_date_epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<i64>> {
-    let given = args.source_date_epoch.as_deref().or_else(|| environment.get("SOURCE_DATE_EPOCH"));
-    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let seconds = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-    seconds.map(Some).ok_or_else(|| {
-        CommandError::usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is not a number of seconds since 1970"))
-    })
 }
 
 /// The platforms that were asked for, each once.
@@ -243,7 +233,8 @@ fn build_args(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<St
         all.entry(name).or_insert(value);
     }
     // buildx hands this one on although nobody asked.
-    if let Some(epoch) = environment.get("SOURCE_DATE_EPOCH") {
+    let epoch = args.source_date_epoch.as_deref().or_else(|| environment.get("SOURCE_DATE_EPOCH"));
+    if let Some(epoch) = epoch {
         all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_owned());
     }
     Ok(all)

@@ -22,7 +22,7 @@ fn errors_of_the_command_line() {
         "build --add-host x .",
         "build --ulimit files=1 .",
         "build --memory lots .",
-        "build --platform linux/amd64,linux/arm64 .",
+        "build --platform linux/amd64,linux/arm64 --build-arg BUILDKIT_MULTI_PLATFORM=0 .",
         "build --platform x/y/z/w .",
         "build --cache-to type=local,src=x .",
         "build --ssh default .",

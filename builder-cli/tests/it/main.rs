@@ -33,4 +33,5 @@ mod signals;
 mod ssh;
 mod store;
 mod tidy;
+mod time;
 mod web;

@@ -37,15 +37,33 @@ impl<'a> Contexts<'a> {
     pub(super) fn fetch(&mut self, graph: &Graph, bring: &Bring<'_>, numbers: &TaskNumbers) -> Result<(), BuildError> {
         let used: BTreeSet<ContextId> = graph.vertices.iter().flat_map(|vertex| vertex.op.contexts()).collect();
         for id in used {
-            let Some(ContextSource::Remote(remote)) = self.source(&id) else { continue };
-            let name = match &id {
-                ContextId::Main => "[internal] load remote build context".to_owned(),
-                ContextId::Named(name) => format!("[context {name}] {remote}"),
-            };
-            let fetched = bring.context(remote, &name, numbers)?;
-            self.fetched.insert(id, fetched);
+            self.bring(&id, bring, numbers)?;
         }
         Ok(())
+    }
+
+    /// Brings one context that is elsewhere, if it is not here yet; `None` for a directory.
+    pub(super) fn bring(
+        &mut self,
+        id: &ContextId,
+        bring: &Bring<'_>,
+        numbers: &TaskNumbers,
+    ) -> Result<Option<FetchedContext>, BuildError> {
+        if let Some(fetched) = self.fetched.get(id) {
+            return Ok(Some(fetched.clone()));
+        }
+        let remote = match self.source(id) {
+            Some(ContextSource::Remote(remote)) => remote,
+            Some(ContextSource::Fetched(fetched)) => return Ok(Some(fetched.clone())),
+            Some(ContextSource::Directory { .. } | ContextSource::Empty) | None => return Ok(None),
+        };
+        let name = match id {
+            ContextId::Main => "[internal] load remote build context".to_owned(),
+            ContextId::Named(name) => format!("[context {name}] {remote}"),
+        };
+        let fetched = bring.context(remote, &name, numbers)?;
+        self.fetched.insert(id.clone(), fetched.clone());
+        Ok(Some(fetched))
     }
 
     /// Opens a context, or returns it if it is open.

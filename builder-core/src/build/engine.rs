@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::{self, BaseLayers};
 use super::contexts::{Contexts, OpenContext};
+use super::epoch;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
@@ -204,9 +205,13 @@ impl Engine {
         let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
 
         let parsed = parse(request, &events, &numbers)?;
+        let mut contexts = Contexts::new(request, self.content.state());
+        let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
+        let resolved_epoch = epoch::resolve(&parsed, request, &mut contexts, &bring, &numbers)?;
         let mut known = Known::default();
         let mut joined: Option<Graph> = None;
         for options in request.options_by_platform() {
+            let options = graph::Options { resolved_epoch, ..options };
             self.resolve(&parsed, &options, request.pull, &mut known, (&events, &numbers), cancel)?;
             let graph = graph::lower(&parsed, &options, &known.images).map_err(BuildError::Graph)?;
             match &mut joined {
@@ -227,8 +232,6 @@ impl Engine {
         recorder.plan(&graph, &tasks);
 
         let network = BuildNetwork::default();
-        let mut contexts = Contexts::new(request, self.content.state());
-        let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
         contexts.fetch(&graph, &bring, &numbers)?;
         check_ignored(&mut graph, &parsed, &contexts, &events)?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);

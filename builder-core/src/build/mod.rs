@@ -18,6 +18,7 @@ mod base;
 mod clean;
 mod contexts;
 mod engine;
+mod epoch;
 mod error;
 mod events;
 mod filesystem;

@@ -51,6 +51,7 @@ struct Inner {
     snapshot: Snapshot,
     /// The file that is the Dockerfile, whatever is asked for: an address that is no archive.
     only_file: bool,
+    time: Option<i64>,
     _lease: Lease,
 }
 
@@ -126,7 +127,18 @@ impl Eq for FetchedContext {}
 impl FetchedContext {
     /// A context of the files in `snapshot`, which `tree` describes.
     pub(super) fn new(tree: Tree, snapshot: Snapshot, lease: Lease) -> Self {
-        Self { inner: Arc::new(Inner { tree, snapshot, only_file: false, _lease: lease }) }
+        Self { inner: Arc::new(Inner { tree, snapshot, only_file: false, time: None, _lease: lease }) }
+    }
+
+    /// When it was made, in seconds since 1970, as the server says: the time of the commit, or `Last-Modified`.
+    pub fn time(&self) -> Option<i64> {
+        self.inner.time
+    }
+
+    /// The time of the newest file in it, if it is an archive; in seconds since 1970.
+    pub(super) fn newest(&self) -> Option<i64> {
+        let files = self.inner.tree.iter().filter(|entry| entry.node.is_file() && !self.inner.only_file);
+        files.map(|entry| entry.mtime.seconds).max()
     }
 
     /// Reads a Dockerfile from it: `name`, or the first of the usual names. Links are followed inside the context.
@@ -370,7 +382,8 @@ impl Bring<'_> {
             self.remember(preimage, &unpacked.0)?;
             unpacked
         };
-        Ok(FetchedContext { inner: Arc::new(Inner { tree, snapshot, only_file, _lease: lease }) })
+        let time = fetched.modified;
+        Ok(FetchedContext { inner: Arc::new(Inner { tree, snapshot, only_file, time, _lease: lease }) })
     }
 
     /// What was brought before under this name, if it is still there.

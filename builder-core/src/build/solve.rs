@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::BaseLayers;
 use super::contexts::Contexts;
+use super::engine::seconds_now;
 use super::error::{BuildError, StepError};
 use super::events::{Events, Message};
 use super::filesystem::{Access, BuiltLayer, Filesystem, Source, Work};
@@ -130,7 +131,8 @@ impl Job<'_> {
             return Ok((older_tree, record));
         }
         let id = engine.trees.put(&tree)?;
-        let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds };
+        // The real time, so that an epoch of this build does not show in others.
+        let record = Record { preimage, tree: id, semantic, created: seconds_now(), milliseconds };
         engine.cache.put_first_result(root, &record)?;
         engine.cache.put(&record)?;
         self.note_result(&tree, &record, false);

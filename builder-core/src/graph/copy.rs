@@ -192,7 +192,7 @@ fn created_by(op: &CopyOp, destination: &str) -> String {
     text + " " + destination + " # buildkit"
 }
 
-fn is_http(source: &str) -> bool {
+pub(super) fn is_http(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 

@@ -158,8 +158,11 @@ pub enum GraphErrorKind {
     #[error("`--checksum` needs an `http://`, `https://` or git source, not `{0}`")]
     ChecksumLocal(String),
     /// Not a time.
-    #[error("invalid `SOURCE_DATE_EPOCH` value `{0}`: expected seconds since 1970")]
+    #[error("`{0}` is no value for SOURCE_DATE_EPOCH")]
     SourceDateEpoch(String),
+    /// The stage that SOURCE_DATE_EPOCH names does more than to fetch one thing.
+    #[error("the stage has no time for SOURCE_DATE_EPOCH: {0}")]
+    EpochStage(&'static str),
     /// The history of the image is out of proportion.
     #[error("the history of the image is longer than {limit} bytes")]
     HistoryTooLong {

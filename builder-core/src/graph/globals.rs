@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::Options;
 use super::env::Scope;
 use super::error::GraphError;
 use super::outline::OutlineArg;
 use super::stages::Input;
+use super::{Options, ResolvedEpoch};
 use crate::dockerfile::{ArgDeclaration, Instruction, InstructionKind};
 use crate::oci::Platform;
+
+/// The argument with the time of everything new (reproducible-builds.org).
+pub(super) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Global scope: seen by `FROM`, and by an `ARG` of a stage that has no default of its own.
 pub(super) struct Globals {
@@ -49,7 +52,10 @@ impl Globals {
     ) {
         let name = &argument.name.text;
         let mut used = Vec::new();
+        let resolved = name == SOURCE_DATE_EPOCH && input.options.resolved_epoch.is_some();
         let value = match (build_arg(input.options, name), &argument.default) {
+            // What it names was looked at, and has no time.
+            (None, _) if resolved => None,
             (Some(value), _) => Some(value),
             (None, None) => None,
             (None, Some(word)) => match input.expander.word(&word.text, &|name| self.value(name)) {
@@ -85,6 +91,10 @@ impl Globals {
         self.scope.get(name).map(str::to_owned)
     }
 
+    pub(super) fn into_scope(self) -> Scope {
+        self.scope
+    }
+
     pub(super) fn is_declared(&self, name: &str) -> bool {
         self.declared.contains_key(name)
     }
@@ -97,8 +107,13 @@ impl Globals {
 /// The value that the caller gave an argument.
 pub(super) fn build_arg(options: &Options, name: &str) -> Option<String> {
     let given = options.build_args.get(name);
-    if name != "SOURCE_DATE_EPOCH" {
+    if name != SOURCE_DATE_EPOCH {
         return given.cloned();
+    }
+    match options.resolved_epoch {
+        Some(ResolvedEpoch::At(seconds)) => return Some(seconds.to_string()),
+        Some(ResolvedEpoch::Unset) => return None,
+        None => {}
     }
     match (given, options.source_date_epoch) {
         // Empty takes it back, as in BuildKit.
@@ -132,7 +147,7 @@ fn predefined(options: &Options, target: &str) -> Vec<(&'static str, String)> {
 
 /// Arguments that are known without a declaration, so that nobody is warned that they were not used.
 pub(super) fn is_predefined(name: &str) -> bool {
-    is_proxy(name) || name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH" || predefined_names().contains(&name)
+    is_proxy(name) || name.starts_with("BUILDKIT_") || name == SOURCE_DATE_EPOCH || predefined_names().contains(&name)
 }
 
 fn predefined_names() -> [&'static str; 11] {

@@ -15,6 +15,7 @@ mod checks;
 mod copy;
 mod dump;
 mod env;
+mod epoch;
 mod error;
 mod globals;
 mod instruct;
@@ -34,6 +35,7 @@ mod tests;
 pub use copy::is_git;
 pub use dump::{to_dot, to_json};
 pub use env::Env;
+pub use epoch::{EpochSource, ResolvedEpoch, epoch_source};
 pub use error::{GraphError, GraphErrorKind, GraphErrors};
 pub use lower::lower;
 pub use op::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::DeviceOp;
+use super::{DeviceOp, ResolvedEpoch};
 use crate::dockerfile::Network;
 use crate::oci::{Digest, ImageConfig, LayoutReference, Platform, Reference};
 
@@ -44,6 +44,8 @@ pub struct Options {
     pub hostname: Option<String>,
     /// `SOURCE_DATE_EPOCH` in seconds since 1970; the build argument of that name wins.
     pub source_date_epoch: Option<i64>,
+    /// The time of what `SOURCE_DATE_EPOCH` names, if it names something; see [`epoch_source`](super::epoch_source).
+    pub resolved_epoch: Option<ResolvedEpoch>,
 }
 
 impl Options {
@@ -67,6 +69,7 @@ impl Options {
             devices: Vec::new(),
             hostname: None,
             source_date_epoch: None,
+            resolved_epoch: None,
         }
     }
 

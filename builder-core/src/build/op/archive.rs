@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use crate::build::engine::seconds_now;
 use crate::build::error::StepError;
 use crate::build::filesystem::Work;
 use crate::build::solve::Session;
@@ -64,7 +65,7 @@ pub(crate) fn unpack(
     let tree = layer::fix_implied(&active, &unpacked.tree, &unpacked.implied, lower)?;
     let id = engine.trees.put(&tree)?;
     let snapshot = engine.snapshots.commit(active, &tree)?;
-    let record = Record { preimage, tree: id, semantic: tree.semantic(), created: session.now, milliseconds: 0 };
+    let record = Record { preimage, tree: id, semantic: tree.semantic(), created: seconds_now(), milliseconds: 0 };
     engine.cache.put(&record)?;
     Ok(Unpacked::Archive(tree, snapshot))
 }

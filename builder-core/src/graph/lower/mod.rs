@@ -14,8 +14,9 @@ mod target;
 use std::collections::HashMap;
 
 use super::checks::{Checks, Once};
+use super::epoch::epoch_source;
 use super::error::{GraphError, GraphErrorKind};
-use super::globals::{build_arg, is_predefined};
+use super::globals::{SOURCE_DATE_EPOCH, build_arg, is_predefined};
 use super::names::Counter;
 use super::outline::{Draft, OutlineArg, targets};
 use super::stages::{Base, Input, Stage, Stages};
@@ -365,13 +366,16 @@ fn children(stages: &Stages<'_>) -> Vec<usize> {
 }
 
 fn epoch(stages: &Stages<'_>, options: &Options, errors: &mut Vec<GraphError>) -> Option<i64> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let value = build_arg(options, NAME).or_else(|| stages.globals.value(NAME)).filter(|value| !value.is_empty())?;
-    let Ok(epoch) = value.parse() else {
-        errors.push(GraphError::new(GraphErrorKind::SourceDateEpoch(value)));
-        return None;
-    };
-    Some(epoch)
+    let given = build_arg(options, SOURCE_DATE_EPOCH).or_else(|| stages.globals.value(SOURCE_DATE_EPOCH));
+    let value = given.filter(|value| !value.is_empty())?;
+    if let Ok(epoch) = value.parse() {
+        return Some(epoch);
+    }
+    // Nobody asked what it names; it is wrong only if that is nothing.
+    if let Err(found) = epoch_source(stages.input.dockerfile, options) {
+        errors.extend(found.iter().cloned());
+    }
+    None
 }
 
 /// Build arguments that no `ARG` names, in no stage and no trigger.

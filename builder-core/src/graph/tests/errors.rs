@@ -169,7 +169,8 @@ fn what_is_not_in_the_file_is_refused_too() {
     with(
         "SOURCE_DATE_EPOCH",
         "yesterday",
-        "error: invalid `SOURCE_DATE_EPOCH` value `yesterday`: expected seconds since 1970",
+        "error: `yesterday` is no value for SOURCE_DATE_EPOCH\nhint: it is a number of seconds since 1970, `context`, or the name of a \
+         build context or of a stage",
     );
     with("BUILDKIT_DOCKERFILE_CHECK", "skp=x", "error: invalid check option `skp`");
 }

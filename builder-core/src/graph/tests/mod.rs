@@ -2,6 +2,7 @@
 
 mod config;
 mod corpus;
+mod epoch;
 mod errors;
 mod join;
 mod limits;
