@@ -10,11 +10,19 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use builder_core::tree::ContentDigest;
+
 use crate::env::{TestEnv, end, require_sandbox};
 use crate::registry::base;
 
-/// Longer contents are told by their length.
+/// Longer contents are told by their digest.
 const SHOWN: usize = 300;
+
+/// What the files of a context get as their time of modification if they are newer than [`RECENT`].
+const CONTEXT_TIME: u64 = 1_600_000_000;
+
+/// The first second of 2025: whatever is newer was made by this test.
+const RECENT: u64 = 1_735_689_600;
 
 #[test]
 fn images_are_those_of_buildkit() {
@@ -59,10 +67,12 @@ fn build(env: &TestEnv, case: &Path) -> String {
     if prepare.exists() {
         sh("umask 022 && cd \"$1\" && sh -e \"$0\"", &[&prepare, &context]);
     }
+    let settle = format!("find \"$0\" -newermt @{RECENT} -exec touch -hd @{CONTEXT_TIME} {{}} +");
+    sh(&settle, &[&context]);
     let image = env.path("image.tar");
     let flags = std::fs::read_to_string(case.join("flags")).unwrap_or_default();
     let output = format!("type=oci,compression=uncompressed,dest={}", image.display());
-    let mut command = env.command(["build", "-q", "--pull=never", "-o", output.as_str()]);
+    let mut command = env.command(["build", "-q", "--no-cache", "--pull=never", "-o", output.as_str()]);
     let ended = end(command.args(flags.split_whitespace()).arg(".").current_dir(&context));
     if ended.code == 0 { show(&image) } else { env.stable(&ended.stderr) }
 }
@@ -111,7 +121,8 @@ fn show(image: &Path) -> String {
     text
 }
 
-/// A line for each entry of a layer: kind, mode, owner, path, and content, link or attributes.
+/// A line for each entry of a layer: kind, mode, owner, path, content, link or device, time and attributes. Not told are
+/// the time of a context's files and, of directories, that they are new.
 fn entries(layer: &[u8]) -> String {
     let mut text = String::new();
     for entry in tar::Archive::new(Cursor::new(layer)).entries().expect("a tar") {
@@ -122,17 +133,7 @@ fn entries(layer: &[u8]) -> String {
         let _ = write!(
             text,
             "  {} {:04o} {}:{} {}",
-            if kind.is_dir() {
-                "d"
-            } else if kind.is_file() {
-                "f"
-            } else if kind.is_symlink() {
-                "l"
-            } else if kind.is_hard_link() {
-                "h"
-            } else {
-                "?"
-            },
+            kind_of(kind),
             header.mode().expect("a mode"),
             number(header.uid()),
             number(header.gid()),
@@ -141,10 +142,22 @@ fn entries(layer: &[u8]) -> String {
         if let Some(target) = entry.link_name().expect("a link name") {
             let _ = write!(text, " -> {}", target.display());
         }
+        if kind.is_character_special() || kind.is_block_special() {
+            let number = |part: std::io::Result<Option<u32>>| part.expect("a number").unwrap_or_default();
+            let _ = write!(text, " {},{}", number(header.device_major()), number(header.device_minor()));
+        }
+        match number(header.mtime()) {
+            CONTEXT_TIME => {}
+            RECENT.. if kind.is_dir() => {}
+            RECENT.. => text += " now",
+            time => {
+                let _ = write!(text, " @{time}");
+            }
+        }
         for attribute in entry.pax_extensions().expect("readable").into_iter().flatten() {
-            let key = attribute.expect("readable").key().expect("text").to_owned();
-            if key.starts_with("SCHILY.xattr.") {
-                let _ = write!(text, " {key}");
+            let attribute = attribute.expect("readable");
+            if let Some(name) = attribute.key().expect("text").strip_prefix("SCHILY.xattr.") {
+                let _ = write!(text, " {name}={:02x?}", attribute.value_bytes());
             }
         }
         let mut content = Vec::new();
@@ -154,12 +167,26 @@ fn entries(layer: &[u8]) -> String {
             Ok(content) if content.len() < SHOWN && !content.contains('\0') => {
                 let _ = write!(text, " {content:?}");
             }
-            _ if content.len() > 1 << 20 => text += " (large)",
+            // The machine's own busybox.
+            _ if content.starts_with(b"\x7fELF") => text += " (program)",
             _ => {
-                let _ = write!(text, " ({} bytes)", content.len());
+                let _ = write!(text, " ({} bytes, {})", content.len(), &ContentDigest::of(&content).to_string()[..16]);
             }
         }
         text.push('\n');
     }
     text
+}
+
+fn kind_of(kind: tar::EntryType) -> char {
+    match kind {
+        tar::EntryType::Directory => 'd',
+        tar::EntryType::Regular => 'f',
+        tar::EntryType::Symlink => 'l',
+        tar::EntryType::Link => 'h',
+        tar::EntryType::Fifo => 'p',
+        tar::EntryType::Char => 'c',
+        tar::EntryType::Block => 'b',
+        _ => '?',
+    }
 }

@@ -81,6 +81,8 @@ impl<'a> Lowering<'a> {
             self.error(at, word.span, GraphErrorKind::Chmod(mode.clone()));
             return None;
         }
+        // As in BuildKit, where a mode needs the destination. So it keeps the modes of the directories above.
+        op.link &= op.chmod.as_ref().is_none_or(String::is_empty);
         let mut inline = Vec::new();
         for source in words.sources {
             match source {
@@ -226,8 +228,7 @@ fn is_mode(mode: &str) -> bool {
         let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
         let mut parts = actions.split(['+', '-', '=']);
         // The part before the first operator is empty: only the letters above may stand there.
-        let permissions =
-            |part: &str| matches!(part, "u" | "g" | "o") || part.bytes().all(|byte| b"rwxXst".contains(&byte));
+        let permissions = |part: &str| part.bytes().all(|byte| b"rwxXstugo".contains(&byte));
         actions.starts_with(['+', '-', '=']) && parts.next() == Some("") && parts.all(permissions)
     })
 }
@@ -238,10 +239,12 @@ mod tests {
 
     #[test]
     fn modes() {
-        for mode in ["", "0", "755", "0755", "7777", "+x", "u=rwX,go=rX", "a-w", "g=u", "ug+rw-x", "+s", "=", "o+t"] {
+        for mode in
+            ["", "0", "755", "0755", "7777", "+x", "u=rwX,go=rX", "a-w", "g=u", "ug+rw-x", "+s", "=", "o+t", "u=ug"]
+        {
             assert!(is_mode(mode), "{mode}");
         }
-        for mode in ["8", "10000", "77777777777777", "x", "u", "u=y", "rwx", ",", "u+r,", "u=ug", "-1"] {
+        for mode in ["8", "10000", "77777777777777", "x", "u", "u=y", "rwx", ",", "u+r,", "-1"] {
             assert!(!is_mode(mode), "{mode}");
         }
     }

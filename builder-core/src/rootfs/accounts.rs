@@ -236,19 +236,23 @@ impl Accounts {
     }
 
     /// Who `spec` makes the owner of copied files, as BuildKit's `--chown` sees it: a number without a group is also
-    /// the number of the group, a name without a group brings its group from passwd.
+    /// the number of the group, a name without a group brings its group from passwd. `root` need not be in the files.
     ///
     /// # Errors
-    /// If a name is unknown.
+    /// If another name is unknown.
     pub fn owner(&self, spec: &UserSpec) -> Result<Owner, AccountsError> {
         let owner = match &spec.user {
             NameOrId::Id(uid) => Owner { uid: *uid, gid: *uid },
-            NameOrId::Name(name) => {
-                let user = self.user(name)?;
-                Owner { uid: user.uid, gid: user.gid }
-            }
+            NameOrId::Name(name) => match self.user(name) {
+                Ok(user) => Owner { uid: user.uid, gid: user.gid },
+                Err(_) if name == "root" => Owner::default(),
+                Err(error) => return Err(error),
+            },
         };
         match &spec.group {
+            Some(NameOrId::Name(name)) if name == "root" && self.gid(&NameOrId::Name(name.clone())).is_err() => {
+                Ok(Owner { gid: 0, ..owner })
+            }
             Some(group) => Ok(Owner { gid: self.gid(group)?, ..owner }),
             None => Ok(owner),
         }

@@ -13,17 +13,24 @@ use crate::snapshot::Snapshot;
 use crate::tar;
 use crate::tree::{Entry, Node, Tree};
 
-/// What became of a file that may be an archive.
+/// What became of an archive.
 pub(crate) enum Unpacked {
-    /// It is copied as it is.
-    NotAnArchive,
     /// What it changes, and the snapshot that has its files.
     Archive(Tree, Snapshot),
     /// It takes work to find out, and none is allowed.
     Unknown,
 }
 
-/// Unpacks the file of `entry`, which `open` opens, if it is a tar archive, compressed or not.
+/// Whether the file of `entry`, which `open` opens, is a tar archive, compressed or not.
+pub(crate) fn holds_archive(entry: &Entry, open: &dyn Fn() -> io::Result<File>) -> Result<bool, StepError> {
+    if !entry.node.is_file() {
+        return Ok(false);
+    }
+    let file = open().map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source })?;
+    Ok(is_archive(file))
+}
+
+/// Unpacks an archive.
 ///
 /// What it comes to is remembered by everything that it depends on: content, place, owner, and the image below, whose
 /// links are followed.
@@ -35,10 +42,7 @@ pub(crate) fn unpack(
     work: Work,
 ) -> Result<Unpacked, StepError> {
     let failed = |source| StepError::Io { what: format!("cannot read `{}`", entry.path), source };
-    let Node::File { content, .. } = entry.node else { return Ok(Unpacked::NotAnArchive) };
-    if !is_archive(open().map_err(failed)?) {
-        return Ok(Unpacked::NotAnArchive);
-    }
+    let Node::File { content, .. } = entry.node else { unreachable!("only files hold archives") };
     let engine = session.engine;
     let mut preimage = Preimage::new("archive");
     preimage.add("content", content);

@@ -35,7 +35,11 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
     let below = if op.link && op.chown.is_none() { Some(Stack::default()) } else { job.root.stack(session, work)? };
     let Some(below) = below else { return Ok(None) };
     let owner = match &op.chown {
-        Some(chown) => Some(accounts(session, &job.root, &below)?.owner(&UserSpec::parse(chown)?)?),
+        // `:group` leaves the user to root.
+        Some(chown) => {
+            let spec = if chown.starts_with(':') { format!("0{chown}") } else { chown.clone() };
+            Some(accounts(session, &job.root, &below)?.owner(&UserSpec::parse(&spec)?)?)
+        }
         None => None,
     };
     let Some(found) = (Finder { job, op, work, below: &below, owner, found: Found::default() }).all()? else {
@@ -164,10 +168,13 @@ impl Finder<'_> {
         open: &dyn Fn() -> io::Result<File>,
         otherwise: CopySource,
     ) -> Result<Known, StepError> {
+        if !archive::holds_archive(entry, open)? {
+            self.found.sources.push(otherwise);
+            return Ok(true);
+        }
         let into = copy::landing(self.op, self.below)?;
         let archive = Archive { into, owner: self.owner, lower: self.below };
         match archive::unpack(self.job.session, entry, open, archive, self.work)? {
-            archive::Unpacked::NotAnArchive => self.found.sources.push(otherwise),
             archive::Unpacked::Archive(tree, snapshot) => {
                 self.found.places.unpacked.insert(self.found.sources.len(), snapshot);
                 self.found.sources.push(CopySource::Unpacked(tree));

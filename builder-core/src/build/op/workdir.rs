@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::build::error::StepError;
 use crate::build::filesystem::{NoFiles, Source, Work};
+use crate::build::op::copy::inherit;
 use crate::build::op::run::resolve_user;
 use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
@@ -15,7 +16,8 @@ pub(crate) fn solve(job: &Job<'_>, op: &WorkdirOp, work: Work) -> Result<Option<
     let session = job.session;
     let Some(stack) = job.root.stack(session, work)? else { return Ok(None) };
     let owner = resolve_user(session, &job.root, &stack, &op.user)?;
-    let tree = plan(&stack, &op.path, (owner.uid, owner.gid), Time::from_seconds(session.now))?;
+    let owned = !op.user.is_empty();
+    let tree = plan(&stack, &op.path, (owner.uid, owner.gid, owned), Time::from_seconds(session.now))?;
 
     let mut preimage = Preimage::new("workdir");
     preimage.add("path", &op.path);
@@ -29,20 +31,25 @@ pub(crate) fn solve(job: &Job<'_>, op: &WorkdirOp, work: Work) -> Result<Option<
 }
 
 /// The layer: missing directories, and the existing ones above them (overlayfs shows the metadata of the topmost).
-fn plan(stack: &Stack, path: &RootPath, owner: (u32, u32), now: Time) -> Result<Tree, StepError> {
+fn plan(stack: &Stack, path: &RootPath, (uid, gid, owned): (u32, u32, bool), now: Time) -> Result<Tree, StepError> {
     let resolved = stack.resolve(path, true)?;
     let mut builder = TreeBuilder::new();
     let mut above = Vec::new();
+    let mut parent = stack.lookup(&RootPath::root()).map(|found| found.entry);
     let mut made = false;
     for directory in resolved.ancestors().skip(1).chain([resolved.clone()]) {
         match stack.lookup(&directory) {
             Some(found) if found.entry.node.is_directory() => {
+                parent = Some(found.entry.clone());
                 above.push(Entry { node: Node::Directory { opaque: false }, ..found.entry });
             }
             Some(_) => return Err(StepError::Workdir { path: path.clone(), blocker: directory }),
             None => {
                 made = true;
-                builder.push(Entry::directory(directory, 0o755, owner.0, owner.1, now));
+                let entry = Entry::directory(directory, 0o755, uid, gid, now);
+                let entry = inherit(parent.as_ref(), owned, entry);
+                parent = Some(entry.clone());
+                builder.push(entry);
             }
         }
     }
@@ -72,15 +79,15 @@ mod tests {
     }
 
     fn planned(directory: &str) -> Result<Vec<String>, StepError> {
-        let tree = plan(&stack(), &path(directory), (5, 6), Time::from_seconds(9))?;
+        let tree = plan(&stack(), &path(directory), (5, 6, true), Time::from_seconds(9))?;
         Ok(tree.iter().map(|e| format!("{} {:o} {}:{}", e.path, e.mode, e.uid, e.gid)).collect())
     }
 
     #[test]
     fn missing_directories_are_made_and_existing_ones_keep_what_they_have() {
         assert_eq!(planned("/srv").expect("fine"), [""; 0]);
-        assert_eq!(planned("/srv/a/b").expect("fine"), ["/srv 2750 7:8", "/srv/a 755 5:6", "/srv/a/b 755 5:6"]);
-        assert_eq!(planned("/link/a").expect("fine"), ["/srv 2750 7:8", "/srv/a 755 5:6"]);
+        assert_eq!(planned("/srv/a/b").expect("fine"), ["/srv 2750 7:8", "/srv/a 2755 5:6", "/srv/a/b 2755 5:6"]);
+        assert_eq!(planned("/link/a").expect("fine"), ["/srv 2750 7:8", "/srv/a 2755 5:6"]);
         assert!(matches!(planned("/pipe"), Err(StepError::Workdir { .. })));
         assert!(matches!(planned("/pipe/x"), Err(StepError::Resolve(_))));
     }

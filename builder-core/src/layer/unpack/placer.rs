@@ -338,12 +338,20 @@ impl<'a> Placer<'a> {
     }
 
     /// Follows links in the path of a directory, in what was unpacked so far and, for an archive, in the image below.
+    ///
+    /// For links an archive's directory is the root, as it is for BuildKit, which unpacks in a chroot; a relative one
+    /// that leads out of it is an error.
     fn resolve(&self, path: &RootPath) -> Result<RootPath, UnpackError> {
-        let mut pending: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let (mut resolved, mut links) = (RootPath::root(), 0);
+        let top = self.options.archive.as_ref().map(|archive| archive.into.clone()).unwrap_or_default();
+        let below = path.strip_prefix(&top).unwrap_or_else(|| path.clone());
+        let mut pending: Vec<Vec<u8>> = below.components().rev().map(<[u8]>::to_vec).collect();
+        let (mut resolved, mut links) = (top.clone(), 0);
         while let Some(component) = pending.pop() {
             match component.as_slice() {
                 b"" | b"." => continue,
+                b".." if resolved == top && self.options.archive.is_some() => {
+                    return Err(ResolveError::Target(path.clone()).into());
+                }
                 b".." => {
                     resolved = resolved.parent().unwrap_or_default();
                     continue;
@@ -362,7 +370,7 @@ impl<'a> Placer<'a> {
                         return Err(ResolveError::Loop(path.clone()).into());
                     }
                     if target.starts_with(b"/") {
-                        resolved = RootPath::root();
+                        resolved.clone_from(&top);
                     }
                     pending.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
                     if pending.iter().any(|component| component.starts_with(WHITEOUT)) {
@@ -375,13 +383,13 @@ impl<'a> Placer<'a> {
         Ok(resolved)
     }
 
-    /// What is at a path: here, else below, where only links count; everything else there can be replaced.
+    /// What is at a path: here, else, for an archive, in the image below.
     fn node(&self, path: &RootPath) -> Option<Node> {
         if let Some(entry) = self.entries.get(path) {
             return Some(entry.node.clone());
         }
         let lower = self.options.archive.as_ref()?.lower;
-        lower.lookup(path).map(|found| found.entry.node).filter(|node| matches!(node, Node::Symlink { .. }))
+        lower.lookup(path).map(|found| found.entry.node)
     }
 
     /// The open directory of a path whose parent was entered, and its name.

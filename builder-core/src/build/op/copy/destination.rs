@@ -9,8 +9,36 @@ use crate::tree::{Entry, Node, ResolveError, Stack, Time};
 /// Most symbolic links followed in one path, as in Linux (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
-/// Permission bits of directories that nobody described.
-const DIRECTORY_MODE: u32 = 0o755;
+/// What directories are like that have to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    /// `--chown`.
+    pub(super) owner: Option<Owner>,
+    pub(super) mode: u32,
+    pub(super) time: Time,
+}
+
+impl Made {
+    /// Permission bits of directories that nobody described.
+    pub(super) const MODE: u32 = 0o755;
+
+    fn directory(&self, path: RootPath) -> Entry {
+        let Owner { uid, gid } = self.owner.unwrap_or_default();
+        Entry::directory(path, self.mode, uid, gid, self.time)
+    }
+}
+
+/// A directory that `mkdir(2)` makes: in one with the set-group-id bit it gets that bit and, unless it is `owned` by
+/// somebody in particular, the group.
+pub(crate) fn inherit(parent: Option<&Entry>, owned: bool, mut directory: Entry) -> Entry {
+    if let Some(parent) = parent.filter(|parent| parent.mode & 0o2000 != 0) {
+        directory.mode |= 0o2000;
+        if !owned {
+            directory.gid = parent.gid;
+        }
+    }
+    directory
+}
 
 /// An entry of the new layer and where its bytes are.
 #[derive(Debug)]
@@ -33,13 +61,12 @@ pub(super) struct Destination<'a> {
     /// Directories that were made by this copy: nothing of `below` is in them.
     fresh: HashSet<RootPath>,
     facts: BTreeMap<RootPath, Option<Entry>>,
-    owner: Owner,
-    created: Time,
+    /// What directories are like that have to be made.
+    pub(super) made: Made,
 }
 
 impl<'a> Destination<'a> {
-    /// `owner` and `created` are for directories that have to be made.
-    pub(super) fn new(below: Option<&'a Stack>, owner: Owner, created: Time) -> Self {
+    pub(super) fn new(below: Option<&'a Stack>, made: Made) -> Self {
         Self {
             below,
             placed: Vec::new(),
@@ -47,8 +74,7 @@ impl<'a> Destination<'a> {
             indexed: 0,
             fresh: HashSet::new(),
             facts: BTreeMap::new(),
-            owner,
-            created,
+            made,
         }
     }
 
@@ -67,7 +93,7 @@ impl<'a> Destination<'a> {
     fn find_below(&self, path: &RootPath) -> Option<Entry> {
         if path.is_root() {
             let found = self.below.and_then(|below| below.lookup(path)).map(|found| found.entry);
-            return found.or_else(|| Some(self.directory(path.clone())));
+            return found.or_else(|| Some(Made { mode: Made::MODE, ..self.made }.directory(path.clone())));
         }
         if path.parent().is_some_and(|parent| self.fresh.contains(&parent)) {
             return None;
@@ -131,18 +157,25 @@ impl<'a> Destination<'a> {
     /// are: a layer has to say what its directories are like.
     pub(super) fn ensure(&mut self, directory: &RootPath) -> Result<(), CopyError> {
         let all: Vec<RootPath> = directory.ancestors().chain([directory.clone()]).collect();
-        for path in all.into_iter().filter(|path| !path.is_root()) {
-            if self.find_placed(&path).is_some_and(|entry| entry.node.is_directory()) {
+        let mut above = None;
+        for path in all {
+            if path.is_root() {
+                above = self.find(&path);
+                continue;
+            }
+            if let Some(entry) = self.find_placed(&path).filter(|entry| entry.node.is_directory()) {
+                above = Some(entry.clone());
                 continue;
             }
             let entry = match self.look(&path) {
                 None => {
                     self.fresh.insert(path.clone());
-                    self.directory(path)
+                    inherit(above.as_ref(), self.made.owner.is_some(), self.made.directory(path))
                 }
                 Some(entry) if entry.node.is_directory() => entry,
                 Some(entry) => return Err(in_the_way(path, &entry.node)),
             };
+            above = Some(entry.clone());
             self.place(entry, None);
         }
         Ok(())
@@ -186,10 +219,6 @@ impl<'a> Destination<'a> {
         });
         let facts = self.facts.into_iter().map(|(path, found)| Fact::new(&path, found.as_ref())).collect();
         (self.placed, facts)
-    }
-
-    fn directory(&self, path: RootPath) -> Entry {
-        Entry::directory(path, DIRECTORY_MODE, self.owner.uid, self.owner.gid, self.created)
     }
 }
 

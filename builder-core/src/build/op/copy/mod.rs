@@ -15,14 +15,15 @@
 //! |---|---|---|
 //! | file | missing, or a file | becomes the destination |
 //! | file | an existing directory, or it ends in `/` | goes into it under its own name |
-//! | directory | missing | made as 0755; gets the contents |
+//! | directory | missing | made; gets the contents |
 //! | directory | a directory | keeps its own mode and owner; the contents are merged in |
 //! | directory | a file | error |
 //! | several, no `/` | missing | the last one wins |
 //!
 //! Below the source, directories that exist take mode, owner and attributes of the source's, and files replace anything
-//! but directories. Missing directories above the destination are made as 0755. Symbolic links in the destination are
-//! followed inside the root; one whose name is that of a copied file is replaced.
+//! but directories. Missing directories above the destination are made as 0755, or as the number of `--chmod` says, and
+//! get the group of a set-group-id directory that they are in. Symbolic links in the destination are followed inside
+//! the root; one whose name is that of a copied file is replaced.
 
 mod destination;
 mod error;
@@ -44,7 +45,8 @@ use crate::context::{Match, Selected};
 use crate::graph::CopyOp;
 use crate::rootfs::{Owner, ParseRootPathError, RootPath};
 use crate::tree::{ContentDigest, Entry, Node, Stack, Time, Tree, TreeBuilder};
-use destination::{Destination, Placed, in_the_way};
+pub(crate) use destination::inherit;
+use destination::{Destination, Made, Placed, in_the_way};
 
 /// One source, resolved.
 #[derive(Debug, Clone)]
@@ -182,13 +184,19 @@ pub fn plan(
     below: &Stack,
     attributes: Attributes,
 ) -> Result<CopyPlan, CopyError> {
-    let destination =
-        Destination::new((!op.link).then_some(below), attributes.owner.unwrap_or_default(), attributes.created);
+    let chmod = op.chmod.as_deref().filter(|mode| !mode.is_empty());
+    let mode = chmod.map(ModeChange::parse).transpose()?;
+    let made = Made {
+        owner: attributes.owner,
+        mode: mode.as_ref().and_then(ModeChange::of_made_directory).unwrap_or(Made::MODE),
+        time: attributes.created,
+    };
+    let destination = Destination::new((!op.link).then_some(below), made);
     let mut copy = Copy {
         path: op.workdir.join(&op.destination)?,
         into_directory: ends_as_directory(&op.destination),
         owner: attributes.owner,
-        mode: op.chmod.as_deref().map(ModeChange::parse).transpose()?,
+        mode,
         destination,
         links: 0,
     };
@@ -239,7 +247,8 @@ impl PlannedFiles {
 /// # Errors
 /// As [`plan`], for the destination.
 pub fn landing(op: &CopyOp, below: &Stack) -> Result<RootPath, CopyError> {
-    let mut destination = Destination::new((!op.link).then_some(below), Owner::default(), Time::default());
+    let made = Made { owner: None, mode: Made::MODE, time: Time::default() };
+    let mut destination = Destination::new((!op.link).then_some(below), made);
     let path = destination.resolve(&op.workdir.join(&op.destination)?)?;
     destination.ensure(&path)?;
     Ok(path)
@@ -325,9 +334,11 @@ impl Copy<'_> {
 
     /// Takes over what an archive changes; its paths are where they land.
     fn unpacked(&mut self, number: usize, tree: &Tree) -> Result<(), CopyError> {
-        // Also for an archive with nothing in it.
+        // Also for an archive with nothing in it. `--chmod` is not for archives.
         let top = self.destination.resolve(&self.path)?;
+        let mode = std::mem::replace(&mut self.destination.made.mode, Made::MODE);
         self.destination.ensure(&top)?;
+        self.destination.made.mode = mode;
         let mut links = HashMap::new();
         // What leads to the destination is not the archive's, which has it only to have a place for its files.
         for mut entry in tree.iter().filter(|entry| !top.starts_with(&entry.path)) {

@@ -27,9 +27,6 @@ enum Step {
     },
 }
 
-/// The file mode creation mask that counts where a symbolic mode names nobody (`+w`); BuildKit's daemon has it.
-const MASK: u32 = 0o022;
-
 /// Everything that `a` stands for: permissions and both set-id bits, not the sticky bit.
 const ALL: u32 = 0o6777;
 
@@ -52,6 +49,14 @@ impl ModeChange {
             parse_clause(clause.as_bytes(), &mut steps).ok_or_else(bad)?;
         }
         Ok(Self(Kind::Steps(steps)))
+    }
+
+    /// The bits of a directory that is made for what is copied: those of a number, less set-id and sticky bits.
+    pub fn of_made_directory(&self) -> Option<u32> {
+        match self.0 {
+            Kind::Exactly(mode) => Some(mode & 0o777),
+            Kind::Steps(_) => None,
+        }
     }
 
     /// The bits of a file or directory that has had `mode`.
@@ -105,41 +110,71 @@ fn parse_clause(clause: &[u8], steps: &mut Vec<Step>) -> Option<()> {
 fn parse_permissions(operator: u8, who: u32, permissions: &[u8], steps: &mut Vec<Step>) -> Option<()> {
     // Only `o` has no set-id bits to change.
     let special = who == 0 || who & !0o007 != 0;
-    let (mut set, mut set_if_executable) = (0, 0);
     let mut who = who;
-    let mut copies = Vec::new();
+    let mut bits = Bits::default();
+    let mut cleared = operator != b'=';
     for permission in permissions {
         match permission {
-            b'r' => set |= 0o444,
-            b'w' => set |= 0o222,
-            b'x' => set |= 0o111,
-            b'X' => set_if_executable |= 0o111,
-            b's' if special => set |= 0o6000,
+            b'r' => bits.set |= 0o444,
+            b'w' => bits.set |= 0o222,
+            b'x' => bits.set |= 0o111,
+            // `-X` means nothing to the mode library that BuildKit uses.
+            b'X' if operator != b'-' => bits.set_if_executable |= 0o111,
+            b's' if special => bits.set |= 0o6000,
             b't' if special => {
-                who |= if who == 0 { 0 } else { STICKY };
-                set |= STICKY;
+                // With nobody named this is the only bit that changes.
+                who |= STICKY;
+                bits.set |= STICKY;
             }
-            b's' | b't' => {}
-            b'u' => copies.push(6),
-            b'g' => copies.push(3),
-            b'o' => copies.push(0),
+            b'X' | b's' | b't' => {}
+            b'u' | b'g' | b'o' => {
+                if bits.set != 0 {
+                    bits.push(operator, who, steps);
+                }
+                cleared = true;
+                bits.push_conditional(who, steps);
+                let from = if *permission == b'u' {
+                    6
+                } else if *permission == b'g' {
+                    3
+                } else {
+                    0
+                };
+                let to = if who == 0 { 0o777 } else { who & 0o777 };
+                steps.push(Step::Copy { from, to, operator });
+            }
             _ => return None,
         }
     }
-    let touched = if who == 0 { !MASK } else { who };
-    if operator == b'=' {
-        let sticky = set & STICKY;
-        steps.push(Step::Clear(if who == 0 { ALL | sticky } else { who }));
+    if bits.set != 0 || !cleared {
+        bits.push(operator, who, steps);
     }
-    if operator == b'-' {
-        // `-X` means nothing to the mode library that BuildKit uses.
-        steps.push(Step::Clear(set & touched));
-    } else {
-        steps.push(Step::Set(set & touched));
-        steps.push(Step::SetIfExecutable(set_if_executable & touched));
-    }
-    steps.extend(copies.into_iter().map(|from| Step::Copy { from, to: touched & 0o777, operator }));
+    bits.push_conditional(who, steps);
     Some(())
+}
+
+/// Permissions that were read and not made into steps yet.
+#[derive(Debug, Default)]
+struct Bits {
+    set: u32,
+    set_if_executable: u32,
+}
+
+impl Bits {
+    fn push(&mut self, operator: u8, who: u32, steps: &mut Vec<Step>) {
+        let bits = std::mem::take(&mut self.set) & if who == 0 { !0 } else { who };
+        if operator == b'=' {
+            steps.push(Step::Clear(if who == 0 { ALL } else { who }));
+        }
+        steps.push(if operator == b'-' { Step::Clear(bits) } else { Step::Set(bits) });
+    }
+
+    fn push_conditional(&mut self, who: u32, steps: &mut Vec<Step>) {
+        let bits = std::mem::take(&mut self.set_if_executable) & if who == 0 { !0 } else { who };
+        if bits != 0 {
+            steps.push(Step::SetIfExecutable(bits));
+        }
+    }
 }
 
 fn bits_of_class(class: u8) -> u32 {
@@ -163,7 +198,15 @@ mod tests {
             ("07777", 0o644, false, 0o7777),
             ("u+x", 0o644, false, 0o744),
             ("+x", 0o644, false, 0o755),
-            ("+w", 0o444, false, 0o644),
+            ("+w", 0o444, false, 0o666),
+            ("a=u", 0o740, false, 0o777),
+            ("ug=u", 0o2740, false, 0o2770),
+            ("g=rwu", 0o140, false, 0o110),
+            ("go=u-w", 0o700, false, 0o755),
+            ("=X", 0o755, true, 0o111),
+            ("-X", 0o755, true, 0o755),
+            ("=t", 0o640, false, 0o1640),
+            ("+xt", 0o640, false, 0o1640),
             ("go-w", 0o666, false, 0o644),
             ("u=rwX,go=rX", 0o600, false, 0o644),
             ("u=rwX,go=rX", 0o700, false, 0o755),

@@ -202,8 +202,25 @@ fn owners_and_modes() {
     let expected =
         [("/q", 0o755), ("/q/r", 0o755), ("/q/r/l", 0o777), ("/q/r/s", 0o700), ("/q/r/s/y", 0o600), ("/q/r/x", 0o600)];
     assert_eq!(found, expected.map(|(path, mode)| (path.to_owned(), mode, 5, 6)));
+    copy.chmod = Some("4751".to_owned());
+    let plan = run(&source(), &["d"], &copy, &base(), owner).expect("planned");
+    let modes: Vec<u32> = plan.tree.iter().map(|entry| entry.mode).collect();
+    assert_eq!(modes, [0o751, 0o751, 0o777, 0o4751, 0o4751, 0o4751], "directories that are made get the nine bits");
     copy.chmod = Some("99".to_owned());
     assert!(matches!(run(&source(), &["d"], &copy, &base(), owner), Err(CopyError::Mode(_))));
+}
+
+#[test]
+fn made_directories_get_the_group_of_a_set_group_id_directory() {
+    let mut tree = TreeBuilder::new();
+    tree.push(Entry::directory(path("/g"), 0o2775, 7, 8, at(1)));
+    let below = Stack::new(vec![tree.finish()]);
+    for (owner, expected) in [(None, (0, 8)), (Some(Owner { uid: 5, gid: 6 }), (5, 6))] {
+        let attributes = Attributes { owner, ..PLAIN };
+        let plan = run(&source(), &["a"], &op("/g/n/m/"), &below, attributes).expect("planned");
+        let found: Vec<_> = plan.tree.iter().take(3).map(|entry| (entry.mode, (entry.uid, entry.gid))).collect();
+        assert_eq!(found, [(0o2775, (7, 8)), (0o2755, expected), (0o2755, expected)]);
+    }
 }
 
 #[test]

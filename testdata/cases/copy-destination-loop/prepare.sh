@@ -1,0 +1,3 @@
+echo a > a
+mkdir t
+ln -s loop t/loop

@@ -1,0 +1,16 @@
+echo a > a
+echo x > x
+chmod 755 x
+mkdir -p dir/in
+echo c > dir/in/c
+echo d > dir/d
+ln -s d dir/link
+chmod 711 dir/in
+chmod 700 dir
+
+echo 'a b' > 'a b'
+echo y > '[y]'
+echo h > .h
+mkdir e
+ln -s a la
+ln -s dir ld
