@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use builder_core::build::{Engine, EngineOptions};
 use builder_core::content::ContentStore;
 use builder_core::executor::enter_user_namespace;
+use builder_core::git::GitEnvironment;
 use builder_core::registry::{ProxyConfig, RegistryConfig};
 
 use crate::args::GlobalArgs;
@@ -61,8 +62,36 @@ impl Session {
                 ui::note(&format!("files of images have one owner here: {reason}"));
             }
         }
-        let options = EngineOptions { state: self.root()?, registry: self.registry()? };
+        let options = EngineOptions { state: self.root()?, registry: self.registry()?, git: self.git() };
         Engine::open(options).map_err(CommandError::from)
+    }
+
+    /// What git sees of the host: how to find programs, proxies and certificates, and the keys of ssh servers.
+    fn git(&self) -> GitEnvironment {
+        const NAMES: [&str; 15] = [
+            "PATH",
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+            "no_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "NO_PROXY",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+            "GIT_SSL_CAINFO",
+            "GIT_SSL_CAPATH",
+            "GIT_EXEC_PATH",
+            "TMPDIR",
+        ];
+        let environment = &self.environment;
+        let variable = |name: &str| Some((name.into(), environment.get_os(name)?.to_owned()));
+        GitEnvironment {
+            variables: NAMES.into_iter().filter_map(variable).collect(),
+            ssh_agent: environment.get_os("SSH_AUTH_SOCK").map(PathBuf::from),
+            known_hosts: environment.home().map(|home| home.join(".ssh/known_hosts")),
+        }
     }
 
     /// What the registry client may know.

@@ -27,7 +27,11 @@ fn record(number: u64) -> Record {
 fn cache(criterion: &mut Criterion) {
     let state = tempfile::tempdir().expect("temporary directory");
     let open = || {
-        let options = EngineOptions { state: state.path().to_owned(), registry: RegistryConfig::default() };
+        let options = EngineOptions {
+            state: state.path().to_owned(),
+            registry: RegistryConfig::default(),
+            git: builder_core::git::GitEnvironment::default(),
+        };
         Engine::open(options).expect("opens")
     };
     let engine = open();

@@ -4,13 +4,15 @@ use builder_core::build::{BuildRequest, ContextSource, Engine, EngineOptions};
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Source;
 use builder_core::export::Output;
+use builder_core::git::GitEnvironment;
 use builder_core::progress::Silent;
 use builder_core::registry::RegistryConfig;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn build(state: &std::path::Path, request: &BuildRequest) {
     // A new engine each time, as each command has one.
-    let options = EngineOptions { state: state.to_owned(), registry: RegistryConfig::default() };
+    let options =
+        EngineOptions { state: state.to_owned(), registry: RegistryConfig::default(), git: GitEnvironment::default() };
     let engine = Engine::open(options).expect("opens");
     engine.build(request, &Silent, &CancelToken::new()).expect("builds");
 }

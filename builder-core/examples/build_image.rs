@@ -6,6 +6,7 @@ use builder_core::build::{BuildRequest, ContextSource, Engine, EngineOptions};
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Source;
 use builder_core::export::Output;
+use builder_core::git::GitEnvironment;
 use builder_core::progress::Silent;
 use builder_core::registry::RegistryConfig;
 
@@ -15,8 +16,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let context = std::path::absolute(arguments.next().ok_or("usage: build_image CONTEXT NAME")?)?;
     let name = arguments.next().ok_or("usage: build_image CONTEXT NAME")?.parse()?;
 
-    let options =
-        EngineOptions { state: std::env::temp_dir().join("build-image"), registry: RegistryConfig::default() };
+    let options = EngineOptions {
+        state: std::env::temp_dir().join("build-image"),
+        registry: RegistryConfig::default(),
+        git: GitEnvironment::default(),
+    };
     let engine = Engine::open(options)?;
     let dockerfile = Source::new("Dockerfile", std::fs::read(context.join("Dockerfile"))?);
     let ignore_files = vec![context.join(".dockerignore")];

@@ -12,6 +12,7 @@ use builder_core::build::{BuildError, BuildRequest, BuildResult, ContextSource, 
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Source;
 use builder_core::export::Output;
+use builder_core::git::GitEnvironment;
 use builder_core::progress::{Event, Outcome, Sink, TaskId};
 use builder_core::registry::RegistryConfig;
 
@@ -82,7 +83,8 @@ impl Project {
         change: impl FnOnce(&mut BuildRequest),
     ) -> Result<(BuildResult, Ran), BuildError> {
         let state = self.directory.path().join("state");
-        let engine = Engine::open(EngineOptions { state, registry: RegistryConfig::default() })?;
+        let engine =
+            Engine::open(EngineOptions { state, registry: RegistryConfig::default(), git: GitEnvironment::default() })?;
         let context = ContextSource::Directory { path: self.context(), ignore_files: vec![self.file(".dockerignore")] };
         let mut request =
             BuildRequest::new(Source::new("Dockerfile", format!("{BASE}{dockerfile}").into_bytes()), context);

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Mutex;
 
-use builder_core::build::{BuildError, BuildResult, Engine, FetchedContext, RemoteContext};
+use builder_core::build::{BuildError, BuildResult, Engine, FetchOptions, FetchedContext, RemoteContext};
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Source;
 use builder_core::export::Output;
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::{Outcome, call, print};
 use crate::args::{BuildArgs, Call};
 use crate::command_error::CommandError;
-use crate::request::{self, Bring, Display, Secrets, Settled};
+use crate::request::{self, Bring, Display, Settled};
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::ui::{self, Progress, units};
@@ -81,11 +81,11 @@ impl Bring for Beginning<'_> {
     fn context(
         &mut self,
         remote: &RemoteContext,
-        secrets: &Secrets,
+        options: FetchOptions<'_>,
         display: Display,
     ) -> Result<FetchedContext, CommandError> {
         let begun = self.begin(display)?;
-        begun.ended(begun.engine.fetch_context(remote, secrets, &begun.progress, &begun.cancel))
+        begun.ended(begun.engine.fetch_context(remote, options, &begun.progress, &begun.cancel))
     }
 
     fn archive(&mut self, first: Vec<u8>, display: Display) -> Result<FetchedContext, CommandError> {
@@ -94,9 +94,14 @@ impl Bring for Beginning<'_> {
         begun.ended(begun.engine.unpack_context(&mut stream, &begun.progress, &begun.cancel))
     }
 
-    fn dockerfile(&mut self, address: &str, secrets: &Secrets, display: Display) -> Result<Source, CommandError> {
+    fn dockerfile(
+        &mut self,
+        address: &str,
+        options: FetchOptions<'_>,
+        display: Display,
+    ) -> Result<Source, CommandError> {
         let begun = self.begin(display)?;
-        begun.ended(begun.engine.fetch_dockerfile(address, secrets, &begun.progress, &begun.cancel))
+        begun.ended(begun.engine.fetch_dockerfile(address, options, &begun.progress, &begun.cancel))
     }
 }
 

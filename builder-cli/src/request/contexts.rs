@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use builder_core::build::{ContextSource, RemoteContext};
+use builder_core::build::ContextSource;
 use builder_core::graph::NamedContext;
 use builder_core::oci::{LayoutReference, Platform, Reference};
 
@@ -53,7 +53,7 @@ fn meaning(name: &str, value: &str, environment: &Environment) -> Result<(NamedC
         let directory = environment.absolute(&layout.directory);
         return Ok((NamedContext::Layout(LayoutReference { directory, ..layout }), None));
     }
-    if let Some(remote) = RemoteContext::parse(value) {
+    if let Some(remote) = super::remote(value)? {
         return Ok((NamedContext::Directory, Some(ContextSource::Remote(remote))));
     }
     if let Some(target) = value.strip_prefix("target:") {
@@ -76,6 +76,7 @@ fn meaning(name: &str, value: &str, environment: &Environment) -> Result<(NamedC
 #[cfg(test)]
 mod tests {
     use super::*;
+    use builder_core::build::RemoteContext;
 
     fn one(text: &str) -> std::result::Result<(NamedContext, Option<ContextSource>), String> {
         let found = named(&[text.to_owned()], &Environment::with(&[]));
@@ -97,7 +98,7 @@ mod tests {
             ("a=docker-image://scratch", (NamedContext::Scratch, None)),
             ("docker.io/library/a:1::linux/arm64=oci-layout:///l:v", (NamedContext::Layout(layout), None)),
             ("a=https://h/x.tar", remote(RemoteContext::Url(address.to_owned()))),
-            ("a=https://h/x.git#v1", remote(RemoteContext::Git("https://h/x.git#v1".to_owned()))),
+            ("a=https://h/x.git#v1", remote(RemoteContext::parse("https://h/x.git#v1").expect("valid").expect("git"))),
         ] {
             assert_eq!(one(text), Ok(expected), "{text}");
         }

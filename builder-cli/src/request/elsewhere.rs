@@ -1,8 +1,6 @@
 //! [`Bring`]: what a request needs from elsewhere before it is complete, because the Dockerfile may be there.
 
-use std::collections::BTreeMap;
-
-use builder_core::build::{FetchedContext, RemoteContext, SecretSource};
+use builder_core::build::{FetchOptions, FetchedContext, RemoteContext};
 use builder_core::diagnostic::Source;
 
 use super::Result;
@@ -17,31 +15,33 @@ pub(crate) struct Display {
     pub(crate) log_lines: Option<usize>,
 }
 
-/// Values of `--secret`, by id.
-pub(crate) type Secrets = BTreeMap<String, SecretSource>;
-
 /// Brings contexts and Dockerfiles from elsewhere.
 pub(crate) trait Bring {
     /// A context at an address.
-    fn context(&mut self, remote: &RemoteContext, secrets: &Secrets, display: Display) -> Result<FetchedContext>;
+    fn context(
+        &mut self,
+        remote: &RemoteContext,
+        options: FetchOptions<'_>,
+        display: Display,
+    ) -> Result<FetchedContext>;
 
     /// The archive on standard input, which begins with `first`.
     fn archive(&mut self, first: Vec<u8>, display: Display) -> Result<FetchedContext>;
 
     /// A Dockerfile at an address.
-    fn dockerfile(&mut self, address: &str, secrets: &Secrets, display: Display) -> Result<Source>;
+    fn dockerfile(&mut self, address: &str, options: FetchOptions<'_>, display: Display) -> Result<Source>;
 }
 
 /// A [`Bring`] with what it needs to know.
 pub(super) struct Elsewhere<'a> {
     pub(super) bring: &'a mut dyn Bring,
-    pub(super) secrets: &'a Secrets,
+    pub(super) options: FetchOptions<'a>,
     pub(super) display: Display,
 }
 
 impl Elsewhere<'_> {
     pub(super) fn context(&mut self, remote: &RemoteContext) -> Result<FetchedContext> {
-        self.bring.context(remote, self.secrets, self.display)
+        self.bring.context(remote, self.options, self.display)
     }
 
     pub(super) fn archive(&mut self, first: Vec<u8>) -> Result<FetchedContext> {
@@ -49,6 +49,6 @@ impl Elsewhere<'_> {
     }
 
     pub(super) fn dockerfile(&mut self, address: &str) -> Result<Source> {
-        self.bring.dockerfile(address, self.secrets, self.display)
+        self.bring.dockerfile(address, self.options, self.display)
     }
 }

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use builder_core::build::{BuildRequest, PullPolicy, RemoteContext};
+use builder_core::build::{BuildRequest, FetchOptions, PullPolicy, RemoteContext};
+use builder_core::diagnostic::Diagnostic as _;
 use builder_core::graph::{NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
 
@@ -25,7 +26,7 @@ use crate::environment::Environment;
 use crate::ui::Mode;
 
 pub(crate) use dockerfile::read_file;
-pub(crate) use elsewhere::{Bring, Display, Secrets};
+pub(crate) use elsewhere::{Bring, Display};
 
 use elsewhere::Elsewhere;
 
@@ -65,11 +66,14 @@ pub(crate) fn from_args(
     if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
         return Err(CommandError::usage("two outputs are written to standard output"));
     }
-    let context = context(&args, environment)?;
+    let mut context = context(&args, environment)?;
     let (named_contexts, contexts) = contexts::named(&args.build_context, environment)?;
     let platforms = platforms(&args, environment)?;
     let mut options = options(&args, &platforms, contexts, environment)?;
     options.all_stages = matches!(call, Call::Check(_));
+    if let Context::Remote(remote) = &mut context {
+        remote.apply(&options.build_args);
+    }
     let multi_platform = multi_platform(&options, platforms.len())?;
     let run = steps::settle(&args.steps, &mut options, environment)?;
     let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
@@ -83,8 +87,14 @@ pub(crate) fn from_args(
     };
     let secrets = values::secrets(&args.secret, environment)?;
     let limits = steps::limits(&args.limits)?;
+    let pull = match args.pull {
+        PullArg::Always => PullPolicy::Always,
+        PullArg::Missing => PullPolicy::Missing,
+        PullArg::Never => PullPolicy::Never,
+    };
     // Last, when all else is known to be right: it may take long.
-    let mut elsewhere = Elsewhere { bring, secrets: &secrets, display };
+    let mut elsewhere =
+        Elsewhere { bring, options: FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull }, display };
     let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
     let request = BuildRequest {
         dockerfile: loaded.text,
@@ -93,11 +103,7 @@ pub(crate) fn from_args(
         options,
         platforms,
         multi_platform,
-        pull: match args.pull {
-            PullArg::Always => PullPolicy::Always,
-            PullArg::Missing => PullPolicy::Missing,
-            PullArg::Never => PullPolicy::Never,
-        },
+        pull,
         secrets,
         limits,
         run,
@@ -128,6 +134,18 @@ enum Context {
     Remote(RemoteContext),
 }
 
+/// An address as a context, if it is one.
+fn remote(text: &str) -> Result<Option<RemoteContext>> {
+    RemoteContext::parse(text).map_err(|error| {
+        let hint = error.hint();
+        let error = CommandError::usage(error.to_string());
+        match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    })
+}
+
 fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
     if args.context == Path::new("-") {
         if args.file.as_deref() == Some(Path::new("-")) {
@@ -139,7 +157,7 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<Context> {
     let shown = args.context.display();
     let found = std::fs::metadata(&path);
     if let (Err(_), Some(text)) = (&found, args.context.to_str()) {
-        if let Some(remote) = RemoteContext::parse(text) {
+        if let Some(remote) = remote(text)? {
             return Ok(Context::Remote(remote));
         }
         if text.contains("://") {

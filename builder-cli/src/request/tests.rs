@@ -23,7 +23,7 @@ fn settle(options: &[&str], variables: &[(&str, &str)]) -> Result<Settled> {
 struct Nothing;
 
 impl Bring for Nothing {
-    fn context(&mut self, remote: &RemoteContext, _: &Secrets, _: Display) -> Result<FetchedContext> {
+    fn context(&mut self, remote: &RemoteContext, _: FetchOptions<'_>, _: Display) -> Result<FetchedContext> {
         Err(CommandError::failed(format!("no {remote}")))
     }
 
@@ -31,7 +31,7 @@ impl Bring for Nothing {
         Err(CommandError::failed("no archive"))
     }
 
-    fn dockerfile(&mut self, address: &str, _: &Secrets, _: Display) -> Result<Source> {
+    fn dockerfile(&mut self, address: &str, _: FetchOptions<'_>, _: Display) -> Result<Source> {
         Err(CommandError::failed(format!("no {address}")))
     }
 }

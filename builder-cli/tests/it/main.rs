@@ -16,6 +16,7 @@ mod dockerfile_errors;
 mod env;
 mod frugality;
 mod full_disk;
+mod git;
 mod help;
 mod history;
 mod hostile;

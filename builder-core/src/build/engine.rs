@@ -10,6 +10,7 @@ use super::epoch;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
+use super::git_files::{Answers, GitUse};
 use super::recorder::Recorder;
 use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
@@ -24,6 +25,7 @@ use crate::diagnostic::Location;
 use crate::dockerfile::{self, Dockerfile, LintWarning};
 use crate::executor::{Executor, Sandbox, SandboxOptions};
 use crate::export::ExportContext;
+use crate::git::{GitEnvironment, Repositories};
 use crate::graph::{self, ContextId, Graph, ImageRequest, Images};
 use crate::history::HistoryStore;
 use crate::progress::{Outcome, Sink, TaskId, Warning};
@@ -38,6 +40,8 @@ pub struct EngineOptions {
     pub state: PathBuf,
     /// Registries, mirrors, credentials.
     pub registry: RegistryConfig,
+    /// What git sees of the host.
+    pub git: GitEnvironment,
 }
 
 /// A store with everything that works on it. Any number of engines, in any number of processes, share one store.
@@ -53,6 +57,8 @@ pub struct Engine {
     pub(super) history: HistoryStore,
     pub(super) registry: Registry,
     pub(super) executor: Box<dyn Executor>,
+    pub(super) repositories: Repositories,
+    pub(super) git: GitEnvironment,
 }
 
 impl std::fmt::Debug for Engine {
@@ -87,6 +93,8 @@ impl Engine {
             history: HistoryStore::new(state),
             registry: Registry::new(options.registry),
             executor,
+            repositories: Repositories::new(state),
+            git: options.git,
         })
     }
 
@@ -206,7 +214,10 @@ impl Engine {
 
         let parsed = parse(request, &events, &numbers)?;
         let mut contexts = Contexts::new(request, self.content.state());
-        let bring = Bring { engine: self, secrets: &request.secrets, events: events.clone(), cancel };
+        let answers = Answers::default();
+        let (ssh, ssh_agent) = (request.run.ssh.get("default"), self.git.ssh_agent.as_deref());
+        let git = GitUse { answers: &answers, pull: request.pull, ssh, ssh_agent };
+        let bring = Bring { engine: self, git, secrets: &request.secrets, events: events.clone(), cancel };
         let resolved_epoch = epoch::resolve(&parsed, request, &mut contexts, &bring, &numbers)?;
         let mut known = Known::default();
         let mut joined: Option<Graph> = None;
@@ -237,7 +248,16 @@ impl Engine {
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
         let access = Access { engine: self, events, cancel: cancel.clone(), remote };
-        let session = Session { access, request, recorder, contexts: &contexts, bases: &bases, network: &network, now };
+        let session = Session {
+            access,
+            request,
+            recorder,
+            contexts: &contexts,
+            bases: &bases,
+            answers: &answers,
+            network: &network,
+            now,
+        };
         let needed = result::needs_files(request);
         let (solution, mut built) = loop {
             let solution = solve::solve(&session, &graph, &tasks, needed)?;

@@ -8,6 +8,7 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::dockerfile::ParseErrors;
 use crate::executor::{ExecuteError, Exit, PrivateNetworkError};
 use crate::export::ExportError;
+use crate::git::GitError;
 use crate::graph::GraphErrors;
 use crate::layer::{CaptureError, PackError, UnpackError};
 use crate::oci::ParseManifestError;
@@ -158,6 +159,9 @@ pub enum StepError {
     /// An address of ADD cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] super::op::http::FetchError),
+    /// A git repository cannot be had.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// The context.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -278,6 +282,7 @@ impl StepError {
             self,
             Self::Cancelled(_)
                 | Self::Fetch(super::op::http::FetchError::Cancelled(_))
+                | Self::Git(GitError::Cancelled(_))
                 | Self::Registry(RegistryError::Cancelled(_))
                 | Self::Content(ContentError::Cancelled(_))
                 | Self::Execute(ExecuteError::Cancelled(_))
@@ -345,6 +350,7 @@ impl Diagnostic for StepError {
                  `FROM --platform=$BUILDPLATFORM`"
                     .to_owned(),
             ),
+            Self::Git(error) => error.hint(),
             Self::MissingSecret { id } => Some(format!("pass it with `--secret id={id},src=FILE` or `env=NAME`")),
             Self::MissingSsh { id } => {
                 Some(format!("pass it with `--ssh {id}`, `--ssh {id}=SOCKET` or `--ssh {id}=KEY`"))

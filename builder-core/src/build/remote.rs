@@ -16,8 +16,9 @@ use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::{BuiltLayer, Filesystem, Source as Bytes};
+use super::git_files::{Answers, GitFiles, GitUse};
 use super::op::http::{self, Fetched, Fetcher};
-use super::request::{RemoteContext, SecretSource};
+use super::request::{FetchOptions, PullPolicy, RemoteContext, SecretSource};
 use crate::cache::{Preimage, Record};
 use crate::cancel::{CancelToken, Cancelled};
 use crate::content::Lease;
@@ -222,11 +223,12 @@ impl Engine {
     pub fn fetch_context(
         &self,
         remote: &RemoteContext,
-        secrets: &BTreeMap<String, SecretSource>,
+        options: FetchOptions<'_>,
         sink: &dyn Sink,
         cancel: &CancelToken,
     ) -> Result<FetchedContext, BuildError> {
-        let bring = Bring { engine: self, secrets, events: Events::Direct(sink), cancel };
+        let answers = Answers::default();
+        let bring = self.bring(options, &answers, sink, cancel);
         bring.context(remote, "[internal] load remote build context", &TaskNumbers::before_build(0))
     }
 
@@ -241,7 +243,9 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<FetchedContext, BuildError> {
         let secrets = BTreeMap::new();
-        let bring = Bring { engine: self, secrets: &secrets, events: Events::Direct(sink), cancel };
+        let (options, answers) =
+            (FetchOptions { secrets: &secrets, ssh: None, pull: PullPolicy::Missing }, Answers::default());
+        let bring = self.bring(options, &answers, sink, cancel);
         let numbers = TaskNumbers::before_build(0);
         bring.shown("[internal] load remote build context", &numbers, |_| {
             let lease = bring.lease()?;
@@ -257,11 +261,12 @@ impl Engine {
     pub fn fetch_dockerfile(
         &self,
         url: &str,
-        secrets: &BTreeMap<String, SecretSource>,
+        options: FetchOptions<'_>,
         sink: &dyn Sink,
         cancel: &CancelToken,
     ) -> Result<Source, BuildError> {
-        let bring = Bring { engine: self, secrets, events: Events::Direct(sink), cancel };
+        let answers = Answers::default();
+        let bring = self.bring(options, &answers, sink, cancel);
         bring.shown(
             &format!("[internal] load build definition from {}", http::redacted(url)),
             &TaskNumbers::before_build(1),
@@ -280,9 +285,24 @@ impl Engine {
     }
 }
 
+impl Engine {
+    fn bring<'a>(
+        &'a self,
+        options: FetchOptions<'a>,
+        answers: &'a Answers,
+        sink: &'a dyn Sink,
+        cancel: &'a CancelToken,
+    ) -> Bring<'a> {
+        let ssh_agent = self.git.ssh_agent.as_deref();
+        let git = GitUse { answers, pull: options.pull, ssh: options.ssh, ssh_agent };
+        Bring { engine: self, git, secrets: options.secrets, events: Events::Direct(sink), cancel }
+    }
+}
+
 /// What bringing a context needs.
 pub(super) struct Bring<'a> {
     pub(super) engine: &'a Engine,
+    pub(super) git: GitUse<'a>,
     pub(super) secrets: &'a BTreeMap<String, SecretSource>,
     pub(super) events: Events<'a>,
     pub(super) cancel: &'a CancelToken,
@@ -300,9 +320,12 @@ impl Bring<'_> {
             let lease = self.lease()?;
             match remote {
                 RemoteContext::Url(url) => self.address(url, task, lease),
-                RemoteContext::Git(_) => {
-                    let text = "contexts in git repositories are not supported yet".to_owned();
-                    Err(StepError::Unsupported(text).into())
+                RemoteContext::Git(wanted) => {
+                    let GitFiles { tree, snapshot, time } = self.git(wanted, task)?;
+                    let time = Some(time);
+                    Ok(FetchedContext {
+                        inner: Arc::new(Inner { tree, snapshot, only_file: false, time, _lease: lease }),
+                    })
                 }
             }
         })

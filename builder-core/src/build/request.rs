@@ -10,9 +10,11 @@ use super::remote::FetchedContext;
 use super::run_options::RunOptions;
 use crate::diagnostic::Source;
 use crate::executor::Limits;
+use crate::git::{Address, AddressError, Wanted};
 use crate::graph;
 use crate::oci::{Descriptor, ImageId, Platform, Reference};
 use crate::remote::{CacheDestination, CacheSource};
+use crate::ssh::SshSource;
 
 /// One build.
 #[derive(Debug, Clone)]
@@ -119,26 +121,40 @@ pub enum ContextSource {
 pub enum RemoteContext {
     /// `http://` or `https://`: a tar archive, compressed or not, or one file.
     Url(String),
-    /// A git repository, as written.
-    Git(String),
+    /// A git repository.
+    Git(Box<Wanted>),
 }
 
 impl std::fmt::Display for RemoteContext {
     /// The address without user and password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Url(address) | Self::Git(address)) = self;
-        f.write_str(&redacted(address))
+        match self {
+            Self::Url(address) => f.write_str(&redacted(address)),
+            Self::Git(wanted) => wanted.address.fmt(f),
+        }
     }
 }
 
 impl RemoteContext {
     /// Recognises an address, as BuildKit does; `None` for anything else, such as the path of a directory.
-    pub fn parse(text: &str) -> Option<Self> {
-        if graph::is_git(text) {
-            return Some(Self::Git(text.to_owned()));
+    ///
+    /// # Errors
+    /// If it is plainly the address of a git repository, but not a valid one.
+    pub fn parse(text: &str) -> Result<Option<Self>, AddressError> {
+        if let Some(address) = Address::parse(text).transpose()? {
+            return Ok(Some(Self::Git(Box::new(Wanted::new(address)))));
         }
         let web = text.starts_with("http://") || text.starts_with("https://");
-        web.then(|| Self::Url(text.to_owned()))
+        Ok(web.then(|| Self::Url(text.to_owned())))
+    }
+
+    /// Says what the build arguments say about the main context: `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
+    pub fn apply(&mut self, build_args: &BTreeMap<String, String>) {
+        let value = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
+        // What is not a truth value counts as not given, as in BuildKit.
+        if let (Self::Git(wanted), Some("1" | "t" | "T" | "true" | "TRUE" | "True")) = (self, value) {
+            wanted.keep_git_dir = true;
+        }
     }
 }
 
@@ -207,4 +223,15 @@ pub struct BuildResult {
     pub steps: usize,
     /// Steps whose result was known.
     pub cached: usize,
+}
+
+/// What a source that is elsewhere is fetched with.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchOptions<'a> {
+    /// Values of `--secret`, by id.
+    pub secrets: &'a BTreeMap<String, SecretSource>,
+    /// `--ssh default`; without it the agent of the caller serves.
+    pub ssh: Option<&'a SshSource>,
+    /// Whether a server is asked what the reference of a repository means now; without it, what it meant last counts.
+    pub pull: PullPolicy,
 }

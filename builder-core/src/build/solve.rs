@@ -19,6 +19,7 @@ use super::engine::seconds_now;
 use super::error::{BuildError, StepError};
 use super::events::{Events, Message};
 use super::filesystem::{Access, BuiltLayer, Filesystem, Source, Work};
+use super::git_files::Answers;
 use super::op;
 use super::recorder::Recorder;
 use super::request::BuildRequest;
@@ -39,6 +40,8 @@ pub(super) struct Session<'a> {
     pub(super) contexts: &'a Contexts<'a>,
     pub(super) bases: &'a HashMap<ImageRequest, Arc<BaseLayers>>,
     pub(super) network: &'a BuildNetwork,
+    /// What servers of git said in this build.
+    pub(super) answers: &'a Answers,
     /// Seconds since 1970 for what is made now: the build's start, or the epoch that the user gave.
     pub(super) now: i64,
 }

@@ -14,6 +14,8 @@ use super::error::GitError;
 pub struct GitEnvironment {
     /// Variables: `PATH`, proxies, certificates. Others are taken as they are, so the caller chooses.
     pub variables: Vec<(OsString, OsString)>,
+    /// The socket of the caller's ssh agent, for repositories that the caller named; a Dockerfile is not handed it.
+    pub ssh_agent: Option<PathBuf>,
     /// A file with keys of ssh servers that count besides those which the store remembers.
     pub known_hosts: Option<PathBuf>,
 }
@@ -24,7 +26,7 @@ pub struct GitAccess {
     /// The value of an `Authorization` header.
     authorization: Option<String>,
     /// The socket of an ssh agent.
-    pub ssh_agent: Option<PathBuf>,
+    pub(super) ssh_agent: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for GitAccess {
@@ -35,6 +37,11 @@ impl std::fmt::Debug for GitAccess {
 }
 
 impl GitAccess {
+    /// The keys of an agent, for addresses of ssh.
+    pub fn with_agent(ssh_agent: Option<PathBuf>) -> Self {
+        Self { authorization: None, ssh_agent }
+    }
+
     /// Looks for the secrets that count for an address of http or https: `GIT_AUTH_HEADER.HOST`,
     /// `GIT_AUTH_TOKEN.HOST`, `GIT_AUTH_HEADER`, `GIT_AUTH_TOKEN`, the first that there is.
     ///

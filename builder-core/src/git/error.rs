@@ -120,6 +120,8 @@ fn hint_about(message: &str) -> Option<&'static str> {
         "unable to connect",
     ]) {
         Some("check the address and the network")
+    } else if has(&["does not appear to be a git repository", "Repository not found", "repository not found"]) {
+        Some("check the address; a private repository does not exist for those without access")
     } else if has(&["transport 'file' not allowed"]) {
         Some("submodules that are directories of this machine are not fetched")
     } else {

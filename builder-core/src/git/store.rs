@@ -98,7 +98,10 @@ impl Wanted {
     }
 
     /// Checks `checksum=`.
-    fn fitting(&self, resolved: Resolved) -> Result<Resolved, GitError> {
+    ///
+    /// # Errors
+    /// [`GitError::Checksum`] if the commit is another.
+    pub fn fitting(&self, resolved: Resolved) -> Result<Resolved, GitError> {
         match &self.address.checksum {
             Some(expected) if !resolved.matches(expected) => Err(GitError::Checksum {
                 address: self.address.to_string(),

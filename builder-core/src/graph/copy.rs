@@ -6,7 +6,9 @@ use super::error::{GraphError, GraphErrorKind};
 use super::lower::{At, Current, ImageUsed, Lowering};
 use super::stages::Foreign;
 use super::{AddSource, ContextId, CopyOp, Files, Op};
+use crate::diagnostic::Diagnostic as _;
 use crate::dockerfile::{Add, Copy, CopySource, Heredoc, Word};
+use crate::git::{self, Address, AddressError, Wanted};
 
 impl<'a> Lowering<'a> {
     pub(super) fn copy(&mut self, current: &mut Current, at: &At<'a>, copy: &'a Copy) -> Option<()> {
@@ -87,7 +89,7 @@ impl<'a> Lowering<'a> {
         for source in words.sources {
             match source {
                 CopySource::Path(word) => {
-                    let source = self.source(current, at, word, op.add)?;
+                    let source = self.source(current, at, word, &op)?;
                     op.sources.push(source);
                 }
                 // As in BuildKit here-documents are copied after everything else.
@@ -101,23 +103,29 @@ impl<'a> Lowering<'a> {
         if let (Some(_), Some(word)) = (&op.checksum, words.checksum) {
             self.check_checksum(at, word, &op)?;
         }
-        let name = self.shown(current, at);
+        let name = without_passwords(self.shown(current, at), &op);
         let vertex = self.add(current, at, Op::Copy(op), name);
         self.record(current, at, created_by, Some(vertex));
         Some(())
     }
 
-    fn source(&mut self, current: &Current, at: &At<'a>, word: &Word, add: bool) -> Option<AddSource> {
+    fn source(&mut self, current: &Current, at: &At<'a>, word: &Word, op: &CopyOp) -> Option<AddSource> {
+        let add = op.add;
         let source = self.word(current, at, word)?;
-        let source = if is_git(&source) {
-            AddSource::Git(source)
+        let source = if let Some(parsed) = git_address(&source) {
+            if add {
+                let git = git_source(source, parsed, op.checksum.as_deref(), op.keep_git_dir);
+                return git.map_err(|error| self.report(at, word.span, error)).ok();
+            }
+            AddSource::Http(source)
         } else if is_http(&source) {
             AddSource::Http(source)
         } else {
             return Some(AddSource::Path(source));
         };
-        if let (AddSource::Git(address) | AddSource::Http(address), false) = (&source, add) {
-            let error = GraphError::new(GraphErrorKind::RemoteCopy(address.clone()));
+        if let (AddSource::Http(address), false) = (&source, add) {
+            let address = git::redacted(address);
+            let error = GraphError::new(GraphErrorKind::RemoteCopy(address));
             self.report(at, word.span, error.hint("use `ADD`"));
             return None;
         }
@@ -145,7 +153,7 @@ impl<'a> Lowering<'a> {
 
     fn check_checksum(&mut self, at: &At<'a>, word: &Word, op: &CopyOp) -> Option<()> {
         match &op.sources[..] {
-            [AddSource::Http(_) | AddSource::Git(_)] => Some(()),
+            [AddSource::Http(_) | AddSource::Git(..)] => Some(()),
             [AddSource::Path(path)] => {
                 self.error(at, word.span, GraphErrorKind::ChecksumLocal(path.clone()));
                 None
@@ -168,6 +176,16 @@ struct Words<'w> {
     exclude: &'w [Word],
 }
 
+/// The text of a step without user and password of its addresses.
+fn without_passwords(mut shown: String, op: &CopyOp) -> String {
+    for source in &op.sources {
+        if let AddSource::Http(word) | AddSource::Git(word, _) = source {
+            shown = shown.replace(word, &git::redacted(word));
+        }
+    }
+    shown
+}
+
 /// The entry of the history, with those flags that BuildKit shows there.
 fn created_by(op: &CopyOp, destination: &str) -> String {
     let mut text = if op.add { "ADD" } else { "COPY" }.to_owned();
@@ -181,9 +199,13 @@ fn created_by(op: &CopyOp, destination: &str) -> String {
     }
     for source in &op.sources {
         match source {
-            AddSource::Path(word) | AddSource::Http(word) | AddSource::Git(word) => {
+            AddSource::Path(word) => {
                 text.push(' ');
                 text.push_str(word);
+            }
+            AddSource::Http(word) | AddSource::Git(word, _) => {
+                text.push(' ');
+                text.push_str(&git::redacted(word));
             }
             AddSource::Inline { name, .. } => {
                 text.push_str(" <<");
@@ -198,22 +220,37 @@ pub(super) fn is_http(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 
-/// A git repository as BuildKit recognises it: `git://`, `ssh://`, `user@host:path`, or a web address whose path ends
-/// in `.git`.
-pub fn is_git(source: &str) -> bool {
-    if source.starts_with("git://") || source.starts_with("ssh://") {
-        return true;
+/// A git repository, with what the flags of `ADD` say about it.
+pub(super) fn git_source(
+    text: String,
+    parsed: Result<Address, AddressError>,
+    checksum: Option<&str>,
+    keep_git_dir: Option<bool>,
+) -> Result<AddSource, GraphError> {
+    let parsed = parsed.and_then(|mut address| {
+        checksum.map_or(Ok(()), |checksum| address.check(checksum))?;
+        Ok(address)
+    });
+    let address = parsed.map_err(|error| {
+        let hint = error.hint();
+        let error = GraphError::new(error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    match (keep_git_dir, address.keep_git_dir) {
+        (Some(flag), Some(said)) if flag != said => Err(GraphError::new(GraphErrorKind::KeepGitDir { flag })),
+        (flag, said) => {
+            let keep_git_dir = flag.or(said).unwrap_or_default();
+            Ok(AddSource::Git(text, Box::new(Wanted { address, keep_git_dir })))
+        }
     }
-    if is_http(source) {
-        let path = source.split(['#', '?']).next().unwrap_or(source);
-        return path.strip_suffix(".git").is_some();
-    }
-    let Some((user, rest)) = source.split_once('@') else { return false };
-    let Some((host, _)) = rest.split_once(':') else { return false };
-    let name = |text: &str, more: &[u8]| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
-    };
-    name(user, b"-_") && name(host, b"-.")
+}
+
+/// The repository that a source names. `github.com/owner/name` is a path here, as in BuildKit.
+pub(super) fn git_address(source: &str) -> Option<Result<Address, AddressError>> {
+    Address::parse(source).filter(|_| !source.starts_with("github.com/"))
 }
 
 /// Octal digits up to 7777, or symbols as chmod(1) takes them; empty is not given.
@@ -246,23 +283,6 @@ mod tests {
         }
         for mode in ["8", "10000", "77777777777777", "x", "u", "u=y", "rwx", ",", "u+r,", "-1"] {
             assert!(!is_mode(mode), "{mode}");
-        }
-    }
-
-    #[test]
-    fn repositories_are_recognised() {
-        for source in [
-            "git://host/a",
-            "ssh://git@host/a",
-            "git@github.com:moby/buildkit.git#v1",
-            "https://github.com/moby/buildkit.git",
-            "https://github.com/moby/buildkit.git?tag=v1",
-            "http://host/a.git#main:sub",
-        ] {
-            assert!(is_git(source), "{source}");
-        }
-        for source in ["https://host/a.tar", "https://host/?a.git", "a.git", "a@b", "./git@host:x", "github.com/a/b"] {
-            assert!(!is_git(source), "{source}");
         }
     }
 }

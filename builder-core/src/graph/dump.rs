@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{AddSource, ContextId, CopyOp, Files, Graph, MountOp, MountTarget, Op, RunOp, Step, Vertex, VertexId};
 use crate::diagnostic::Location;
 use crate::dockerfile::{Network, Security, Sharing};
+use crate::git;
 
 /// Describes a graph as JSON. Keys stay as they are from release to release; new ones may come.
 ///
@@ -151,7 +152,7 @@ fn copy(op: &CopyOp) -> Value {
     let source = |source: &AddSource| match source {
         AddSource::Path(path) => json!(path),
         AddSource::Http(address) => json!({ "http": address }),
-        AddSource::Git(address) => json!({ "git": address }),
+        AddSource::Git(address, _) => json!({ "git": git::redacted(address) }),
         AddSource::Inline { name, body } => json!({ "name": name, "body": body }),
     };
     json!({

@@ -7,7 +7,7 @@
 //! NAME           the same of a `--build-context`, or of the one remote ADD of a stage `FROM scratch`
 //! ```
 
-use super::copy::{is_git, is_http};
+use super::copy::{git_address, git_source, is_http};
 use super::env::Scope;
 use super::error::{GraphError, GraphErrorKind, GraphErrors};
 use super::globals::{Globals, SOURCE_DATE_EPOCH};
@@ -127,8 +127,10 @@ impl Reader<'_> {
             return Err(self.wrong(instruction, "its ADD has more than one source"));
         };
         let source = self.expand(word)?;
-        if add.keep_git_dir.is_some() || is_git(&source) {
-            Ok(AddSource::Git(source))
+        if let Some(parsed) = git_address(&source) {
+            let checksum = add.checksum.as_ref().map(|word| self.expand(word)).transpose()?;
+            let git = git_source(source, parsed, checksum.as_deref(), add.keep_git_dir);
+            git.map_err(|error| error.at(self.input.location(word.span)).into())
         } else if is_http(&source) {
             Ok(AddSource::Http(source))
         } else {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::dockerfile::{ExpandError, MountError, ParseError, PortError};
+use crate::git::AddressError;
 use crate::oci::{ParsePlatformError, ParseReferenceError, Reference};
 use crate::rootfs::ParseRootPathError;
 
@@ -145,6 +146,15 @@ pub enum GraphErrorKind {
     /// Not a mode.
     #[error("invalid `--chmod` value `{0}`: expected octal digits up to 7777 or a symbolic mode such as `u=rwX,go=rX`")]
     Chmod(String),
+    /// A source of `ADD` is plainly a git repository, but not a valid address of one.
+    #[error(transparent)]
+    Git(#[from] AddressError),
+    /// `--keep-git-dir` says something else than `keep-git-dir=` of an address.
+    #[error("`--keep-git-dir={flag}` is not what the address says")]
+    KeepGitDir {
+        /// The flag.
+        flag: bool,
+    },
     /// `COPY` reads files only.
     #[error("`COPY` can not fetch `{0}`")]
     RemoteCopy(String),

@@ -32,7 +32,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use copy::is_git;
 pub use dump::{to_dot, to_json};
 pub use env::Env;
 pub use epoch::{EpochSource, ResolvedEpoch, epoch_source};

@@ -2,6 +2,7 @@
 
 use super::{Env, ImageRequest, VertexId};
 use crate::dockerfile::{Network, Security, Sharing};
+use crate::git::Wanted;
 use crate::oci::{Digest, LayoutReference, Platform, Reference};
 use crate::rootfs::RootPath;
 
@@ -255,8 +256,8 @@ pub enum AddSource {
     },
     /// `http://` or `https://`
     Http(String),
-    /// A git repository, as written.
-    Git(String),
+    /// A git repository: as written, and what that means.
+    Git(String, Box<Wanted>),
 }
 
 /// `WORKDIR`

@@ -18,10 +18,13 @@ use super::run::accounts;
 use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, LayerFiles, Source, Work};
+use crate::build::git_files::GitUse;
+use crate::build::remote::Bring;
 use crate::build::request::PullPolicy;
 use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
 use crate::context::{BuildContext, Match, Request, Selected};
+use crate::git::Wanted;
 use crate::graph::{AddSource, CopyOp, Files};
 use crate::layer::{self, Archive};
 use crate::oci::Digest;
@@ -74,6 +77,8 @@ struct Found {
 struct Places {
     context: Option<Arc<BuildContext>>,
     filesystem: Option<Filesystem>,
+    /// Repositories, by the number of their source.
+    repositories: BTreeMap<usize, Filesystem>,
     /// Snapshots of archives, by the number of their source.
     unpacked: BTreeMap<usize, Snapshot>,
 }
@@ -100,11 +105,9 @@ impl Finder<'_> {
                     self.found.sources.push(inline(self.job, name, body));
                     true
                 }
-                AddSource::Http(_) | AddSource::Git(_) if self.work == Work::Known => false,
+                AddSource::Http(_) if self.work == Work::Known => false,
                 AddSource::Http(url) => self.download(url)?,
-                AddSource::Git(_) => {
-                    return Err(StepError::Unsupported("ADD of git repositories is not supported yet".to_owned()));
-                }
+                AddSource::Git(_, wanted) => self.repository(wanted)?,
                 AddSource::Path(path) => self.path(path)?,
             };
             if !known {
@@ -112,6 +115,28 @@ impl Finder<'_> {
             }
         }
         Ok(Some(self.found))
+    }
+
+    /// Adds a repository: its files, without the directory that they are in.
+    fn repository(&mut self, wanted: &Wanted) -> Result<Known, StepError> {
+        let session = self.job.session;
+        // A Dockerfile is not handed the keys of whoever builds it, unless `--ssh` says so.
+        let ssh = session.request.run.ssh.get("default");
+        let git = GitUse { answers: session.answers, pull: session.request.pull, ssh, ssh_agent: None };
+        let (engine, secrets, events) = (session.engine, &session.request.secrets, session.events.clone());
+        let bring = Bring { engine, git, secrets, events, cancel: &session.cancel };
+        let files = match self.work {
+            Work::Known => bring.known_git(wanted)?,
+            Work::Allowed => Some(bring.git(wanted, self.job.task)?),
+        };
+        let Some(files) = files else { return Ok(false) };
+        let filesystem = files.filesystem();
+        let Some(stack) = filesystem.stack(session, self.work)? else { return Ok(false) };
+        let request = Request { source: "/", parents: false, exclude: &self.op.exclude };
+        let matches = copy::select(&stack, &request)?;
+        self.found.places.repositories.insert(self.found.sources.len(), filesystem);
+        self.found.sources.push(CopySource::Stack(matches));
+        Ok(true)
     }
 
     fn path(&mut self, path: &str) -> Result<Known, StepError> {
@@ -259,11 +284,18 @@ impl layer::Files for Copied {
 
 impl LayerFiles for Copied {
     fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError> {
-        match (self.files.get(&entry.path), &self.places.filesystem) {
-            (Some(FileSource::Layer { layer, path, .. }), Some(filesystem)) => {
-                filesystem.open(access, *layer, &Entry { path: path.clone(), ..entry.clone() })
+        let places = &self.places;
+        let found = match self.files.get(&entry.path) {
+            Some(FileSource::Layer { source, layer, path }) => {
+                places.repositories.get(source).or(places.filesystem.as_ref()).map(|files| (files, *layer, path))
             }
-            _ => layer::Files::open(self, entry)
+            _ => None,
+        };
+        match found {
+            Some((filesystem, layer, path)) => {
+                filesystem.open(access, layer, &Entry { path: path.clone(), ..entry.clone() })
+            }
+            None => layer::Files::open(self, entry)
                 .map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source }),
         }
     }

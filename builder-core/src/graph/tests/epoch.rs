@@ -34,7 +34,9 @@ fn a_stage_has_the_time_of_what_it_fetches() {
     let http = |address: &str| Ok(Some(EpochSource::Remote(AddSource::Http(address.to_owned()))));
     assert_eq!(stage("ADD http://h/a-$V.tar /"), http("http://h/a-1.tar"));
     assert_eq!(stage("ARG V=2\nADD http://h/a-$V.tar /"), http("http://h/a-2.tar"));
-    let git = AddSource::Git("https://h/a.git#v1".to_owned());
+    let address = "https://h/a.git#v1";
+    let wanted = crate::git::Wanted::new(crate::git::Address::parse(address).expect("git").expect("valid"));
+    let git = AddSource::Git(address.to_owned(), Box::new(wanted));
     assert_eq!(stage("ADD https://h/a.git#v1 /"), Ok(Some(EpochSource::Remote(git))));
     for (body, reason) in [
         ("", "it has no ADD"),
