@@ -137,6 +137,7 @@ fn shell(root: &Path, script: &str) -> Process {
         cwd: RootPath::root(),
         user: Identity::default(),
         mounts: Vec::new(),
+        devices: Vec::new(),
         network: Network::Host,
         hostname: "sandboxed".into(),
         security: Security::Sandbox,

@@ -78,6 +78,7 @@ impl Root {
             cwd: RootPath::root(),
             user: Identity::default(),
             mounts: Vec::new(),
+            devices: Vec::new(),
             network: Network::Host,
             hostname: "buildkitsandbox".into(),
             security: Security::Sandbox,

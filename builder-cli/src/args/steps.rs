@@ -1,5 +1,7 @@
 //! What RUN steps get, and what they may do.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 /// Surroundings of RUN steps
@@ -13,6 +15,14 @@ pub(crate) struct StepArgs {
     /// Let the Dockerfile ask for it: `network.host`, `security.insecure`, `device[=NAME]` (repeatable)
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
+
+    /// Device of RUN steps: a node as `/dev/fuse[:NODE][:rwm]`, or a name as `vendor.com/class=name` (repeatable)
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<String>,
+
+    /// Directory with device specifications (CDI) instead of /etc/cdi and /var/run/cdi (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
 
     /// Network of RUN steps: `host`, `none`, `private` (not that of the host, and connected), `ns:PATH` [default: host]
     #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true)]

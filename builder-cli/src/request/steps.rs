@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use builder_core::build::{Entitlements, RunOptions, StepNetwork};
 use builder_core::dockerfile::Network;
 use builder_core::executor::{Dns, Limits};
-use builder_core::graph::Options;
+use builder_core::graph::{DeviceOp, Options};
 use builder_core::ssh::{Key, SshSource};
 
 use super::{Result, values};
 use crate::args::{LimitArgs, StepArgs};
 use crate::command_error::CommandError;
 use crate::environment::Environment;
+
+/// Where specifications of devices are (Container Device Interface, "Specification files").
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// Where `slirp4netns` is looked for after the directories of `PATH`.
 const MORE_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
@@ -26,6 +29,14 @@ pub(super) fn settle(args: &StepArgs, options: &mut Options, environment: &Envir
         run.entitlements.grant(&text).map_err(|error| {
             CommandError::usage(format!("--allow: {error}")).with_hint(format!("there are {}", Entitlements::NAMES))
         })?;
+    }
+    for name in &args.device {
+        options.devices.push(DeviceOp { name: name.clone(), required: true });
+        run.entitlements.devices.entry(name.clone()).or_insert_with(|| name.clone());
+    }
+    run.cdi_directories = args.cdi_spec_dir.iter().map(|directory| environment.absolute(directory)).collect();
+    if run.cdi_directories.is_empty() {
+        run.cdi_directories = CDI_DIRECTORIES.map(PathBuf::from).into();
     }
     (options.network, run.network) = network(&args.network, environment)?;
     // As in buildx: who asks for it on the command line need not allow it there too.

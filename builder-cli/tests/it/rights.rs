@@ -50,6 +50,61 @@ fn s13_an_entitlement_is_asked_for_even_where_the_result_is_known() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a test that skips says so")]
+fn a83_a_device_brings_its_node_variables_and_mounts() {
+    if !require_sandbox("a83_a_device_brings_its_node_variables_and_mounts") {
+        return;
+    }
+    let env = TestEnv::new();
+    std::fs::create_dir_all(env.path("cdi")).expect("made");
+    std::fs::write(env.path("given"), "of the host\n").expect("written");
+    // A node that no step may open otherwise, under another name, to read only.
+    let Some(disk) = ["/dev/loop0", "/dev/vda", "/dev/sda"].into_iter().find(|node| Path::new(node).exists()) else {
+        println!("a83_a_device_brings_its_node_variables_and_mounts: skipped, this machine has no block device");
+        return;
+    };
+    let spec = |value: &str| {
+        format!(
+            r#"{{"cdiVersion": "0.6.0", "kind": "test.example/log", "devices": [{{"name": "k", "containerEdits": {{
+                "env": ["LOG={value}"], "deviceNodes": [{{"path": "/dev/logs/k", "hostPath": "{disk}", "permissions": "r", "gid": 7}}],
+                "mounts": [{{"hostPath": "{}", "containerPath": "/opt/given", "options": ["ro"]}}]}}}}]}}"#,
+            env.path("given").display()
+        )
+    };
+    std::fs::write(env.path("cdi/log.json"), spec("1")).expect("written");
+    let flags = format!("--cdi-spec-dir {}", env.path("cdi").display());
+    let step = "RUN --device=test.example/log=k,required (echo $LOG; cat /opt/given; stat -c '%F %u:%g' /dev/logs/k; \
+                dd if=/dev/logs/k of=/dev/null bs=512 count=1 2>/dev/null && echo read; echo x 2>&1 > /dev/logs/k || echo refused; \
+                ls -A /opt) > /out 2>&1\n\
+                RUN ls /opt/given /dev/logs >> /out 2>&1 || true";
+    let said = out_of(&env, step, &format!("{flags} --allow device"));
+    let expected = "1\nof the host\nblock special file 0:7\nread\n";
+    assert!(said.starts_with(expected) && said.contains("refused\ngiven\n"), "{said}");
+    // Nothing of it is there for the next step.
+    assert_eq!(said.matches("No such file").count(), 2, "{said}");
+    // What the command sees of it is in the key.
+    assert!(
+        env.ok(&format!("build --progress=plain {flags} --allow device=test.example/log .")).stderr.contains("CACHED")
+    );
+    std::fs::write(env.path("cdi/log.json"), spec("2")).expect("written");
+    let again = env.ok(&format!("build --progress=plain {flags} --allow device=test.example/log=k -o result ."));
+    let said = std::fs::read_to_string(env.context("result/out")).expect("written");
+    assert!(said.starts_with("2\n"), "{said}{}", again.stderr);
+
+    let refused = env.fails(&format!("build -q {flags} ."));
+    assert!(refused.contains("entitlement device=test.example/log=k is not allowed"), "{refused}");
+    let asks = |device: &str| format!("FROM {}\nRUN --device={device} true\n", base());
+    let missing =
+        env.dockerfile_fails_with(&asks("test.example/log=none,required"), &format!("{flags} --allow device"));
+    assert!(missing.contains("device `test.example/log=none` is required and is not registered"), "{missing}");
+    env.write("Dockerfile", asks("test.example/log=none"));
+    env.ok(&format!("build -q {flags} --allow device ."));
+    // A node on the command line needs no more than that.
+    let said = out_of(&env, "RUN stat -c %F /dev/fuse2 > /out", "--device /dev/null:/dev/fuse2:r");
+    assert_eq!(said, "character special file\n");
+}
+
+#[test]
 fn a81_the_option_for_the_host_network_is_its_own_grant() {
     if !require_sandbox("a81_the_option_for_the_host_network_is_its_own_grant") {
         return;

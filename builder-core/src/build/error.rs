@@ -144,6 +144,28 @@ pub enum StepError {
         /// Which one.
         id: String,
     },
+    /// A device is required and does not exist.
+    #[error("device `{name}` is required and is not registered")]
+    MissingDevice {
+        /// Which one.
+        name: String,
+    },
+    /// A device cannot be given.
+    #[error("device `{name}`: {reason}")]
+    Device {
+        /// Which one.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A specification of devices is wrong.
+    #[error("device specification `{}`: {reason}", path.display())]
+    DeviceSpec {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The step asks for something that the command line has to allow.
     #[error("entitlement {entitlement} is not allowed")]
     NotAllowed {
@@ -355,6 +377,10 @@ impl Diagnostic for StepError {
             Self::MissingSsh { id } => {
                 Some(format!("pass it with `--ssh {id}`, `--ssh {id}=SOCKET` or `--ssh {id}=KEY`"))
             }
+            Self::MissingDevice { .. } => Some(
+                "devices are registered by `*.json` specifications in /etc/cdi and /var/run/cdi; those in YAML are not read"
+                    .to_owned(),
+            ),
             Self::NotAllowed { entitlement } => {
                 Some(format!("if you trust the Dockerfile with that, build with `--allow {entitlement}`"))
             }

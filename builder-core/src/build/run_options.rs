@@ -19,6 +19,8 @@ pub struct RunOptions {
     pub ssh: BTreeMap<String, SshSource>,
     /// `--allow`: what a Dockerfile may ask for.
     pub entitlements: Entitlements,
+    /// Where specifications of devices are.
+    pub cdi_directories: Vec<PathBuf>,
     /// The network of a RUN that does not ask for another.
     pub network: StepNetwork,
     /// `--dns`, `--dns-option`, `--dns-search`
@@ -94,6 +96,11 @@ pub struct Entitlements {
     pub network_host: bool,
     /// `security.insecure`: `RUN --security=insecure`.
     pub security_insecure: bool,
+    /// `device`: `RUN --device` of any device.
+    pub all_devices: bool,
+    /// `device=NAME[,alias=ALIAS]`: names that a `RUN --device` may ask for, or kinds (`vendor.com/class`), each with the
+    /// device that it stands for.
+    pub devices: BTreeMap<String, String>,
 }
 
 /// The text is not an entitlement.
@@ -103,17 +110,28 @@ pub struct UnknownEntitlement(String);
 
 impl Entitlements {
     /// Every entitlement, for messages.
-    pub const NAMES: &str = "`network.host` and `security.insecure`";
+    pub const NAMES: &str = "`network.host`, `security.insecure`, `device` and `device=NAME`";
 
     /// Grants what a `--allow` names.
     ///
     /// # Errors
     /// If there is no such entitlement.
     pub fn grant(&mut self, text: &str) -> Result<(), UnknownEntitlement> {
+        let unknown = || UnknownEntitlement(text.to_owned());
         match text {
             "network.host" => self.network_host = true,
             "security.insecure" => self.security_insecure = true,
-            _ => return Err(UnknownEntitlement(text.to_owned())),
+            "device" => self.all_devices = true,
+            _ if text.starts_with("device=") => {
+                let mut fields = text["device=".len()..].split(',');
+                let name = fields.next().filter(|name| !name.is_empty()).ok_or_else(unknown)?;
+                let alias = fields.next().map(|field| field.strip_prefix("alias=").ok_or_else(unknown)).transpose()?;
+                if fields.next().is_some() {
+                    return Err(unknown());
+                }
+                self.devices.insert(alias.unwrap_or(name).to_owned(), name.to_owned());
+            }
+            _ => return Err(unknown()),
         }
         Ok(())
     }
@@ -126,6 +144,13 @@ impl Entitlements {
         }
         if op.security == Security::Insecure && !self.security_insecure {
             return refused("security.insecure");
+        }
+        for device in &op.devices {
+            let kind = device.name.split('=').next().unwrap_or_default();
+            let named = |name: &str| self.devices.contains_key(name);
+            if !self.all_devices && !named(&device.name) && !named(kind) && !named(&format!("{kind}=*")) {
+                return refused(&format!("device={}", device.name));
+            }
         }
         Ok(())
     }
@@ -148,11 +173,56 @@ mod tests {
     #[test]
     fn entitlements_are_a_closed_set() {
         let mut entitlements = Entitlements::default();
-        for unknown in ["", "network", "security.insecure=1", "fs.read=/", "network.host "] {
+        for unknown in [
+            "",
+            "network",
+            "security.insecure=1",
+            "fs.read=/",
+            "network.host ",
+            "device=",
+            "device=a,b",
+            "device=a,alias=b,c",
+        ] {
             assert!(entitlements.grant(unknown).is_err(), "{unknown}");
         }
         assert_eq!(entitlements, Entitlements::default());
         entitlements.grant("security.insecure").expect("known");
         assert_eq!(entitlements, Entitlements { security_insecure: true, ..Entitlements::default() });
+    }
+
+    #[test]
+    fn devices_are_allowed_by_name_kind_or_alias() {
+        let mut op = RunOp {
+            args: Vec::new(),
+            env: std::iter::empty::<(&str, &str)>().collect(),
+            unkeyed_env: Vec::new(),
+            platform: crate::oci::Platform::host(),
+            workdir: crate::rootfs::RootPath::root(),
+            user: String::new(),
+            mounts: Vec::new(),
+            network: Network::Default,
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            hostname: String::new(),
+            add_hosts: Vec::new(),
+            no_hosts: false,
+            no_new_privileges: false,
+            script: None,
+        };
+        let mut check = |allowed: &str, asked: &str| {
+            let mut entitlements = Entitlements::default();
+            entitlements.grant(allowed).expect("known");
+            op.devices = vec![crate::graph::DeviceOp { name: asked.to_owned(), required: false }];
+            entitlements.check(&op).is_ok()
+        };
+        assert!(check("device", "a.com/b=c"));
+        assert!(check("device=a.com/b=c", "a.com/b=c"));
+        assert!(check("device=a.com/b", "a.com/b=c"));
+        assert!(check("device=a.com/b=*", "a.com/b=c"));
+        assert!(check("device=a.com/b=c,alias=x", "x"));
+        assert!(!check("device=a.com/b=c,alias=x", "a.com/b=c"));
+        assert!(!check("device=a.com/b=d", "a.com/b=c"));
+        assert!(!check("device=a.com/b=c", "a.com/b"));
+        assert!(!check("security.insecure", "a.com/b=c"));
     }
 }

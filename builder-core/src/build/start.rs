@@ -129,6 +129,7 @@ impl Engine {
             cwd: stack.resolve(&workdir, true)?,
             user: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
             mounts: prepared.mounts,
+            devices: Vec::new(),
             network: request.network,
             hostname: request.hostname,
             security: if request.privileged { Security::Insecure } else { Security::Sandbox },

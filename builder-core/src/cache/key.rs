@@ -14,6 +14,7 @@
 //! | secrets and ssh agents | id, target, variable, mode, owner; never the value | a value must not be guessable from a key |
 //! | `--network`, `--security` | yes | they change what the command can do |
 //! | `--no-hosts`, `--security-opt no-new-privileges` | yes, where they are on | as above |
+//! | `--device` | name, and what it brings: nodes, variables, targets of mounts | the command sees them |
 //! | whether something was allowed (`--allow`) | no | without, there is no result; with it, `--security` and `--network` are in the key |
 //! | what `--network=default` is (`private`, `ns:PATH`), `--dns` and the like | no | they say how to reach something, not what it is |
 //! | host name, names of `--add-host` | yes | the command sees them |

@@ -32,6 +32,15 @@ pub(super) struct Cgroups {
     own_events: Option<fs::File>,
 }
 
+/// Which devices a process may open.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Guard<'a> {
+    /// All.
+    None,
+    /// Those that every process has, and these.
+    Only(&'a [bpf::Device]),
+}
+
 /// A hierarchy.
 #[derive(Debug, Clone)]
 struct Place {
@@ -93,7 +102,7 @@ impl Cgroups {
     }
 
     /// Makes the cgroups of one process.
-    pub(super) fn create(&self, name: String, limits: &Limits, guard: bool) -> Result<StepCgroup, ExecuteError> {
+    pub(super) fn create(&self, name: String, limits: &Limits, guard: Guard<'_>) -> Result<StepCgroup, ExecuteError> {
         let mut step = StepCgroup::default();
         step.name = name;
         let settings = Settings::new(limits);
@@ -128,8 +137,8 @@ impl Cgroups {
             }
             step.events = open_events(directory, "memory.events", v2_controllers.contains(&"memory"));
         }
-        if guard && !step.guards_devices {
-            step.guards_devices = self.guard_v1(&mut step, parent).is_ok();
+        if let (Guard::Only(devices), false) = (guard, step.guards_devices) {
+            step.guards_devices = self.guard_v1(&mut step, parent, devices).is_ok();
         }
         for controller in v1_controllers {
             self.limit_v1(&mut step, controller, &settings, parent)
@@ -144,9 +153,18 @@ impl Cgroups {
         step: &mut StepCgroup,
         controllers: &[&str],
         parent: Option<&str>,
-        guard: bool,
+        guard: Guard<'_>,
     ) -> io::Result<()> {
-        let guarded = guard && self.device_filter.is_some();
+        let loaded;
+        let filter = match (guard, &self.device_filter) {
+            (Guard::None, _) | (_, None) => None,
+            (Guard::Only([]), Some(filter)) => Some(filter),
+            (Guard::Only(devices), Some(_)) => {
+                loaded = bpf::load_device_filter(&[&OPENABLE[..], devices].concat())?;
+                Some(&loaded)
+            }
+        };
+        let guarded = filter.is_some();
         if controllers.is_empty() && parent.is_none() && !guarded {
             return Ok(());
         }
@@ -159,23 +177,25 @@ impl Cgroups {
             enable(&parent, controllers)?;
         }
         let directory = step.make(&parent)?;
-        if let (true, Some(filter)) = (guard, &self.device_filter) {
+        if let Some(filter) = filter {
             step.guards_devices = bpf::attach_device_filter(filter, &directory).is_ok();
         }
         step.v2 = Some(directory);
         Ok(())
     }
 
-    fn guard_v1(&self, step: &mut StepCgroup, parent: Option<&str>) -> io::Result<()> {
+    fn guard_v1(&self, step: &mut StepCgroup, parent: Option<&str>, devices: &[bpf::Device]) -> io::Result<()> {
         let place = self.v1.get("devices").ok_or(io::ErrorKind::NotFound)?;
         let directory = step.make(&v1_parent(place, parent)?)?;
         write(&directory, "devices.deny", "a")?;
         for kind in ["c *:* m", "b *:* m"] {
             write(&directory, "devices.allow", kind)?;
         }
-        for (major, minor) in OPENABLE {
-            let minor = minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
-            write(&directory, "devices.allow", &format!("c {major}:{minor} rwm"))?;
+        for device in OPENABLE.iter().chain(devices) {
+            let kind = if device.block { 'b' } else { 'c' };
+            let minor = device.minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
+            let (read, write_) = (if device.read { "r" } else { "" }, if device.write { "w" } else { "" });
+            write(&directory, "devices.allow", &format!("{kind} {}:{minor} {read}{write_}m", device.major))?;
         }
         step.join(&directory)
     }
@@ -437,9 +457,9 @@ mod tests {
         let cgroups = parse("22 27 0:21 / /proc rw - proc proc rw\n", "");
         assert!(cgroups.v2.is_none() && cgroups.v1.is_empty());
         let limits = Limits { memory: Some(1 << 30), ..Limits::default() };
-        let error = cgroups.create("x".into(), &limits, true).expect_err("cannot limit");
+        let error = cgroups.create("x".into(), &limits, Guard::Only(&[])).expect_err("cannot limit");
         assert_eq!(error.to_string(), "cannot limit memory");
-        assert!(!cgroups.create("x".into(), &Limits::default(), true).expect("no limit").guards_devices);
+        assert!(!cgroups.create("x".into(), &Limits::default(), Guard::Only(&[])).expect("no limit").guards_devices);
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! `/dev`, `/proc` and `/sys` of a process: which file systems, nodes, masks.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, major, makedev, minor, mkdirat, mknodat, openat,
+    symlinkat,
+};
 use rustix::io::Errno;
 
+use super::Device;
 use super::child::{MountStep, StepSource};
 use super::terminal::TTY_GROUP;
+use crate::rootfs::RootPath;
+use crate::sys::bpf;
 use crate::sys::mount::{self, Attributes, Tmpfs};
 
 /// Character devices that every process gets, all with mode 0666.
@@ -17,8 +23,16 @@ const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// What a device cgroup lets a process open: its nodes, `ptmx`, and all terminals (major 136).
-pub(super) const OPENABLE: [(u32, Option<u32>); 8] =
-    [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
+pub(super) const OPENABLE: [bpf::Device; 8] = [
+    bpf::Device::character(1, Some(3)),
+    bpf::Device::character(1, Some(5)),
+    bpf::Device::character(1, Some(7)),
+    bpf::Device::character(1, Some(8)),
+    bpf::Device::character(1, Some(9)),
+    bpf::Device::character(5, Some(0)),
+    bpf::Device::character(5, Some(2)),
+    bpf::Device::character(136, None),
+];
 
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -79,9 +93,66 @@ pub(super) fn kernel_file_systems(masks: bool, cgroup2: bool) -> Vec<MountStep> 
     steps
 }
 
+/// A device of the host that a process gets.
+#[derive(Debug)]
+pub(super) struct HostDevice {
+    pub(super) asked: Device,
+    kind: FileType,
+    numbers: (u32, u32),
+}
+
+impl HostDevice {
+    /// Looks at the node of the host.
+    pub(super) fn find(asked: Device) -> io::Result<Self> {
+        let node = rustix::fs::stat(&asked.host)?;
+        let kind = FileType::from_raw_mode(node.st_mode);
+        let below_dev = asked.path.components().next() == Some(b"dev") && asked.path.components().count() > 1;
+        if !below_dev || !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(Self { asked, kind, numbers: (major(node.st_rdev), minor(node.st_rdev)) })
+    }
+
+    /// What the guard of devices has to let through.
+    pub(super) fn rule(&self) -> bpf::Device {
+        let (major, minor) = self.numbers;
+        let block = self.kind == FileType::BlockDevice;
+        bpf::Device { block, major, minor: Some(minor), read: self.asked.read, write: self.asked.write }
+    }
+
+    /// Makes the node in `/dev`, with the directories above it.
+    fn make(&self, dev: &OwnedFd) -> io::Result<Option<MountStep>> {
+        let components: Vec<&[u8]> = self.asked.path.components().skip(1).collect();
+        let (name, parents) = components.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut directory = dev.try_clone()?;
+        for parent in parents {
+            match mkdirat(&directory, *parent, Mode::from_raw_mode(0o755)) {
+                Ok(()) => chmodat(&directory, *parent, Mode::from_raw_mode(0o755), AtFlags::empty())?,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            directory = openat(&directory, *parent, flags, Mode::empty())?;
+        }
+        let node = Node { kind: self.kind, numbers: self.numbers, host: &self.asked.host, mode: self.asked.mode };
+        let step = make_node(&directory, name, &target(&self.asked.path), &node)?;
+        if step.is_none() {
+            let owner = (Uid::from_raw(self.asked.uid), Gid::from_raw(self.asked.gid));
+            chownat(&directory, *name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(step)
+    }
+}
+
+fn target(path: &RootPath) -> CString {
+    CString::new(path.as_bytes()).expect("a path inside an image holds no NUL")
+}
+
 /// What differs between processes in `/dev`.
 #[derive(Debug)]
 pub(super) struct DevOptions {
+    /// Devices of the host.
+    pub(super) devices: Vec<HostDevice>,
     /// Bytes of `/dev/shm`.
     pub(super) shm_size: u64,
     /// The devpts of the process's terminal; `None` makes a new one.
@@ -100,7 +171,10 @@ pub(super) fn make_dev(options: DevOptions) -> io::Result<(OwnedFd, Vec<MountSte
     })?;
     let mut below = Vec::new();
     for (name, major, minor) in NODES {
-        below.extend(make_node(&dev, name, FileType::CharacterDevice, (major, minor))?);
+        below.extend(make_host_node(&dev, name, FileType::CharacterDevice, (major, minor))?);
+    }
+    for device in &options.devices {
+        below.extend(device.make(&dev)?);
     }
     if options.loop_devices {
         for step in make_loop_devices(&dev)? {
@@ -132,20 +206,40 @@ pub(super) fn make_dev(options: DevOptions) -> io::Result<(OwnedFd, Vec<MountSte
     Ok((dev, steps))
 }
 
+/// A node, as the host has it.
+struct Node<'a> {
+    kind: FileType,
+    numbers: (u32, u32),
+    host: &'a Path,
+    /// Permission bits.
+    mode: u32,
+}
+
+/// A node that everybody may use, under the name that it has on the host.
+fn make_host_node(dev: &OwnedFd, name: &str, kind: FileType, numbers: (u32, u32)) -> io::Result<Option<MountStep>> {
+    let host = Path::new("/dev").join(name);
+    make_node(
+        dev,
+        name.as_bytes(),
+        &c_string(&format!("dev/{name}")),
+        &Node { kind, numbers, host: &host, mode: 0o666 },
+    )
+}
+
 /// Makes a device node, or, where that is not allowed (in a user namespace), a file with the step that binds the host's
 /// node over it.
-fn make_node(dev: &OwnedFd, name: &str, kind: FileType, (major, minor): (u32, u32)) -> io::Result<Option<MountStep>> {
-    let mode = Mode::from_raw_mode(0o666);
-    match mknodat(dev, name, kind, mode, makedev(major, minor)) {
+fn make_node(directory: &OwnedFd, name: &[u8], target: &CStr, node: &Node<'_>) -> io::Result<Option<MountStep>> {
+    let mode = Mode::from_raw_mode(node.mode);
+    match mknodat(directory, name, node.kind, mode, makedev(node.numbers.0, node.numbers.1)) {
         Ok(()) => {
             // The umask of the caller took bits away.
-            chmodat(dev, name, mode, AtFlags::empty())?;
+            chmodat(directory, name, mode, AtFlags::empty())?;
             Ok(None)
         }
         Err(Errno::PERM) => {
-            make_file(dev, name)?;
-            let node = mount::bind_path(&Path::new("/dev").join(name), Attributes::empty())?;
-            Ok(Some(step(&format!("dev/{name}"), StepSource::Detached(node))))
+            make_file(directory, name)?;
+            let source = StepSource::Detached(mount::bind_path(node.host, Attributes::empty())?);
+            Ok(Some(MountStep { target: target.to_owned(), follow: false, optional: false, source }))
         }
         Err(errno) => Err(errno.into()),
     }
@@ -156,10 +250,10 @@ fn make_loop_devices(dev: &OwnedFd) -> io::Result<Vec<MountStep>> {
     let mut steps = Vec::new();
     let present = |name: &str| Path::new("/dev").join(name).exists();
     if present("loop-control") {
-        steps.extend(make_node(dev, "loop-control", FileType::CharacterDevice, (10, 237))?);
+        steps.extend(make_host_node(dev, "loop-control", FileType::CharacterDevice, (10, 237))?);
     }
     for number in (0..256).take_while(|number| present(&format!("loop{number}"))) {
-        steps.extend(make_node(dev, &format!("loop{number}"), FileType::BlockDevice, (7, number))?);
+        steps.extend(make_host_node(dev, &format!("loop{number}"), FileType::BlockDevice, (7, number))?);
     }
     Ok(steps)
 }

@@ -27,6 +27,14 @@ pub enum ExecuteError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A device of the host cannot be passed on.
+    #[error("cannot use device `{device}`: it has to be a device, and to appear below `/dev`")]
+    Device {
+        /// Its node on the host.
+        device: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A mount could not be made or attached.
     #[error("cannot mount `{target}`")]
     Mount {

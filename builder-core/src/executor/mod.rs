@@ -39,7 +39,7 @@ pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
 pub use network_files::{Dns, HostLoopback, SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf};
 pub use private_network::{PRIVATE_NAME_SERVER, PrivateNetwork, PrivateNetworkError, open_network_namespace};
 pub use process::{
-    Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
+    Device, Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
 };
 pub use sandbox::{Sandbox, SandboxOptions};
 pub use userns::{UserNamespace, UserNamespaceError, enter_user_namespace};

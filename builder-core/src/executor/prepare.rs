@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{CapabilitySet, Gid, Uid, capabilities};
 
 use super::child::{CapabilityPlan, IdentityPlan, MountStep, NetworkPlan, Plan, Report, StepSource, Streams};
-use super::devices::{self, DevOptions, make_file};
+use super::devices::{self, DevOptions, HostDevice, make_file};
 use super::{ExecuteError, Limits, Mount, MountSource, Network, Process, Security, Stdio};
 use crate::rootfs::RootPath;
 use crate::sys::child::StringArray;
@@ -54,6 +54,7 @@ pub(super) struct Captured {
 
 pub(super) fn prepare<'a>(
     process: Process,
+    devices: Vec<HostDevice>,
     around: &Surroundings<'a>,
 ) -> Result<(Plan<'a>, Option<Captured>), ExecuteError> {
     let setup = |what| move |source: io::Error| ExecuteError::Setup { what, source };
@@ -69,7 +70,8 @@ pub(super) fn prepare<'a>(
     let nodes = if insecure || around.device_policy { Attributes::empty() } else { Attributes::MOUNT_ATTR_NODEV };
     mount::set_attributes(&process.root, nodes, Depth::Tree).map_err(setup("root"))?;
     let (streams, captured, terminal) = streams(process.stdio).map_err(setup("streams"))?;
-    let dev = DevOptions { shm_size: process.limits.shm_size.unwrap_or(SHM_SIZE), terminal, loop_devices: insecure };
+    let dev =
+        DevOptions { devices, shm_size: process.limits.shm_size.unwrap_or(SHM_SIZE), terminal, loop_devices: insecure };
     let mut layout = Layout::new(dev).map_err(setup("/dev"))?;
     layout.steps.extend(devices::kernel_file_systems(!insecure, around.cgroup2));
     for mount in process.mounts {

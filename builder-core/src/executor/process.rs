@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use super::Limits;
 use crate::rootfs::RootPath;
@@ -24,6 +25,8 @@ pub struct Process {
     pub user: Identity,
     /// Attached in this order, after `/proc`, `/dev` and `/sys`: parents before their children.
     pub mounts: Vec<Mount>,
+    /// Devices of the host that it may use, beside those that every process has.
+    pub devices: Vec<Device>,
     /// Its network.
     pub network: Network,
     /// Its host name, at most 64 bytes.
@@ -51,6 +54,25 @@ pub struct Identity {
     pub gid: u32,
     /// Exactly the supplementary groups.
     pub groups: Vec<u32>,
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Where it appears: below `/dev`.
+    pub path: RootPath,
+    /// Its node on the host.
+    pub host: PathBuf,
+    /// Permission bits of the node.
+    pub mode: u32,
+    /// Owner of the node.
+    pub uid: u32,
+    /// Group of the node.
+    pub gid: u32,
+    /// Whether it may be read.
+    pub read: bool,
+    /// Whether it may be written.
+    pub write: bool,
 }
 
 /// One mount below the root.

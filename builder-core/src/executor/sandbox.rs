@@ -9,12 +9,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{DumpableBehavior, PidfdFlags, dumpable_behavior, getpid, pidfd_open};
 
-use super::cgroup::{Cgroups, StepCgroup};
+use super::cgroup::{Cgroups, Guard, StepCgroup};
 use super::child::{self, Failure, NetworkPlan, Plan, Stage};
+use super::devices::HostDevice;
 use super::prepare::{Surroundings, prepare};
 use super::pump::{self, Running};
 use super::watcher::Watcher;
-use super::{ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp};
+use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp};
 use crate::cancel::CancelToken;
 use crate::sys::clone::{CloneOptions, Stack, spawn};
 
@@ -89,11 +90,15 @@ impl Executor for Sandbox {
         cancel.check()?;
         let setup = |what| move |source: io::Error| ExecuteError::Setup { what, source };
         let host = self.host()?;
-        let guard = process.security == Security::Sandbox && !host.user_namespace;
+        let mut process = process;
+        let devices = find_devices(std::mem::take(&mut process.devices))?;
+        let rules: Vec<_> = devices.iter().map(HostDevice::rule).collect();
+        let guarded = process.security == Security::Sandbox && !host.user_namespace;
+        let guard = if guarded { Guard::Only(&rules) } else { Guard::None };
         let name = format!("{}-{}", host.cgroup_prefix, self.runs.fetch_add(1, Ordering::Relaxed));
         let cgroup = host.cgroups.create(name, &process.limits, guard)?;
         let kills = cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());
-        let (plan, captured) = prepare(process, &host.surroundings(&cgroup))?;
+        let (plan, captured) = prepare(process, devices, &host.surroundings(&cgroup))?;
 
         let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if matches!(plan.network, NetworkPlan::Loopback) {
@@ -124,6 +129,14 @@ impl Executor for Sandbox {
             exit => exit,
         })
     }
+}
+
+fn find_devices(asked: Vec<Device>) -> Result<Vec<HostDevice>, ExecuteError> {
+    let find = |asked: Device| {
+        let device = asked.host.display().to_string();
+        HostDevice::find(asked).map_err(|source| ExecuteError::Device { device, source })
+    };
+    asked.into_iter().map(find).collect()
 }
 
 fn cancel_without_cancelling(running: &Running) {
@@ -307,6 +320,7 @@ mod tests {
             cwd: RootPath::root(),
             user: Identity::default(),
             mounts: Vec::new(),
+            devices: Vec::new(),
             network: Network::Host,
             hostname: "h".into(),
             security: Security::Sandbox,

@@ -5,8 +5,24 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::result;
 
-/// A character device that the filter lets through; without a minor number all of them.
-pub(crate) type Device = (u32, Option<u32>);
+/// A device that the filter lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// A block device, otherwise a character device.
+    pub(crate) block: bool,
+    pub(crate) major: u32,
+    /// Without a number all of them.
+    pub(crate) minor: Option<u32>,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+impl Device {
+    /// A character device that may be read and written.
+    pub(crate) const fn character(major: u32, minor: Option<u32>) -> Self {
+        Self { block: false, major, minor, read: true, write: true }
+    }
+}
 
 /// `struct bpf_insn`.
 #[repr(C)]
@@ -59,11 +75,14 @@ const SHIFT_RIGHT: u8 = 0x77;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const EXIT: u8 = 0x95;
 
-/// `BPF_DEVCG_ACC_MKNOD` and `BPF_DEVCG_DEV_CHAR`.
+/// `BPF_DEVCG_ACC_*` and `BPF_DEVCG_DEV_*`.
 const ACCESS_MKNOD: i32 = 1;
+const ACCESS_READ: i32 = 2;
+const ACCESS_WRITE: i32 = 4;
+const KIND_BLOCK: i32 = 1;
 const KIND_CHARACTER: i32 = 2;
 
-/// Loads a program that allows to make any node, and to open only the character devices given.
+/// Loads a program that allows to make any node, and to open only the devices given.
 ///
 /// # Errors
 /// `EPERM` without `CAP_BPF`, `ENOSYS` or `EINVAL` where the kernel has no such programs.
@@ -117,14 +136,25 @@ fn device_filter(devices: &[Device]) -> Vec<Instruction> {
         op(JUMP_NOT_EQUAL, 3, 0, 2, ACCESS_MKNOD),
     ];
     program.extend(allow);
-    for (major, minor) in devices {
+    for device in devices {
         let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-        let rest = if minor.is_some() { 3 } else { 2 };
-        program.push(op(JUMP_NOT_EQUAL, 2, 0, rest + 1, KIND_CHARACTER));
-        program.push(op(JUMP_NOT_EQUAL, 4, 0, rest, number(*major)));
-        if let Some(minor) = minor {
-            program.push(op(JUMP_NOT_EQUAL, 5, 0, 2, number(*minor)));
+        let kind = if device.block { KIND_BLOCK } else { KIND_CHARACTER };
+        let refused = [(device.read, ACCESS_READ), (device.write, ACCESS_WRITE)];
+        let refused = refused.iter().filter(|(allowed, _)| !allowed).fold(0, |bits, (_, bit)| bits | bit);
+        let mut checks = vec![(2, kind), (4, number(device.major))];
+        checks.extend(device.minor.map(|minor| (5, number(minor))));
+        let mut rule = Vec::new();
+        if refused != 0 {
+            // Register 6: what is asked for and refused.
+            rule.extend([op(MOVE_REGISTER, 6, 3, 0, 0), op(AND, 6, 0, 0, refused)]);
+            checks.push((6, 0));
         }
+        for (index, (register, value)) in checks.iter().enumerate() {
+            // Past the checks that are left, and past the two instructions that allow.
+            let rest = i16::try_from(checks.len() - index + 1).unwrap_or(i16::MAX);
+            rule.push(op(JUMP_NOT_EQUAL, *register, 0, rest, *value));
+        }
+        program.extend(rule);
         program.extend(allow);
     }
     program.extend([op(MOVE, 0, 0, 0, 0), op(EXIT, 0, 0, 0, 0)]);

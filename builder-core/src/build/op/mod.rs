@@ -2,6 +2,7 @@
 
 pub(super) mod archive;
 pub mod copy;
+pub(super) mod devices;
 pub mod http;
 pub(super) mod image;
 pub(super) mod mounts;

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use rustix::fs::Timespec;
 
+use super::devices::{self, Found};
 use super::mounts::{self, Prepared};
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, Source, Work};
@@ -45,7 +46,12 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     let Some(stack) = job.root.stack(session, work)? else { return Ok(None) };
     let Some(sources) = mounts::sources(job, op, work)? else { return Ok(None) };
     let shown: Vec<_> = sources.iter().map(|source| source.as_ref().map(mounts::Source::digest)).collect();
-    let preimage = key::run(op, &stack.state(), &shown);
+    let options = &session.request.run;
+    let found = devices::find(op, &options.entitlements.devices, &options.cdi_directories)?;
+    let mut preimage = key::run(op, &stack.state(), &shown);
+    if !found.seen.is_empty() {
+        preimage.add("devices found", &found.seen);
+    }
     if let Some(known) = job.lookup(&preimage)? {
         return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
     }
@@ -61,7 +67,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     } else {
         mounts::note(job, op, &sources);
         let begun = Instant::now();
-        let (active, tree) = execute(job, op, &stack, &sources)?;
+        let (active, tree) = execute(job, op, &stack, &sources, found)?;
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let made = job.remember(preimage, &stack.state(), tree, milliseconds)?;
         keep(session, active, &made.0)?;
@@ -107,18 +113,26 @@ fn execute(
     op: &RunOp,
     stack: &Stack,
     sources: &[Option<mounts::Source>],
+    found: Found,
 ) -> Result<(Active, crate::tree::Tree), StepError> {
     let session = job.session;
     let engine = session.engine;
     session.request.run.entitlements.check(op)?;
-    let account = resolve_user(session, &job.root, stack, &op.user)?;
-    let prepared = mounts::prepare(job, op, stack, sources)?;
+    found.check()?;
+    let mut account = resolve_user(session, &job.root, stack, &op.user)?;
+    account.groups.extend(&found.groups);
+    let mut prepared = mounts::prepare(job, op, stack, sources)?;
+    for (target, shown) in found.mounts()? {
+        prepared.add(stack.resolve(&target, true)?, shown)?;
+    }
     let active = engine.snapshots.begin()?;
     let root = Root { filesystem: &job.root, stack, prepared: &prepared }.mount(session, &active, &op.workdir)?;
 
     let mut env = environment(op, &account);
     env.retain(|(name, _)| !prepared.env.iter().any(|(secret, _)| secret == name));
     env.extend(prepared.env.iter().cloned());
+    env.retain(|(name, _)| !found.env.iter().any(|(given, _)| given.as_bytes() == name));
+    env.extend(found.env.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
     let Prepared { mounts, held, sockets, .. } = prepared;
     let process = Process {
         root: duplicate(&root).map_err(|source| StepError::Io { what: "cannot open the root".to_owned(), source })?,
@@ -127,6 +141,7 @@ fn execute(
         cwd: stack.resolve(&op.workdir, true)?,
         user: executor::Identity { uid: account.uid, gid: account.gid, groups: account.groups },
         mounts,
+        devices: found.nodes,
         network: session.network.of(op.network, &session.request.run)?,
         hostname: op.hostname.clone(),
         security: match op.security {
