@@ -75,28 +75,39 @@ impl Heredoc {
     }
 }
 
-/// One instruction.
+/// One instruction. Kept small: a file may hold a million of them, so what is large is behind a box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instruction {
     /// From the name to the end of the last line, heredoc bodies included.
     pub span: Span,
-    /// The name as written (`run`, `RUN`).
-    pub name: Word,
+    /// Length of the name in `original`.
+    pub(super) name_length: usize,
     /// The flags as written, in order.
-    pub flags: Vec<Flag>,
+    pub flags: Box<[Flag]>,
     /// What it says.
     pub kind: InstructionKind,
-    /// The instruction as one logical line: continuations joined, comments dropped, without bodies of heredocs.
-    pub original: String,
+    /// The instruction as one logical line: continuations joined, comments dropped, without bodies of heredocs. Begins
+    /// with the name.
+    pub original: Box<str>,
     /// First line, from 1.
     pub start_line: usize,
     /// Last line, from 1.
     pub end_line: usize,
     /// The comment lines above, without `#` and the blanks around; those above an empty comment do not count.
-    pub comments: Vec<Word>,
+    pub comments: Box<[Word]>,
 }
 
 impl Instruction {
+    /// The name as written (`run`, `RUN`).
+    pub fn name(&self) -> &str {
+        &self.original[..self.name_length]
+    }
+
+    /// Where the name stands.
+    pub fn name_span(&self) -> Span {
+        Span::new(self.span.start, (self.span.start + self.name_length).min(self.span.end))
+    }
+
     /// Whether it begins a stage.
     pub fn is_from(&self) -> bool {
         matches!(self.kind, InstructionKind::From(_))
@@ -113,9 +124,9 @@ impl Instruction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstructionKind {
     /// `FROM`
-    From(From),
+    From(Box<From>),
     /// `RUN`
-    Run(Run),
+    Run(Box<Run>),
     /// `CMD`
     Cmd(CommandLine),
     /// `LABEL`
@@ -127,9 +138,9 @@ pub enum InstructionKind {
     /// `ENV`
     Env(Vec<KeyValue>),
     /// `ADD`
-    Add(Add),
+    Add(Box<Add>),
     /// `COPY`
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// `ENTRYPOINT`; `[]` gives an empty exec form, which resets it.
     Entrypoint(CommandLine),
     /// `VOLUME`
@@ -150,7 +161,7 @@ pub enum InstructionKind {
     /// `STOPSIGNAL`
     Stopsignal(Word),
     /// `HEALTHCHECK`
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// `SHELL`
     Shell(Vec<String>),
 }

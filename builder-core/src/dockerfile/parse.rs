@@ -30,7 +30,16 @@ pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<Pars
     let Node { name, flags, mut original, span, start_line, end_line, comments, .. } = node;
     // Nothing stands before the name; blanks may stand at the end.
     original.truncate(original.trim_end().len());
-    Some(Instruction { span, name, flags, kind: kind?, original, start_line, end_line, comments })
+    Some(Instruction {
+        span,
+        name_length: name.text.len(),
+        flags: flags.into(),
+        kind: kind?,
+        original: original.into(),
+        start_line,
+        end_line,
+        comments: comments.into(),
+    })
 }
 
 struct Parser<'a> {
@@ -42,15 +51,15 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn kind(mut self, keyword: Keyword) -> Option<InstructionKind> {
         Some(match keyword {
-            Keyword::From => InstructionKind::From(self.from()?),
-            Keyword::Run => InstructionKind::Run(self.run()?),
+            Keyword::From => InstructionKind::From(Box::new(self.from()?)),
+            Keyword::Run => InstructionKind::Run(Box::new(self.run()?)),
             Keyword::Cmd => InstructionKind::Cmd(self.command()),
             Keyword::Entrypoint => InstructionKind::Entrypoint(self.command()),
             Keyword::Label => InstructionKind::Label(self.pairs("LABEL")?),
             Keyword::Env => InstructionKind::Env(self.pairs("ENV")?),
             Keyword::Arg => InstructionKind::Arg(self.arg()?),
-            Keyword::Copy => InstructionKind::Copy(self.copy()?),
-            Keyword::Add => InstructionKind::Add(self.add()?),
+            Keyword::Copy => InstructionKind::Copy(Box::new(self.copy()?)),
+            Keyword::Add => InstructionKind::Add(Box::new(self.add()?)),
             Keyword::Maintainer => InstructionKind::Maintainer(self.one("MAINTAINER")?),
             Keyword::User => InstructionKind::User(self.one("USER")?),
             Keyword::Workdir => InstructionKind::Workdir(self.one("WORKDIR")?),
@@ -58,7 +67,7 @@ impl Parser<'_> {
             Keyword::Expose => InstructionKind::Expose(self.expose()?),
             Keyword::Volume => InstructionKind::Volume(self.volume()?),
             Keyword::Shell => InstructionKind::Shell(self.shell()?),
-            Keyword::Healthcheck => InstructionKind::Healthcheck(self.healthcheck()?),
+            Keyword::Healthcheck => InstructionKind::Healthcheck(Box::new(self.healthcheck()?)),
             Keyword::Onbuild => return None,
         })
     }

@@ -43,10 +43,11 @@ const NAMES: [(&str, u32); 35] = [
 const REAL_TIME: std::ops::RangeInclusive<u32> = 34..=64;
 
 /// The number of a signal that is written as a number or as a name, in any case, with or without `SIG`:
-/// `9`, `SIGTERM`, `term`, `SIGRTMIN+3`. `None` if there is no such name; any number but 0 is a signal, as in docker.
-pub fn parse_signal(text: &str) -> Option<u32> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().filter(|number| *number > 0);
+/// `9`, `SIGTERM`, `term`, `SIGRTMIN+3`. `None` if there is no such name; any number but 0 is a signal, as in docker,
+/// even one below 0.
+pub fn parse_signal(text: &str) -> Option<i64> {
+    if let Ok(number) = text.parse() {
+        return Some(number).filter(|number| *number != 0);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -56,12 +57,12 @@ pub fn parse_signal(text: &str) -> Option<u32> {
         _ => None,
     };
     if let Some(rest) = name.strip_prefix("RTMIN") {
-        return REAL_TIME.start().checked_add(offset(rest, '+')?).filter(|number| *number <= 49);
+        return REAL_TIME.start().checked_add(offset(rest, '+')?).filter(|number| *number <= 49).map(i64::from);
     }
     if let Some(rest) = name.strip_prefix("RTMAX") {
-        return REAL_TIME.end().checked_sub(offset(rest, '-')?).filter(|number| *number >= 50);
+        return REAL_TIME.end().checked_sub(offset(rest, '-')?).filter(|number| *number >= 50).map(i64::from);
     }
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| i64::from(*number))
 }
 
 #[cfg(test)]
@@ -73,12 +74,15 @@ mod tests {
         let check = |text, expected| assert_eq!(parse_signal(text), expected, "{text}");
         check("9", Some(9));
         check("99", Some(99));
+        check("+9", Some(9));
+        check("-9", Some(-9));
+        check("99999999999", Some(99_999_999_999));
         check("SIGTERM", Some(15));
         check("term", Some(15));
         check("SigRtMin+3", Some(37));
         check("RTMAX-14", Some(50));
         check("RTMAX", Some(64));
-        for text in ["", "0", "99999999999", "-9", "+9", "SIGFOO", "RTMIN+16", "RTMAX-15", "RTMIN-1", "SIG"] {
+        for text in ["", "0", "-0", "99999999999999999999", "9x", "SIGFOO", "RTMIN+16", "RTMAX-15", "RTMIN-1", "SIG"] {
             check(text, None);
         }
     }

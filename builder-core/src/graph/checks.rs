@@ -38,9 +38,9 @@ const PUBLIC_PARTS: [&str; 3] = ["public", "file", "version"];
 impl<'a> Lowering<'a> {
     /// Warns of the earlier of two instructions of a kind in a stage.
     pub(super) fn check_once(&mut self, current: &mut Current, at: &At<'a>, kind: OnceKind) {
-        let here = (at.location(at.instruction.name.span), at.instruction.start_line);
+        let here = (at.location(at.instruction.name_span()), at.instruction.start_line);
         if let Some((location, line)) = current.once.0[kind as usize].replace(here) {
-            let detail = Detail::MultipleInstructionsDisallowed(&at.instruction.name.text);
+            let detail = Detail::MultipleInstructionsDisallowed(at.instruction.name());
             self.checks.report(location, line, &detail);
         }
     }
@@ -48,7 +48,7 @@ impl<'a> Lowering<'a> {
     /// Warns of a command in shell form, unless someone chose a shell for it.
     pub(super) fn check_command(&mut self, current: &Current, at: &At<'a>, command: &CommandLine) {
         if matches!(command, CommandLine::Shell(_)) && current.state.config.config.shell.is_empty() {
-            self.warn(at, at.instruction.span, &Detail::JsonArgsRecommended(&at.instruction.name.text));
+            self.warn(at, at.instruction.span, &Detail::JsonArgsRecommended(at.instruction.name()));
         }
     }
 
@@ -56,7 +56,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn check_legacy(&mut self, at: &At<'a>, pairs: &[KeyValue]) {
         for pair in pairs.iter().filter(|pair| pair.legacy) {
             let span = pair.key.span.to(pair.value.span);
-            self.warn(at, span, &Detail::LegacyKeyValueFormat(&at.instruction.name.text));
+            self.warn(at, span, &Detail::LegacyKeyValueFormat(at.instruction.name()));
         }
     }
 

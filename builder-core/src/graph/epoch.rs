@@ -13,7 +13,7 @@ use super::error::{GraphError, GraphErrorKind, GraphErrors};
 use super::globals::{Globals, SOURCE_DATE_EPOCH};
 use super::stages::Input;
 use super::{AddSource, ContextId, Images, NamedContext, Options};
-use crate::dockerfile::{Add, CopySource, Dockerfile, Expander, From, Instruction, InstructionKind, Word};
+use crate::dockerfile::{Add, CopySource, Dockerfile, Expander, Instruction, InstructionKind, Word};
 
 /// Something with a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,8 @@ pub fn epoch_source(dockerfile: &Dockerfile, options: &Options) -> Result<Option
     }
     let named = |stage: &&[Instruction]| {
         matches!(stage.first().map(|first| &first.kind),
-        Some(InstructionKind::From(From { stage: Some(stage), .. })) if stage.name.eq_ignore_ascii_case(&value))
+        Some(InstructionKind::From(from))
+            if from.stage.as_ref().is_some_and(|stage| stage.name.eq_ignore_ascii_case(&value)))
     };
     let stages = dockerfile.stages();
     let Some(stage) = stages.into_iter().find(named) else {

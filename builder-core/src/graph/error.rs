@@ -131,12 +131,6 @@ pub enum GraphErrorKind {
         /// Its name.
         instruction: &'static str,
     },
-    /// `ENV =x`.
-    #[error("{instruction} names can not be blank")]
-    BlankName {
-        /// Name of the instruction.
-        instruction: &'static str,
-    },
     /// An `EXPOSE` word is not a port.
     #[error(transparent)]
     Port(#[from] PortError),

@@ -77,10 +77,6 @@ impl<'a> Lowering<'a> {
 
     fn workdir(&mut self, current: &mut Current, at: &At<'a>, word: &Word) -> Option<()> {
         let written = self.word(current, at, word)?;
-        if written.is_empty() {
-            self.error(at, word.span, GraphErrorKind::Empty { instruction: "WORKDIR" });
-            return None;
-        }
         self.check_workdir(current, at, word.span, &written);
         current.state.workdir_set = true;
         let path = match current.state.workdir.join(&written) {
@@ -91,8 +87,10 @@ impl<'a> Lowering<'a> {
             }
         };
         current.state.workdir = path.clone();
-        current.state.config.config.working_dir = path.to_string();
-        let created_by = format!("WORKDIR {path}");
+        // As in BuildKit an absolute path is stored as it is written, a relative one cleaned.
+        let stored = if written.starts_with('/') { written } else { path.to_string() };
+        let created_by = format!("WORKDIR {stored}");
+        current.state.config.config.working_dir = stored;
         let vertex = if path.is_root() {
             None
         } else {
@@ -106,7 +104,7 @@ impl<'a> Lowering<'a> {
 
     /// The next vertex's name for an instruction whose quotes the builder removes.
     pub(super) fn shown(&self, current: &mut Current, at: &At<'a>) -> String {
-        let original = at.instruction.original.as_str();
+        let original = &*at.instruction.original;
         let scope = &current.state.scope;
         let expanded = self.names.word(original, &|name| scope.get(name).map(str::to_owned));
         let text = expanded.map_or_else(|_| original.to_owned(), |expanded| expanded.text);
@@ -136,27 +134,17 @@ impl<'a> Lowering<'a> {
     }
 
     /// The pairs of `ENV` or `LABEL`, all expanded with what was in scope before the instruction.
-    fn pairs(
-        &mut self,
-        current: &Current,
-        at: &At<'a>,
-        instruction: &'static str,
-        pairs: &[KeyValue],
-    ) -> Option<Vec<(String, String)>> {
+    fn pairs(&mut self, current: &Current, at: &At<'a>, pairs: &[KeyValue]) -> Option<Vec<(String, String)>> {
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let key = self.word(current, at, &pair.key)?;
-            if key.is_empty() {
-                self.error(at, pair.key.span, GraphErrorKind::BlankName { instruction });
-                return None;
-            }
             expanded.push((key, self.word(current, at, &pair.value)?));
         }
         Some(expanded)
     }
 
     fn env(&mut self, current: &mut Current, at: &At<'a>, pairs: &[KeyValue]) -> Option<()> {
-        let expanded = self.pairs(current, at, "ENV", pairs)?;
+        let expanded = self.pairs(current, at, pairs)?;
         self.check_legacy(at, pairs);
         for (pair, (name, _)) in pairs.iter().zip(&expanded) {
             self.check_secret(at, pair.key.span, "ENV", name);
@@ -169,7 +157,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn label(&mut self, current: &mut Current, at: &At<'a>, pairs: &[KeyValue]) -> Option<()> {
-        let expanded = self.pairs(current, at, "LABEL", pairs)?;
+        let expanded = self.pairs(current, at, pairs)?;
         self.check_legacy(at, pairs);
         self.record(current, at, pairs_text("LABEL", &expanded), None);
         current.state.config.config.labels.extend(expanded);

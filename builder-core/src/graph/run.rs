@@ -75,7 +75,7 @@ impl<'a> Lowering<'a> {
             let secret = secrets.iter().any(|secret| secret == name);
             if secret { Some("****".to_owned()) } else { scope.get(name).map(str::to_owned) }
         };
-        let mut text = at.instruction.original.clone();
+        let mut text = at.instruction.original.to_string();
         let lone = match (&run.heredocs[..], &run.command) {
             ([heredoc], RunCommand::Shell(line)) => (*line == heredoc.text()).then_some(heredoc),
             ([heredoc], RunCommand::Script { .. }) => Some(heredoc),

@@ -51,7 +51,8 @@ impl State {
         let mut config =
             ImageConfig { created: None, history: Vec::new(), rootfs: crate::oci::RootFs::default(), ..config.clone() };
         config.config.on_build = Vec::new();
-        if !config.config.working_dir.is_empty() {
+        // An absolute path stays as the image has it, as in BuildKit.
+        if !matches!(config.config.working_dir.bytes().next(), None | Some(b'/')) {
             config.config.working_dir = workdir.to_string();
         }
         Self::from_config(config, platform.clone(), workdir)

@@ -24,6 +24,9 @@ const PREDEFINED: [&str; 11] = [
     "TARGETSTAGE",
 ];
 
+/// How many unknown arguments are compared with all known ones to find what was meant.
+const MAX_SUGGESTIONS: usize = 100;
+
 /// Everything that the file shows by itself, whatever is built of it; unfiltered, in file order.
 pub fn check(file: &Dockerfile) -> Vec<LintWarning> {
     let mut checker = Checker { file, warnings: file.warnings.clone() };
@@ -79,13 +82,13 @@ impl Checker<'_> {
         let all = || stages.iter().flat_map(|stage| std::iter::once(stage.head).chain(stage.body));
         let is =
             |lower: bool, name: &str| !name.chars().any(|ch| if lower { ch.is_uppercase() } else { ch.is_lowercase() });
-        let count = |lower| all().filter(|instruction| is(lower, &instruction.name.text)).count();
+        let count = |lower| all().filter(|instruction| is(lower, instruction.name())).count();
         let lower = count(true) > count(false);
         let case = if lower { "lowercase" } else { "uppercase" };
-        for instruction in all().filter(|instruction| !is(lower, &instruction.name.text)) {
-            let name = &instruction.name.text;
+        for instruction in all().filter(|instruction| !is(lower, instruction.name())) {
+            let name = instruction.name();
             let detail = format!("Command '{name}' should match the case of the command majority ({case})");
-            self.warn(Rule::ConsistentInstructionCasing, instruction, instruction.name.span, detail);
+            self.warn(Rule::ConsistentInstructionCasing, instruction, instruction.name_span(), detail);
         }
     }
 
@@ -98,11 +101,11 @@ impl Checker<'_> {
                 let detail = format!("Stage name '{}' should be lowercase", written.text);
                 self.warn(Rule::StageNameCasing, head, written.span, detail);
             }
-            let from_name = &head.name.text;
-            let matches = if *from_name == from_name.to_lowercase() {
+            let from_name = head.name();
+            let matches = if from_name == from_name.to_lowercase() {
                 keyword.text == keyword.text.to_lowercase()
             } else {
-                *from_name != from_name.to_uppercase() || keyword.text == keyword.text.to_uppercase()
+                from_name != from_name.to_uppercase() || keyword.text == keyword.text.to_uppercase()
             };
             if !matches {
                 let detail = format!("'{}' and '{from_name}' keywords' casing do not match", keyword.text);
@@ -124,15 +127,21 @@ impl Checker<'_> {
         let expander = Expander::new(self.file.directives.escape);
         let file = self.file;
         let declared = declared(file);
+        let known: HashSet<&str> = declared.iter().copied().chain(PREDEFINED).collect();
+        let mut suggestions_left = MAX_SUGGESTIONS;
         for Stage { head, from, .. } in stages {
             for word in std::iter::once(&from.image).chain(&from.platform) {
                 // Nested words are looked at whatever the values are, so that none is needed to find all names.
                 let Ok(expanded) = expander.word(&word.text, &|_| None) else { continue };
                 for name in &expanded.unset {
-                    if declared.contains(&name.as_str()) || PREDEFINED.contains(&name.as_str()) {
+                    if known.contains(name.as_str()) {
                         continue;
                     }
-                    let meant = suggest(name, declared.iter().copied().chain(PREDEFINED));
+                    let mut meant = None;
+                    if suggestions_left > 0 {
+                        suggestions_left -= 1;
+                        meant = suggest(name, declared.iter().copied().chain(PREDEFINED));
+                    }
                     let detail = Detail::UndefinedArgInFrom(name, meant).to_string();
                     self.warn(Rule::UndefinedArgInFrom, head, word.span, detail);
                 }
@@ -207,7 +216,7 @@ impl Checker<'_> {
         match &instruction.kind {
             InstructionKind::Maintainer(_) => {
                 let detail = "Maintainer instruction is deprecated in favor of using label".to_owned();
-                self.warn(Rule::MaintainerDeprecated, instruction, instruction.name.span, detail);
+                self.warn(Rule::MaintainerDeprecated, instruction, instruction.name_span(), detail);
             }
             InstructionKind::Arg(args) => {
                 let names: Vec<&str> = args.iter().map(|arg| arg.name.text.as_str()).collect();

@@ -40,7 +40,7 @@ fn the_shell_form_takes_the_shell_of_the_stage() {
 fn everything_is_inherited_but_triggers() {
     check(
         "FROM rich:1",
-        &json!({"User": "app", "WorkingDir": "/srv/app", "Labels": {"a": "base"}, "ExposedPorts": {"1/tcp": {}},
+        &json!({"User": "app", "WorkingDir": "/srv/app/", "Labels": {"a": "base"}, "ExposedPorts": {"1/tcp": {}},
             "Volumes": {"/data": {}}, "Shell": ["/bin/bash", "-c"], "StopSignal": "SIGINT",
             "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5}}),
     );
@@ -77,7 +77,7 @@ fn an_argument_after_env_is_for_commands_only() {
 fn working_directories_join() {
     let workdir = |text: &str| config(text).config.working_dir;
     assert_eq!(workdir("FROM rich:1\nWORKDIR sub"), "/srv/app/sub");
-    assert_eq!(workdir("FROM rich:1\nWORKDIR /a//b/../c/"), "/a/c");
+    assert_eq!(workdir("FROM rich:1\nWORKDIR a//b/../c/"), "/srv/app/a/c");
     assert_eq!(workdir("FROM rich:1\nWORKDIR ../../../.."), "/");
     assert_eq!(workdir("FROM rich:1\nENV D=x\nWORKDIR $D/y"), "/srv/app/x/y");
 }
@@ -131,4 +131,26 @@ fn the_epoch_comes_from_the_argument_or_its_global_default() {
     assert_eq!(with(default, None, None), Some(5));
     assert_eq!(with(default, Some("7"), None), Some(7));
     assert_eq!(with(plain, Some(""), Some(6)), None);
+}
+
+#[test]
+fn a_path_is_kept_as_it_is_written_and_a_relative_one_is_cleaned() {
+    for (body, expected) in [
+        ("WORKDIR /app/", "/app/"),
+        ("WORKDIR //a/./b/..", "//a/./b/.."),
+        ("WORKDIR /a/\nWORKDIR b/../c/", "/a/c"),
+        ("WORKDIR /a/\nWORKDIR $NONE", "/a"),
+        ("WORKDIR $NONE", "/"),
+    ] {
+        let graph = lowered(&format!("FROM scratch\n{body}"));
+        assert_eq!(graph.target.config.config.working_dir, expected, "{body}");
+        let step = graph.target.history.last().expect("an entry");
+        assert_eq!(step.entry.created_by, format!("WORKDIR {expected}"), "{body}");
+    }
+}
+
+#[test]
+fn names_that_expand_to_nothing_are_names() {
+    check("FROM scratch\nLABEL $NONE=1", &json!({"Labels": {"": "1"}}));
+    check("FROM scratch\nENV PATH=/ $NONE=1", &json!({"Env": ["PATH=/", "=1"]}));
 }
