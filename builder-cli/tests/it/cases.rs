@@ -1,7 +1,8 @@
 //! Images compared whole: every folder of `testdata/cases` is built, and what comes out is in its `expect.snap`.
 //!
 //! A case has a `Dockerfile`, files of its context, `prepare.sh` for those that a repository cannot hold, and `flags`
-//! for the command line. `base` is an image with a shell.
+//! for the command line. `base` is an image with a shell. All are built with one store: a layer that is equal to one of
+//! an earlier case but for times is that one. `testdata/cases/compare-buildkit` builds them with BuildKit too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

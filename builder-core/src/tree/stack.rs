@@ -35,6 +35,9 @@ pub enum ResolveError {
     /// The target of a link is not a path.
     #[error("the target of the symbolic link `{0}` is not a valid path")]
     Target(RootPath),
+    /// A relative link in an archive leads above the directory that it is unpacked into.
+    #[error("a symbolic link in `{0}` leads out of the directory that the archive is unpacked into")]
+    Outside(RootPath),
 }
 
 impl Stack {

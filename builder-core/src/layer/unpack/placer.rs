@@ -350,7 +350,7 @@ impl<'a> Placer<'a> {
             match component.as_slice() {
                 b"" | b"." => continue,
                 b".." if resolved == top && self.options.archive.is_some() => {
-                    return Err(ResolveError::Target(path.clone()).into());
+                    return Err(ResolveError::Outside(path.clone()).into());
                 }
                 b".." => {
                     resolved = resolved.parent().unwrap_or_default();
