@@ -119,6 +119,34 @@ fn steps_see_an_archive_as_they_see_a_directory() {
 }
 
 #[test]
+fn steps_mount_an_archive() {
+    if !require_sandbox("steps_mount_an_archive") {
+        return;
+    }
+    let (env, web) = (TestEnv::new(), Web::start());
+    let named = web.bytes("/named.tar", archive(&[("n", "named")]));
+    let dockerfile = format!(
+        "FROM {}\nRUN --mount=target=/c --mount=from=ctx,source=n,target=/n cat /c/d/f /n > /out; stat -c %u:%g /c/d/f >> /out\n\
+         FROM scratch\nCOPY --from=0 /out /\n",
+        base()
+    );
+    let build = |content: &str| {
+        let input = archive(&[("Dockerfile", &dockerfile), ("d/f", content)]);
+        let ended = piped(&env, &format!("build --progress=plain -o out --build-context ctx={named} -"), &input);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        (
+            std::fs::read_to_string(env.context("out/out")).expect("there"),
+            ended.stderr.contains("2/2] RUN --mount") && ended.stderr.contains("CACHED"),
+        )
+    };
+    assert_eq!(build("one"), ("onenamed7:8\n".to_owned(), false));
+    assert_eq!(build("one"), ("onenamed7:8\n".to_owned(), true));
+    assert_eq!(build("two").0, "twonamed7:8\n");
+    let listed = env.ok("cache ls").stdout;
+    assert!(listed.contains("source.local"), "{listed}");
+}
+
+#[test]
 fn what_is_not_a_context_is_one_clear_error() {
     let env = TestEnv::new();
     let good = archive(&[("Dockerfil", "FROM scratch\n"), ("d/x", "")]);

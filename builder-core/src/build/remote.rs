@@ -31,6 +31,9 @@ use crate::snapshot::Snapshot;
 use crate::tar;
 use crate::tree::{Node, Stack, Tree};
 
+/// The op of records of contexts.
+pub(super) const CONTEXT: &str = "context";
+
 /// What BuildKit calls the one file of a context that is no archive.
 const ONLY_FILE: &str = "context";
 
@@ -250,6 +253,10 @@ impl Engine {
         bring.shown("[internal] load remote build context", &numbers, |_| {
             let lease = bring.lease()?;
             let (tree, snapshot) = bring.unpack(archive, "the build context")?;
+            // Nothing looks it up; it tells what the files are, and when they were last used.
+            let mut preimage = Preimage::new(CONTEXT);
+            preimage.add("tree", tree.id());
+            bring.remember(preimage, &tree)?;
             Ok(FetchedContext::new(tree, snapshot, lease))
         })
     }
@@ -387,7 +394,7 @@ impl Bring<'_> {
         let read = open()?.take(512).read_to_end(&mut head);
         read.map_err(|source| StepError::Io { what: format!("cannot read {what} from the store"), source })?;
         let only_file = !layer::begins_as_archive(&head);
-        let mut preimage = Preimage::new("context");
+        let mut preimage = Preimage::new(CONTEXT);
         preimage.add("content", &fetched.digest);
         if only_file {
             preimage.add("modified", fetched.modified.unwrap_or_default());

@@ -158,6 +158,9 @@ pub enum GraphErrorKind {
     /// `ADD --checksum` with more or less than one source.
     #[error("`--checksum` needs exactly one source")]
     ChecksumSources,
+    /// `# syntax=` names a frontend that is not built in.
+    #[error("the frontend `{0}` is not supported")]
+    Frontend(String),
     /// `ADD --checksum` of a local file.
     #[error("`--checksum` needs an `http://`, `https://` or git source, not `{0}`")]
     ChecksumLocal(String),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::super::engine::Engine;
 use super::super::images::{self, ImageError, Keep};
 use super::super::op::http::downloads;
+use super::super::remote::CONTEXT;
 use super::cannot;
 use crate::cancel::CancelToken;
 use crate::content::ContentError;
@@ -172,6 +173,9 @@ impl Engine {
             item.last_used = item.last_used.max(used);
             item.facts += size(&path);
             item.created = record.created;
+            if record.preimage.op == CONTEXT {
+                item.kind = CacheKind::Source;
+            }
             item.milliseconds = item.milliseconds.max(record.milliseconds);
             if item.description.is_empty() {
                 item.description = record.preimage.summary();

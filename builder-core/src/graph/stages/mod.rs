@@ -4,6 +4,7 @@
 
 mod base;
 mod cycles;
+mod frontend;
 mod needed;
 
 use std::cell::Cell;
@@ -112,7 +113,7 @@ impl<'a> Stages<'a> {
             InstructionKind::From(from) => from.stage.as_ref().map(|stage| stage.name.as_str()),
             _ => None,
         });
-        let mut errors = Vec::new();
+        let mut errors: Vec<GraphError> = frontend::check(input).into_iter().collect();
         let globals = Globals::new(input, target_name.unwrap_or("default"), &mut errors);
         let mut stages = Self {
             input,

@@ -1,0 +1,3 @@
+mkdir dir
+echo d > dir/d
+echo top > top
