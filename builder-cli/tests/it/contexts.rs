@@ -142,8 +142,8 @@ fn steps_mount_an_archive() {
     assert_eq!(build("one"), ("onenamed7:8\n".to_owned(), false));
     assert_eq!(build("one"), ("onenamed7:8\n".to_owned(), true));
     assert_eq!(build("two").0, "twonamed7:8\n");
-    let listed = env.ok("cache ls").stdout;
-    assert!(listed.contains("source.local"), "{listed}");
+    let listed = env.ok("cache ls --filter type=source.local --verbose").stdout;
+    assert_eq!(listed.matches("source.local").count(), 3, "two from standard input and one from the server: {listed}");
 }
 
 #[test]

@@ -24,13 +24,11 @@ pub(super) fn check(input: Input<'_>) -> Option<GraphError> {
     let meant = match input.options.context(wanted, &input.options.build_platform) {
         None if wanted == BUILT_IN || is_dockers(wanted) => return None,
         None => wanted.to_owned(),
+        Some((_, NamedContext::Image(image))) if is_dockers(&image.familiar()) => return None,
         Some((_, NamedContext::Image(image))) => image.familiar(),
         Some((_, NamedContext::Layout(layout))) => layout.to_string(),
         Some((name, _)) => name.to_owned(),
     };
-    if is_dockers(&meant) && meant != wanted {
-        return None;
-    }
     let error = GraphError::new(GraphErrorKind::Frontend(meant)).hint(
         "only that of `docker/dockerfile` is built in: use it, or pass `--build-arg BUILDKIT_SYNTAX=dockerfile.v0`",
     );
@@ -88,7 +86,7 @@ mod tests {
         check(other, Some(" docker/dockerfile:1 cmdline"), None, None);
         check(other, Some(""), None, Some("example.com/other:2"));
         check(docker, Some("example.com/x"), None, Some("example.com/x"));
-        check(docker, None, Some(("docker/dockerfile:1", "mine/frontend")), Some("mine/frontend"));
+        check(docker, None, Some(("docker/dockerfile:1", "mine/frontend")), Some("mine/frontend:latest"));
         check(other, None, Some(("example.com/other:2", "docker/dockerfile:1.4")), None);
     }
 }
