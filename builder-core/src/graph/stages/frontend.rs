@@ -13,12 +13,11 @@ const BUILT_IN: &str = "dockerfile.v0";
 /// name of the frontend takes its place.
 pub(super) fn check(input: Input<'_>) -> Option<GraphError> {
     let argument = input.options.build_args.get("BUILDKIT_SYNTAX").map(|value| value.trim());
-    let (wanted, span) = match argument.filter(|value| !value.is_empty()) {
-        Some(value) => (value.to_owned(), None),
-        None => {
-            let word = detect_syntax(&input.dockerfile.source)?;
-            (word.text, Some(word.span))
-        }
+    let (wanted, span) = if let Some(value) = argument.filter(|value| !value.is_empty()) {
+        (value.to_owned(), None)
+    } else {
+        let word = detect_syntax(&input.dockerfile.source)?;
+        (word.text, Some(word.span))
     };
     let wanted = wanted.split_whitespace().next()?;
     let meant = match input.options.context(wanted, &input.options.build_platform) {
