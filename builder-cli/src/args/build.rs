@@ -130,7 +130,15 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub(crate) call: String,
 
-    /// How the result of `--check` and `--call` is printed: `text`, `json`, `sarif` (`--check` only)
+    /// Say what would run, why, and how long it would take; run, fetch and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Run this share of the known steps again and compare, as `10%`; with `,strict` a difference is an error
+    #[arg(long, value_name = "N%[,strict]")]
+    pub(crate) verify_cache: Option<String>,
+
+    /// How the result of `--check`, `--call` and `--dry-run` is printed: `text`, `json`, `sarif` (`--check` only)
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<CallFormat>,
 
@@ -266,6 +274,8 @@ pub(crate) enum Call {
     Build,
     /// Look for mistakes.
     Check(CheckFormat),
+    /// Say what a build would do.
+    DryRun { json: bool },
     /// Show arguments, secrets and mounts of the target.
     Outline { json: bool },
     /// List the stages.

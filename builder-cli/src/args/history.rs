@@ -111,3 +111,17 @@ pub(crate) struct BuildsRmArgs {
     #[arg(long, conflicts_with = "builds")]
     pub(crate) all: bool,
 }
+
+/// `rbuild explain`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExplainArgs {
+    /// Id of a build or its beginning, `latest`, or `^N` for the Nth before the latest
+    #[arg(value_name = "BUILD", default_value = "latest")]
+    pub(crate) build: String,
+    /// Only this step: its number, or a part of its name that no other has
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -14,8 +14,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs};
 pub(crate) use history::{
-    BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs, BuildsRmArgs, HistoryArgs, ImageHistoryArgs,
-    ShownHistoryArgs,
+    BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs, BuildsRmArgs, ExplainArgs, HistoryArgs,
+    ImageHistoryArgs, ShownHistoryArgs,
 };
 pub(crate) use images::{
     CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs,
@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Show how an image was made; `ls`, `inspect`, `logs`, `rm`: the builds that were tried
     History(HistoryArgs),
+    /// Say why the steps of a build ran, or did not
+    Explain(ExplainArgs),
     /// Write images to an archive
     Save(SaveArgs),
     /// Read images from an archive

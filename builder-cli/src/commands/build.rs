@@ -10,7 +10,7 @@ use builder_core::diagnostic::Source;
 use builder_core::export::Output;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Outcome, call, print};
+use super::{Outcome, call, dry_run, print, verify};
 use crate::args::{BuildArgs, Call};
 use crate::command_error::CommandError;
 use crate::request::{self, Bring, Display, Settled};
@@ -27,12 +27,17 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     if settled.call == Call::Build {
         return build(beginning, settled);
     }
+    if let Call::DryRun { json } = settled.call {
+        let begun = beginning.begin(settled.display)?;
+        begun.progress.finish(ui::paint());
+        return dry_run::run(&begun.engine, &begun.cancel, &settled.request, json);
+    }
     if let Some(begun) = &beginning.begun {
         begun.progress.finish(ui::paint());
     }
     let request = &settled.request;
     match settled.call {
-        Call::Build => Ok(0),
+        Call::Build | Call::DryRun { .. } => Ok(0),
         Call::Check(format) => call::check(request, session.content().ok().as_ref(), format),
         Call::Outline { json } => call::outline(request, session.content().ok().as_ref(), json),
         Call::Targets { json } => call::targets(request, json),
@@ -138,10 +143,14 @@ fn build(mut beginning: Beginning<'_>, settled: Settled) -> Outcome {
     progress.finish(ui::paint());
     let built = begun.ended(built)?;
     let outcome = report(&settled, &built, to_stdout)?;
+    let strict = settled.strict;
     // A context that was fetched holds the store.
     drop(settled);
     if built.cached < built.steps {
         collect_garbage(session, engine, cancel);
+    }
+    if strict {
+        return verify::strictly(&built.verified).map(|()| outcome);
     }
     Ok(outcome)
 }

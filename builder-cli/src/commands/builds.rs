@@ -47,6 +47,7 @@ pub(super) fn run(session: &Session, command: &BuildsCommand) -> Outcome {
 }
 
 /// An error of the history as one of the command.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 pub(super) fn failed(error: HistoryError) -> CommandError {
     CommandError::diagnostic(&error)
 }
@@ -175,7 +176,7 @@ fn build_json(build: &Build) -> Value {
         "Dockerfile": build.inputs.dockerfile,
         "DockerfileDigest": build.inputs.dockerfile_digest,
         "Target": build.inputs.target,
-        "Platform": [build.inputs.platform],
+        "Platform": build.inputs.platform.split(',').collect::<Vec<_>>(),
         "BuildArgs": build.inputs.build_args.iter().map(|(name, value)| json!({ "Name": name, "Value": value })).collect::<Vec<_>>(),
         "Secrets": build.inputs.secrets,
         "Tags": build.inputs.names,

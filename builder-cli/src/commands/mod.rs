@@ -6,7 +6,9 @@ mod cache_items;
 mod cache_verify;
 mod call;
 mod debug;
+mod dry_run;
 mod du;
+mod explain;
 mod format;
 mod history;
 mod images;
@@ -50,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Rmi(args) => rmi::run(&session, &args),
         Command::Inspect(args) => inspect::run(&session, &args),
         Command::History(args) => history::run(&session, &args),
+        Command::Explain(args) => explain::run(&session, &args),
         Command::Builds(command) => builds::run(&session, &command),
         Command::Save(args) => save::run(&session, &args),
         Command::Load(args) => load::run(&session, &args),

@@ -3,6 +3,8 @@
 use builder_core::cache::explain::{Change, TreeChange};
 use builder_core::history::{Verified, VerifiedAs};
 
+use crate::command_error::CommandError;
+
 /// Paths that are named.
 const SHOWN: usize = 5;
 
@@ -21,8 +23,19 @@ pub(super) fn sentence(found: &Verified) -> String {
     }
 }
 
+/// `--verify-cache=N%,strict`: whatever was not the same is an error.
+pub(super) fn strictly(verified: &[Verified]) -> Result<(), CommandError> {
+    let wrong = verified.iter().filter(|found| found.outcome != VerifiedAs::Equal).count();
+    if wrong == 0 {
+        return Ok(());
+    }
+    let (are, results) = if wrong == 1 { ("was", "result") } else { ("were", "results") };
+    Err(CommandError::failed(format!("{wrong} {results} of the cache {are} not confirmed"))
+        .with_hint("the image has what the cache says; `rbuild history inspect` lists the differences"))
+}
+
 /// The first few paths that differ.
-pub(super) fn paths(changes: &[TreeChange]) -> String {
+fn paths(changes: &[TreeChange]) -> String {
     let mut shown: Vec<String> = changes.iter().take(SHOWN).map(path).collect();
     if changes.len() > SHOWN {
         shown.push(format!("{} more", changes.len() - SHOWN));

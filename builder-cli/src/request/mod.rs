@@ -43,6 +43,8 @@ pub(crate) struct Settled {
     pub(crate) display: Display,
     /// Print the id of the image.
     pub(crate) quiet: bool,
+    /// `--verify-cache=N%,strict`
+    pub(crate) strict: bool,
     /// `--iidfile`
     pub(crate) iidfile: Option<PathBuf>,
     /// `--metadata-file`
@@ -92,6 +94,7 @@ pub(crate) fn from_args(
         PullArg::Missing => PullPolicy::Missing,
         PullArg::Never => PullPolicy::Never,
     };
+    let verify_cache = args.verify_cache.as_deref().map(values::share).transpose()?;
     // Last, when all else is known to be right: it may take long.
     let mut elsewhere =
         Elsewhere { bring, options: FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull }, display };
@@ -111,6 +114,7 @@ pub(crate) fn from_args(
         outputs,
         cache_from: caches::sources(&args.cache_from, environment)?,
         cache_to: caches::destinations(&args.cache_to, environment)?,
+        verify_cache: verify_cache.map(|(percent, _)| percent),
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
         resolv_conf: std::fs::read("/etc/resolv.conf").ok(),
     };
@@ -119,6 +123,7 @@ pub(crate) fn from_args(
         call,
         display,
         quiet: args.quiet,
+        strict: verify_cache.is_some_and(|(_, strict)| strict),
         iidfile: args.iidfile.map(|path| environment.absolute(&path)),
         metadata_file: args.metadata_file.map(|path| environment.absolute(&path)),
         notes,
@@ -308,6 +313,9 @@ fn call(args: &BuildArgs) -> Result<Call> {
         return Err(CommandError::usage("the format is given twice, by --call and by --format"));
     }
     let format = args.format.or(written);
+    if args.dry_run && args.check {
+        return Err(CommandError::usage("--dry-run and --check exclude each other"));
+    }
     let is_check = matches!(method, "check" | "lint") || (method == "build" && args.check);
     if is_check {
         return Ok(Call::Check(match format {
@@ -321,10 +329,16 @@ fn call(args: &BuildArgs) -> Result<Call> {
         return Err(CommandError::usage("only a check has findings for the format sarif"));
     }
     let json = format == Some(CallFormat::Json);
+    if args.dry_run {
+        return match method {
+            "build" => Ok(Call::DryRun { json }),
+            _ => Err(CommandError::usage("--dry-run and --call exclude each other")),
+        };
+    }
     match method {
-        "build" if format.is_some() => {
-            Err(CommandError::usage("--format is about the result of --check and --call, and a build has none"))
-        }
+        "build" if format.is_some() => Err(CommandError::usage(
+            "--format is about the result of --check, --call and --dry-run, and a build has none",
+        )),
         "build" => Ok(Call::Build),
         "targets" => Ok(Call::Targets { json }),
         "outline" => Ok(Call::Outline { json }),

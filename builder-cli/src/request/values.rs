@@ -181,6 +181,19 @@ pub(crate) fn text_file(path: &Path, what: &str) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| fail(&error))
 }
 
+/// `--verify-cache`: `10%`, `10`, `10%,strict`.
+pub(crate) fn share(text: &str) -> Result<(u8, bool)> {
+    let (number, strict) = match text.split_once(',') {
+        Some((number, "strict")) => (number, true),
+        _ => (text, false),
+    };
+    let percent = number.strip_suffix('%').unwrap_or(number).parse::<u8>().ok().filter(|percent| *percent <= 100);
+    percent.map(|percent| (percent, strict)).ok_or_else(|| {
+        CommandError::usage(format!("`{text}` is not a share for --verify-cache"))
+            .with_hint("write a percentage from 0 to 100, as `10%` or `100%,strict`")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

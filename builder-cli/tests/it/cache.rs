@@ -6,7 +6,7 @@ use crate::env::{TestEnv, require_sandbox};
 use crate::registry::base;
 
 /// Builds with machine-readable progress; gives the names of the steps that ran, and the id of the image.
-fn build(env: &TestEnv, options: &str) -> (Vec<String>, String) {
+pub(crate) fn build(env: &TestEnv, options: &str) -> (Vec<String>, String) {
     let ended = env.ok(&format!("build --progress=rawjson --iidfile id {options} ."));
     let mut ran = Vec::new();
     for line in ended.stderr.lines() {

@@ -2,7 +2,7 @@
 
 use crate::env::{TestEnv, end};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "build",
     "run",
     "push",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 18] = [
     "rmi",
     "inspect",
     "history",
+    "explain",
     "save",
     "load",
     "login",

@@ -21,9 +21,10 @@ fn every_flag_is_documented() {
     let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/cli.md");
     let text = std::fs::read_to_string(reference).expect("readable");
     let env = TestEnv::new();
-    for command in
-        ["build", "run", "push", "pull", "images", "rmi", "inspect", "history", "save", "load", "login", "prune", "du"]
-    {
+    for command in [
+        "build", "run", "push", "pull", "images", "rmi", "inspect", "history", "explain", "save", "load", "login",
+        "prune", "du",
+    ] {
         let help = end(env.command([command, "--help"]).env("COLUMNS", "100")).stdout;
         let options = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
         for flag in options.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))) {

@@ -296,6 +296,9 @@ impl BaseLayers {
 
     /// Fetches and unpacks what is not on disk, and tells about it.
     fn load(&self, access: &Access<'_>) -> Result<Vec<(TreeId, Tree)>, StepError> {
+        if access.dry {
+            return Err(StepError::NeedsWork);
+        }
         let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
         let first = !self.shown.swap(true, Ordering::Relaxed);
         if let Some(task) = task.filter(|_| first) {

@@ -18,6 +18,7 @@ use super::request::{BuildRequest, BuildResult, PullPolicy};
 use super::result;
 use super::run_options::BuildNetwork;
 use super::solve::{self, Session};
+use super::verify;
 use crate::cache::{CacheMounts, CacheStore};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
@@ -247,7 +248,7 @@ impl Engine {
         check_ignored(&mut graph, &parsed, &contexts, &events)?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
-        let access = Access { engine: self, events, cancel: cancel.clone(), remote };
+        let access = Access { engine: self, events, cancel: cancel.clone(), remote, dry: false };
         let session = Session {
             access,
             request,
@@ -287,6 +288,9 @@ impl Engine {
             }
         };
         remote_cache::export(&session, &graph, &solution, &numbers, sink)?;
+        if let Some(percent) = request.verify_cache {
+            built.verified = verify::verify(&session, &graph, &solution, &numbers, percent)?;
+        }
         built.steps = graph.vertices.iter().filter(|vertex| !matches!(vertex.op, graph::Op::Image(_))).count();
         built.cached = solution.cached;
         Ok(built)

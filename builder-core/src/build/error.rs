@@ -273,6 +273,9 @@ pub enum StepError {
     /// the library.
     #[error("a layer of a base image is not what the cache said")]
     OtherBase,
+    /// A dry run ends where work would begin. Never reaches a caller of the library.
+    #[error("this is known only after some work")]
+    NeedsWork,
     /// Cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -296,6 +299,20 @@ impl StepError {
             },
             error => Self::Pack(error),
         }
+    }
+
+    /// Whether a dry run ended here, however deep inside.
+    pub(super) fn needs_work(&self) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(inner) = error {
+            let io = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            let step = inner.downcast_ref::<Self>().or_else(|| io?.downcast_ref::<Self>());
+            if matches!(step, Some(Self::NeedsWork)) {
+                return true;
+            }
+            error = inner.source();
+        }
+        false
     }
 
     /// Whether this is only the echo of a cancel.

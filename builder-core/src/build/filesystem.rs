@@ -26,6 +26,8 @@ pub(super) struct Access<'a> {
     pub(super) cancel: CancelToken,
     /// Caches elsewhere, if the build has any.
     pub(super) remote: Option<Arc<RemoteCache>>,
+    /// Nothing is run, fetched or written (`--dry-run`).
+    pub(super) dry: bool,
 }
 
 impl Access<'_> {
@@ -106,6 +108,9 @@ impl BuiltLayer {
         let snapshots = &access.engine.snapshots;
         if let Some(snapshot) = snapshots.get_verified(&self.tree)? {
             return Ok(snapshot);
+        }
+        if access.dry {
+            return Err(StepError::NeedsWork);
         }
         if !matches!(self.source, Source::Files(_))
             && let Some(remote) = &access.remote

@@ -11,6 +11,8 @@
 //! 6. [`image`](crate::image): base, layers and config → image.
 //! 7. [`export`](crate::export): the image goes where it should.
 //!
+//! `explain` says why steps ran, `forecast` what a build would do, `verify` runs known steps again.
+//!
 //! `start` runs a command in an image with the same sandbox (`rbuild run`); `images` is what can be done with the
 //! images of the store.
 
@@ -21,7 +23,9 @@ mod engine;
 mod epoch;
 mod error;
 mod events;
+mod explain;
 mod filesystem;
+mod forecast;
 mod git_files;
 pub mod images;
 mod layout;
@@ -34,10 +38,13 @@ mod result;
 mod run_options;
 mod solve;
 mod start;
+mod verify;
 
 pub use clean::{CacheItem, CacheKind, Damage, Policy, PruneRequest, Pruned, Space, Verified};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
+pub use explain::{Earlier, ExplainedStep, Explanation, ParentChange, Reason};
+pub use forecast::{Forecast, ForecastStep, Prediction};
 pub use layout::LayoutError;
 pub use remote::{FetchedContext, RemoteError};
 pub use request::{BuildRequest, BuildResult, ContextSource, FetchOptions, PullPolicy, RemoteContext, SecretSource};

@@ -11,8 +11,8 @@ use super::error::BuildError;
 use super::request::{BuildRequest, BuildResult, ContextSource};
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::history::{
-    End, HistoryStore, Inputs, Journal, KEEP_BUILDS, Line, LogWriter, Mask, Status, Step, Verdict, is_proxy,
-    without_credentials,
+    Build, End, HistoryStore, Inputs, Journal, KEEP_BUILDS, Line, LogWriter, Mask, Status, Step, Verdict, Verified,
+    is_proxy, platform_in, without_credentials,
 };
 use crate::oci::Digest;
 use crate::progress::{Event, Outcome, Sink, TaskId};
@@ -38,6 +38,7 @@ struct State {
     vertices: HashMap<TaskId, usize>,
     logs: HashMap<usize, (LogWriter, SystemTime)>,
     mask: Mask,
+    verified: Vec<Verified>,
 }
 
 impl Sink for Recorder<'_> {
@@ -59,6 +60,7 @@ impl<'a> Recorder<'a> {
             vertices: HashMap::new(),
             logs: HashMap::new(),
             mask: Mask::default(),
+            verified: Vec::new(),
         };
         Self { sink, history, begun: (now, Instant::now()), inputs: inputs(request), state: Mutex::new(state) }
     }
@@ -66,9 +68,9 @@ impl<'a> Recorder<'a> {
     /// Says which steps there are; `tasks` has the number of each for events.
     pub(super) fn plan(&self, graph: &Graph, tasks: &[TaskId]) {
         let mut state = self.state();
-        let mut positions: HashMap<&str, usize> = HashMap::new();
+        let mut positions: HashMap<(&str, Option<&str>), usize> = HashMap::new();
         for (number, (vertex, task)) in graph.vertices.iter().zip(tasks).enumerate() {
-            let position = positions.entry(&vertex.stage).or_default();
+            let position = positions.entry((&vertex.stage, platform_in(&vertex.name))).or_default();
             state.steps.push(step(number, *position, vertex));
             state.vertices.insert(*task, number);
             *position += 1;
@@ -87,12 +89,30 @@ impl<'a> Recorder<'a> {
         self.state().mask.hide(secret);
     }
 
+    /// Notes what running a known step again came to.
+    pub(super) fn verified(&self, verified: Verified) {
+        self.state().verified.push(verified);
+    }
+
+    /// The steps as they stand now.
+    pub(super) fn build(&self) -> Build {
+        let state = self.state();
+        Build {
+            id: state.journal.id().clone(),
+            started: millis(self.begun.0),
+            inputs: self.inputs.clone(),
+            steps: state.steps.clone(),
+            end: None,
+            status: Status::Running,
+        }
+    }
+
     /// Says that steps may run from now on: the journal begins.
     pub(super) fn begin(&self) {
         let mut state = self.state();
         if !state.journal.is_begun() {
-            let known = state.steps.iter().filter(|step| step.verdict == Verdict::Hit).cloned();
-            let lines: Vec<Line> = self.first_line().chain(known.map(|step| Line::Step(Box::new(step)))).collect();
+            let done = state.steps.iter().filter(|step| step.verdict != Verdict::NotReached).cloned();
+            let lines: Vec<Line> = self.first_line().chain(done.map(|step| Line::Step(Box::new(step)))).collect();
             state.write(&lines);
         }
     }
@@ -110,7 +130,7 @@ impl<'a> Recorder<'a> {
             error,
             milliseconds: u64::try_from(self.begun.1.elapsed().as_millis()).unwrap_or(u64::MAX),
             image: result.as_ref().ok().and_then(|built| built.image_id.as_ref()).map(ToString::to_string),
-            verified: Vec::new(),
+            verified: std::mem::take(&mut state.verified),
         });
         let early = state.journal.is_begun();
         let mut steps = std::mem::take(&mut state.steps);
@@ -256,6 +276,8 @@ fn step(number: usize, position: usize, vertex: &Vertex) -> Step {
 
 fn inputs(request: &BuildRequest) -> Inputs {
     let options = &request.options;
+    let platforms: Vec<String> =
+        request.options_by_platform().iter().map(|options| options.platform.to_string()).collect();
     let arguments = options.build_args.iter().filter(|(name, _)| !is_proxy(name));
     Inputs {
         dockerfile: request.dockerfile.name().to_owned(),
@@ -263,7 +285,7 @@ fn inputs(request: &BuildRequest) -> Inputs {
         context: describe(&request.context),
         named_contexts: request.named_contexts.iter().map(|(name, from)| (name.clone(), describe(from))).collect(),
         target: options.target.clone(),
-        platform: options.platform.to_string(),
+        platform: platforms.join(","),
         build_args: arguments.map(|(name, value)| (name.clone(), without_credentials(value))).collect(),
         secrets: request.secrets.keys().cloned().collect(),
         names: request.tags.iter().map(crate::oci::Reference::familiar).collect(),

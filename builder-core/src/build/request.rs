@@ -47,6 +47,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheSource>,
     /// Where the cache goes after the build.
     pub cache_to: Vec<CacheDestination>,
+    /// Percentage of the known results that are made again, to compare them.
+    pub verify_cache: Option<u8>,
     /// Most steps at the same time; the number of processors if unset.
     pub jobs: Option<usize>,
     /// Text of the host's `resolv.conf`, for steps; the library does not look for it.
@@ -71,6 +73,7 @@ impl BuildRequest {
             outputs: Vec::new(),
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            verify_cache: None,
             jobs: None,
             resolv_conf: None,
         }
@@ -223,6 +226,8 @@ pub struct BuildResult {
     pub steps: usize,
     /// Steps whose result was known.
     pub cached: usize,
+    /// What making known results again came to.
+    pub verified: Vec<crate::history::Verified>,
 }
 
 /// What a source that is elsewhere is fetched with.

@@ -29,7 +29,7 @@ use crate::cancel::CancelToken;
 use crate::graph::{CopyOp, Graph, ImageRequest, Op, Vertex, VertexId};
 use crate::history::{Miss, Verdict};
 use crate::progress::{Outcome, TaskId};
-use crate::tree::{StateDigest, Tree};
+use crate::tree::{SemanticDigest, StateDigest, Tree};
 
 /// What every op may use.
 #[derive(Clone)]
@@ -81,7 +81,9 @@ impl Job<'_> {
         };
         self.session.recorder.note(self.vertex, |step| {
             step.key = Some(key.to_string());
-            step.miss = found.as_ref().err().copied();
+            // What was damaged is gone when it is asked for again.
+            let worse = matches!((step.miss, &found), (Some(Miss::Damaged | Miss::TreeGone), Err(Miss::NoRecord)));
+            step.miss = if worse { step.miss } else { found.as_ref().err().copied() };
             step.preimage = found.is_err().then(|| preimage.clone());
             if let Ok((_, record)) = &found {
                 (step.tree, step.result, step.bytes) = (Some(record.tree), Some(record.semantic), None);
@@ -117,20 +119,22 @@ impl Job<'_> {
     ) -> Result<(Tree, Record), StepError> {
         let engine = self.session.engine;
         let semantic = tree.semantic();
+        if self.session.dry {
+            return self.foreseen(preimage, root, tree, semantic);
+        }
         engine.cache.remember_similar(&preimage);
-        if let Some(older) = engine.cache.first_result(root, &semantic)?
-            && let Some(older_tree) = engine.trees.get(&older.tree)?
-        {
+        let older = match engine.cache.first_result(root, &semantic)? {
+            Some(older) => engine.trees.get(&older.tree)?.map(|tree| (tree, older)),
+            None => None,
+        };
+        let older = match (older, &self.session.remote) {
+            (None, Some(remote)) => remote.first_result(self.session, root, &semantic)?,
+            (older, _) => older,
+        };
+        if let Some((older_tree, older)) = older {
             let record = Record { preimage, milliseconds, ..older };
             engine.cache.put(&record)?;
             self.note_result(&older_tree, &record, true);
-            return Ok((older_tree, record));
-        }
-        if let Some(remote) = &self.session.remote
-            && let Some((older_tree, older)) = remote.first_result(self.session, root, &semantic)?
-        {
-            let record = Record { preimage, milliseconds, ..older };
-            engine.cache.put(&record)?;
             return Ok((older_tree, record));
         }
         let id = engine.trees.put(&tree)?;
@@ -138,6 +142,29 @@ impl Job<'_> {
         let record = Record { preimage, tree: id, semantic, created: seconds_now(), milliseconds };
         engine.cache.put_first_result(root, &record)?;
         engine.cache.put(&record)?;
+        self.note_result(&tree, &record, false);
+        Ok((tree, record))
+    }
+
+    /// What [`Job::remember`] would come to, with nothing written.
+    fn foreseen(
+        &self,
+        preimage: Preimage,
+        root: &StateDigest,
+        tree: Tree,
+        semantic: SemanticDigest,
+    ) -> Result<(Tree, Record), StepError> {
+        let engine = self.session.engine;
+        let older = engine.cache.first_result(root, &semantic)?;
+        let id = engine.trees.hold(&tree);
+        let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds: 0 };
+        let found = match older {
+            Some(older) => {
+                engine.trees.get(&older.tree)?.map(|tree| (tree, Record { preimage: record.preimage.clone(), ..older }))
+            }
+            None => None,
+        };
+        let (tree, record) = found.unwrap_or((tree, record));
         self.note_result(&tree, &record, false);
         Ok((tree, record))
     }
@@ -200,13 +227,7 @@ pub(super) fn solve(
     let mut lost = session.remote.as_ref().map(|remote| remote.lost()).unwrap_or_default();
     let mut misled = 0;
     loop {
-        let mut solver = Solver {
-            graph,
-            tasks,
-            results: graph.vertices.iter().map(|_| OnceLock::new()).collect(),
-            lost: lost.clone(),
-            cached: AtomicUsize::new(0),
-        };
+        let mut solver = Solver::new(graph, tasks, lost.clone());
         match solver.run(session).and_then(|()| solver.check_files(session, files_needed)) {
             Ok(()) => {
                 let cached = solver.cached.load(Ordering::Relaxed);
@@ -219,6 +240,48 @@ pub(super) fn solve(
             Err((_, StepError::Lost(vertex))) if lost.insert(vertex) => {}
             Err((vertex, error)) => return Err(step_error(graph, vertex, error)),
         }
+    }
+}
+
+/// Finds out what is known of a graph without doing anything. Only vertices of which `can_be_asked` holds are looked at.
+pub(super) fn foresee(
+    session: &Session<'_>,
+    graph: &Graph,
+    tasks: &[TaskId],
+    can_be_asked: &dyn Fn(VertexId) -> bool,
+) -> Result<(), BuildError> {
+    let solver = Solver::new(graph, tasks, BTreeSet::new());
+    for vertex in (0..graph.vertices.len()).map(VertexId) {
+        session.cancel.check().map_err(|error| step_error(graph, vertex, error.into()))?;
+        if !solver.is_ready(vertex) || !can_be_asked(vertex) {
+            continue;
+        }
+        match solver.evaluate(session, vertex, Work::Known) {
+            Ok(Some(solved)) => solver.finish(session, vertex, solved),
+            Ok(None) => {}
+            Err(error) if error.needs_work() => {}
+            Err(error) => return Err(step_error(graph, vertex, error)),
+        }
+    }
+    Ok(())
+}
+
+/// Runs a RUN of a solved graph once more, as part of `task`; gives what it makes now.
+pub(super) fn run_again(
+    session: &Session<'_>,
+    graph: &Graph,
+    solution: &Solution,
+    vertex: VertexId,
+    task: TaskId,
+) -> Result<Tree, StepError> {
+    let mut solver = Solver::new(graph, &[], BTreeSet::new());
+    solver.results = solution.filesystems.iter().cloned().map(OnceLock::from).collect();
+    let planned = &graph.vertices[vertex.0];
+    let root = planned.root.map(|root| solver.result(root)).unwrap_or_default();
+    let job = Job { session, vertex, task, root, rerun: None, solver: &solver };
+    match &planned.op {
+        Op::Run(run) => op::run::again(&job, run),
+        _ => Err(StepError::Unsupported("only commands run again".to_owned())),
     }
 }
 
@@ -239,6 +302,13 @@ pub(super) fn step_error(graph: &Graph, vertex: VertexId, error: StepError) -> B
 }
 
 type Failure = (VertexId, StepError);
+
+impl<'a> Solver<'a> {
+    fn new(graph: &'a Graph, tasks: &'a [TaskId], lost: BTreeSet<VertexId>) -> Self {
+        let results = graph.vertices.iter().map(|_| OnceLock::new()).collect();
+        Self { graph, tasks, results, lost, cached: AtomicUsize::new(0) }
+    }
+}
 
 impl Solver<'_> {
     fn run(&self, session: &Session<'_>) -> Result<(), Failure> {
@@ -337,6 +407,7 @@ impl Solver<'_> {
             events: Events::Channel(messages_in.clone()),
             cancel: session.cancel.child(),
             remote: session.remote.clone(),
+            dry: session.dry,
         };
         let worker = Session { access, ..session.clone() };
         std::thread::scope(|scope| {

@@ -75,7 +75,8 @@ impl Engine {
             })
         };
         let _lease = self.content.lease(cancel).map_err(|error| failed(error.into()))?;
-        let access = Access { engine: self, events: Events::Direct(sink), cancel: cancel.clone(), remote: None };
+        let access =
+            Access { engine: self, events: Events::Direct(sink), cancel: cancel.clone(), remote: None, dry: false };
         self.run_image(request, &access).map_err(failed)
     }
 

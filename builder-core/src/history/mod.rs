@@ -19,6 +19,7 @@ mod store;
 
 pub use log::{LogEntry, LogReader, LogWriter};
 pub use mask::Mask;
+pub(crate) use record::platform_in;
 pub use record::{
     Build, BuildId, BuildSummary, End, Inputs, Line, LogSize, Miss, ParseBuildIdError, Status, Step, Verdict, Verified,
     VerifiedAs, is_proxy, without_credentials,

@@ -96,7 +96,7 @@ pub struct Inputs {
     pub named_contexts: BTreeMap<String, String>,
     /// `--target`
     pub target: Option<String>,
-    /// The platform of the image.
+    /// The platforms of the image, with commas between them.
     pub platform: String,
     /// `--build-arg`, proxies left out.
     pub build_args: BTreeMap<String, String>,
@@ -207,10 +207,21 @@ pub struct Step {
 }
 
 impl Step {
+    /// The platform in its name, `[linux/arm64 build 2/4] RUN make`, where several are built.
+    pub fn platform(&self) -> Option<&str> {
+        platform_in(&self.name)
+    }
+
     /// The instruction without its place: `RUN make`.
     pub fn instruction(&self) -> &str {
         self.name.split_once("] ").map_or(self.name.as_str(), |(_, instruction)| instruction)
     }
+}
+
+/// The platform that the name of a step begins with.
+pub(crate) fn platform_in(name: &str) -> Option<&str> {
+    let first = name.strip_prefix('[')?.split([' ', ']']).next()?;
+    (first.contains('/') && first.starts_with(|c: char| c.is_ascii_alphabetic())).then_some(first)
 }
 
 /// What running a known step again came to (`--verify-cache`).
@@ -367,6 +378,12 @@ impl Build {
             completed: count(&[Verdict::Hit, Verdict::Run, Verdict::Adopted]),
             cached: count(&[Verdict::Hit]),
         }
+    }
+
+    /// The step with this number.
+    pub fn step(&self, number: usize) -> Option<&Step> {
+        let at = self.steps.binary_search_by_key(&number, |step| step.number).ok()?;
+        Some(&self.steps[at])
     }
 
     /// For people: the first name of the image; else the name of the context, with the target.

@@ -92,6 +92,13 @@ impl TreeStore {
         Ok(id)
     }
 
+    /// Knows a tree as long as this store is open, without writing it.
+    pub fn hold(&self, tree: &Tree) -> TreeId {
+        let id = tree.id();
+        self.loaded().insert(id, tree.clone());
+        id
+    }
+
     /// Every tree that is stored.
     ///
     /// # Errors

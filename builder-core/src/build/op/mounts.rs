@@ -97,13 +97,14 @@ fn source(
     Ok(Some(Source { tree, origin: Origin::Filesystem(filesystem, path) }))
 }
 
-/// Remembers what each mount shows, so that a later build can say which files changed. That a tree cannot be stored is
-/// no error: it only helps to explain.
+/// Remembers what each mount of a step that is going to run shows, so that it can be said which files changed. That a tree
+/// cannot be stored is no error: it only helps to explain.
 pub(crate) fn note(job: &Job<'_>, op: &RunOp, sources: &[Option<Source>]) {
+    let trees = &job.session.engine.trees;
     for (mount, source) in op.mounts.iter().zip(sources) {
-        if let Some(source) = source
-            && let Ok(id) = job.session.engine.trees.put(&source.tree)
-        {
+        let Some(source) = source else { continue };
+        let id = if job.session.dry { Ok(trees.hold(&source.tree)) } else { trees.put(&source.tree) };
+        if let Ok(id) = id {
             let field = key::mount_field(mount);
             job.session.recorder.note(job.vertex, |step| {
                 step.shown.insert(field, id);

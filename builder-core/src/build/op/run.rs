@@ -27,7 +27,7 @@ use crate::oci::Platform;
 use crate::rootfs::{self, Accounts, Identity, RootDir, RootPath, UserSpec};
 use crate::snapshot::{self, Active, Mount};
 use crate::ssh;
-use crate::tree::{Entry, Node, Stack};
+use crate::tree::{Entry, Node, Stack, Tree};
 
 /// The word of `--add-host` for this machine.
 const HOST_GATEWAY: &str = "host-gateway";
@@ -55,6 +55,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     if let Some(known) = job.lookup(&preimage)? {
         return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
     }
+    mounts::note(job, op, &sources);
     if work == Work::Known {
         return Ok(None);
     }
@@ -65,7 +66,6 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     let solved = if let Some(known) = job.lookup(&preimage)? {
         Solved::layer(job, known, Source::Rerun, true)
     } else {
-        mounts::note(job, op, &sources);
         let begun = Instant::now();
         let (active, tree) = execute(job, op, &stack, &sources, found)?;
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -77,8 +77,18 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     Ok(Some(solved))
 }
 
+/// Runs a step whose result is known once more; gives what it makes now.
+pub(crate) fn again(job: &Job<'_>, op: &RunOp) -> Result<Tree, StepError> {
+    let known = "with work allowed there is always a result";
+    let stack = job.root.stack(job.session, Work::Allowed)?.expect(known);
+    let sources = mounts::sources(job, op, Work::Allowed)?.expect(known);
+    let options = &job.session.request.run;
+    let found = devices::find(op, &options.entitlements.devices, &options.cdi_directories)?;
+    execute(job, op, &stack, &sources, found).map(|(_, tree)| tree)
+}
+
 /// Commits what a step made as the snapshot of `tree`, which says the same apart from times.
-fn keep(session: &Session<'_>, active: Active, tree: &crate::tree::Tree) -> Result<(), StepError> {
+fn keep(session: &Session<'_>, active: Active, tree: &Tree) -> Result<(), StepError> {
     let snapshots = &session.engine.snapshots;
     if tree.is_empty() || snapshots.get(&tree.id())?.is_some() {
         return Ok(());
@@ -89,7 +99,7 @@ fn keep(session: &Session<'_>, active: Active, tree: &crate::tree::Tree) -> Resu
 }
 
 /// Gives files that say the same as `tree` its times.
-pub(crate) fn set_times_of(active: &Active, tree: &crate::tree::Tree) -> Result<(), StepError> {
+pub(crate) fn set_times_of(active: &Active, tree: &Tree) -> Result<(), StepError> {
     // Deepest first: nothing below a directory changes after its own time is set.
     for entry in tree.iter().collect::<Vec<_>>().iter().rev() {
         let set = set_time(active.root(), entry);
@@ -114,7 +124,7 @@ fn execute(
     stack: &Stack,
     sources: &[Option<mounts::Source>],
     found: Found,
-) -> Result<(Active, crate::tree::Tree), StepError> {
+) -> Result<(Active, Tree), StepError> {
     let session = job.session;
     let engine = session.engine;
     session.request.run.entitlements.check(op)?;

@@ -106,6 +106,7 @@ impl Finder<'_> {
                     true
                 }
                 AddSource::Http(_) if self.work == Work::Known => false,
+                AddSource::Git(..) if self.job.session.dry => false,
                 AddSource::Http(url) => self.download(url)?,
                 AddSource::Git(_, wanted) => self.repository(wanted)?,
                 AddSource::Path(path) => self.path(path)?,

@@ -1,0 +1,65 @@
+//! `rbuild build --dry-run`: what would run, why, and how long it would take.
+
+use std::fmt::Write as _;
+
+use builder_core::build::{BuildRequest, Engine, Forecast, Prediction};
+use builder_core::cancel::CancelToken;
+use serde_json::json;
+
+use super::builds::short;
+use super::explain::reasons;
+use super::inspect::indented;
+use super::{Outcome, print};
+use crate::command_error::CommandError;
+use crate::ui::escape;
+
+pub(super) fn run(engine: &Engine, cancel: &CancelToken, request: &BuildRequest, json: bool) -> Outcome {
+    let forecast = engine.forecast(request, cancel).map_err(CommandError::from)?;
+    if json {
+        let document = json!({
+            "version": 1,
+            "steps": serde_json::to_value(&forecast.steps).map_err(|error| CommandError::failed(error.to_string()))?,
+            "at_least": forecast.at_least,
+            "at_most": forecast.at_most,
+            "without_time": forecast.without_time,
+        });
+        return print(indented(&document) + "\n");
+    }
+    print(text(&forecast))
+}
+
+fn text(forecast: &Forecast) -> String {
+    let mut text = String::new();
+    for step in &forecast.steps {
+        let what = match step.prediction {
+            Prediction::Hit => "hit",
+            Prediction::Run => "would run",
+            Prediction::Unknown => "may run",
+        };
+        let time = match (step.prediction, step.milliseconds) {
+            (Prediction::Hit, _) => String::new(),
+            (_, Some(took)) => format!(", about {}", short(took)),
+            (_, None) => ", time not known".to_owned(),
+        };
+        let _ = writeln!(text, "{} {}: {what}{time}", step.why.number, escape::line(&step.why.name));
+        if step.prediction != Prediction::Hit {
+            reasons(&step.why, &mut text);
+        }
+    }
+    text.push_str(&total(forecast));
+    text
+}
+
+fn total(forecast: &Forecast) -> String {
+    let count = |wanted| forecast.steps.iter().filter(|step| step.prediction == wanted).count();
+    let (runs, unsure) = (count(Prediction::Run), count(Prediction::Unknown));
+    let mut line = format!("\n{} hit, {runs} would run, {unsure} may run", count(Prediction::Hit));
+    if runs + unsure > 0 {
+        let (least, most) = (short(forecast.at_least), short(forecast.at_most));
+        let _ = if least == most { write!(line, ": about {least}") } else { write!(line, ": {least} to {most}") };
+        if forecast.without_time > 0 {
+            let _ = write!(line, ", and {} of which no time is known", forecast.without_time);
+        }
+    }
+    line + "\n"
+}

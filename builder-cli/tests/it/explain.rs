@@ -1,0 +1,210 @@
+//! Why a step ran, what would run, and whether the cache tells the truth.
+
+use serde_json::Value;
+
+use crate::cache::build;
+use crate::env::{TestEnv, end, require_sandbox};
+use crate::registry::base;
+
+/// The reasons of each step but base images, as JSON, of the last build.
+fn reasons(env: &TestEnv) -> Vec<Vec<Value>> {
+    let text = env.ok("explain --json").stdout;
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(document["version"], 1);
+    let steps = document["steps"].as_array().expect("steps").iter();
+    steps.map(|step| step["reasons"].as_array().expect("reasons").clone()).collect()
+}
+
+fn names(reasons: &[Vec<Value>]) -> Vec<&str> {
+    reasons.iter().map(|step| step[0]["reason"].as_str().expect("text")).collect()
+}
+
+fn example() -> TestEnv {
+    let env = TestEnv::new();
+    let dockerfile = format!(
+        "FROM {} AS build\nCOPY src /src\nARG MODE=fast\nRUN cat /src/* > /all\nRUN --mount=type=bind,source=data,target=/data cat /data/x > /x\nFROM scratch\nCOPY --from=build /all /all\n",
+        base()
+    );
+    env.write("Dockerfile", dockerfile).write("src/a", "1\n").write("src/b", "2\n").write("data/x", "x");
+    env.write(".dockerignore", "id\nDockerfile\n");
+    env
+}
+
+#[test]
+fn the_input_that_made_a_step_run_is_named() {
+    if !require_sandbox("the_input_that_made_a_step_run_is_named") {
+        return;
+    }
+    let env = example();
+    build(&env, "");
+    assert_eq!(names(&reasons(&env)), ["never-built"; 4]);
+    build(&env, "");
+    assert_eq!(names(&reasons(&env)), ["hit"; 4]);
+    assert!(env.ok("explain").stdout.contains("4 of 4 steps hit"));
+
+    // A file of a COPY, and what follows from it.
+    env.write("src/a", "one\n").write("src/new", "3\n");
+    build(&env, "");
+    let found = reasons(&env);
+    assert_eq!(names(&found), ["files", "parent", "parent", "files"]);
+    let paths: Vec<_> =
+        found[0][0]["changes"].as_array().expect("changes").iter().map(|change| &change["path"]).collect();
+    assert_eq!(paths, ["/src/a", "/src/new"]);
+    assert_eq!((&found[1][0]["step"], &found[1][0]["change"]), (&Value::from(2), &Value::from("result")));
+    assert_eq!(found[2].len(), 2, "both the copy and the command before it: {:?}", found[2]);
+    let text = env.ok("explain").stdout;
+    assert!(text.contains("/src/a (content)") && text.contains("/src/new (new)"), "{text}");
+    assert!(text.contains("step 2 gave another result: [build 2/4] COPY src /src"), "{text}");
+
+    // A file of a bind mount.
+    env.write("data/x", "other");
+    build(&env, "");
+    let found = reasons(&env);
+    assert_eq!(names(&found), ["hit", "hit", "files", "hit"]);
+    assert_eq!((&found[2][0]["input"], &found[2][0]["changes"][0]["path"]), (&"mount /data".into(), &"/x".into()));
+
+    // An argument; proxies and secrets say nothing.
+    build(&env, "--build-arg MODE=slow --build-arg HTTP_PROXY=http://hidden-proxy");
+    let found = reasons(&env);
+    assert_eq!(names(&found), ["hit", "input", "input", "hit"]);
+    assert_eq!(
+        found[1][0],
+        serde_json::json!({ "reason": "input", "name": "env MODE", "before": "fast", "after": "slow" })
+    );
+    assert!(!env.ok("explain ^0 --json").stdout.contains("hidden-proxy"));
+    assert!(env.ok("explain latest 3").stdout.contains("env MODE changed: fast → slow"));
+
+    // An earlier build is explained as it was then.
+    assert!(env.ok("explain ^2").stdout.contains("/src/a (content)"));
+    build(&env, "--build-arg MODE=slow --no-cache-filter build");
+    assert_eq!(names(&reasons(&env)), ["no-cache", "no-cache", "no-cache", "hit"]);
+}
+
+#[test]
+fn commands_bases_and_lost_records_are_named() {
+    if !require_sandbox("commands_bases_and_lost_records_are_named") {
+        return;
+    }
+    let env = TestEnv::new();
+    let base_of = |text: &str| {
+        env.write("base", format!("FROM {}\nRUN echo {text} > /version\n", base()));
+        env.ok("build -q -f base -t base:1 .");
+    };
+    base_of("one");
+    env.write("Dockerfile", "FROM base:1\nRUN cat /version > /out\nRUN echo a > /a\n");
+    build(&env, "");
+    env.write("Dockerfile", "FROM base:1\nRUN cat /version > /out\nRUN echo b > /a\n");
+    build(&env, "");
+    let found = reasons(&env);
+    assert_eq!(names(&found), ["hit", "input"]);
+    assert_eq!(found[1][0]["name"], "command");
+    assert!(found[1][0]["before"].as_str().expect("text").ends_with("echo a > /a"), "{:?}", found[1]);
+
+    base_of("two");
+    build(&env, "");
+    let found = reasons(&env);
+    assert_eq!(names(&found), ["base", "base"]);
+    assert_ne!(found[0][0]["before"], found[0][0]["after"]);
+
+    std::fs::remove_dir_all(env.path("state/cache/records")).expect("removed");
+    build(&env, "");
+    assert_eq!(names(&reasons(&env)), ["pruned", "pruned"]);
+    for entry in walk(&env.path("state/cache/records")) {
+        std::fs::write(entry, "damaged").expect("written");
+    }
+    build(&env, "");
+    assert_eq!(names(&reasons(&env)), ["damaged", "damaged"]);
+
+    // Without history the record of the same command that is nearest is compared with.
+    env.ok("history rm --all");
+    env.write("Dockerfile", "FROM base:1\nENV X=1\nRUN cat /version > /out\n");
+    build(&env, "");
+    let found = reasons(&env);
+    assert_eq!((&found[0][0]["name"], found[0].len()), (&Value::from("env X"), 1), "{found:?}");
+}
+
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let shards = std::fs::read_dir(directory).expect("readable").map(|shard| shard.expect("readable").path());
+    shards
+        .flat_map(|shard| std::fs::read_dir(shard).expect("readable"))
+        .map(|file| file.expect("readable").path())
+        .collect()
+}
+
+#[test]
+fn a_dry_run_says_what_would_run_and_does_nothing() {
+    if !require_sandbox("a_dry_run_says_what_would_run_and_does_nothing") {
+        return;
+    }
+    let env = example();
+    let text = env.ok("build --dry-run .").stdout;
+    assert!(text.contains("0 hit, 0 would run, 4 may run"), "a store that has never seen anything: {text}");
+    env.write("slow", "");
+    let slow = "RUN sleep 1; touch /slow\n";
+    env.write("Dockerfile", format!("FROM {} AS build\nCOPY src /src\n{slow}RUN cat /slow /src/* > /all\nFROM scratch\nCOPY --from=build /all /\n", base()));
+    build(&env, "");
+    let before = tree_of(&env);
+    let forecast = |line: &str| -> Value { serde_json::from_str(&env.ok(line).stdout).expect("JSON") };
+    let predictions = |forecast: &Value| -> Vec<String> {
+        let steps = forecast["steps"].as_array().expect("steps").iter();
+        steps.map(|step| step["prediction"].as_str().expect("text").to_owned()).collect()
+    };
+    let all = forecast("build --dry-run --format json .");
+    assert_eq!(predictions(&all), ["hit"; 4]);
+    assert_eq!((&all["at_least"], &all["at_most"]), (&0.into(), &0.into()));
+    env.write("src/a", "changed\n");
+    let some = forecast("build --dry-run --format json .");
+    assert_eq!(predictions(&some), ["run", "run", "unknown", "unknown"]);
+    let least = some["at_least"].as_u64().expect("a number");
+    assert!((1000..20_000).contains(&least), "{some}");
+    assert_eq!(some["steps"][0]["reasons"][0]["changes"][0]["path"], "/src/a");
+    assert_eq!(some["steps"][2]["reasons"][0]["steps"][0], 3);
+    let text = env.ok("build --dry-run .").stdout;
+    assert!(text.contains("0 hit, 2 would run, 2 may run: 1."), "{text}");
+    assert_eq!(tree_of(&env), before, "nothing was written");
+    assert!(env.fails("build --dry-run --check .").contains("exclude each other"));
+}
+
+/// Every file of the store with its size, but for times of use.
+fn tree_of(env: &TestEnv) -> Vec<String> {
+    let listed = end(std::process::Command::new("find").arg(env.path("state")).args(["-printf", "%p %s\n"]));
+    let mut lines: Vec<_> =
+        listed.stdout.lines().filter(|line| !line.contains("db.sqlite")).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn verifying_tells_steps_that_are_not_deterministic_from_wrong_hits() {
+    if !require_sandbox("verifying_tells_steps_that_are_not_deterministic_from_wrong_hits") {
+        return;
+    }
+    let env = TestEnv::new();
+    let dockerfile = format!(
+        "FROM {}\nCOPY Dockerfile /copied\nRUN echo always > /same\nRUN cat /proc/sys/kernel/random/uuid > /uuid\nRUN --mount=type=secret,id=s cp /run/secrets/s /secret\n",
+        base()
+    );
+    env.write("Dockerfile", dockerfile);
+    std::fs::write(env.path("home/s"), "one").expect("written");
+    let secret = format!("--secret id=s,src={}", env.path("home/s").display());
+    let id = env.ok(&format!("build -q {secret} -t app .")).stdout;
+    std::fs::write(env.path("home/s"), "two").expect("written");
+    let verified = env.ok(&format!("build --progress=plain --verify-cache=100% {secret} -t app ."));
+    assert!(
+        verified.stderr.contains("RUN cat /proc/sys/kernel/random/uuid > /uuid is not deterministic"),
+        "{}",
+        verified.stderr
+    );
+    assert!(verified.stderr.contains("is not what the step gives now: /secret"), "{}", verified.stderr);
+    let found: Value = serde_json::from_str(&env.ok("history inspect --format json").stdout).expect("JSON");
+    let found = found["Verified"].as_array().expect("a list");
+    let outcomes: Vec<_> = found.iter().map(|found| found["outcome"].as_str().expect("text")).collect();
+    assert_eq!(outcomes, ["equal", "equal", "not-deterministic", "wrong-hit"]);
+    assert_eq!(found[2]["changes"][0]["path"], "/uuid");
+    assert_eq!(found[2]["changes"][0]["details"][0], "content");
+    let strict = env.fails(&format!("build -q --verify-cache=100%,strict {secret} -t app ."));
+    assert!(strict.contains("2 results of the cache were not confirmed"), "{strict}");
+    assert_eq!(env.ok(&format!("build -q {secret} -t app .")).stdout, id, "the image has what the cache says");
+    env.ok(&format!("build -q --verify-cache=0 {secret} ."));
+    assert!(env.fails("build -q --verify-cache=101% .").contains("not a share"));
+}

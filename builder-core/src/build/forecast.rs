@@ -1,0 +1,230 @@
+//! [`Engine::forecast`]: what a build would do, without doing it (`--dry-run`).
+//!
+//! Nothing is run, fetched or written, no registry is asked. COPY is planned from trees, so what it results in is known, and
+//! with it the keys of what follows; what a RUN would result in is not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::base::{self, BaseLayers};
+use super::contexts::Contexts;
+use super::engine::{Engine, seconds_now};
+use super::error::{BuildError, StepError};
+use super::events::{Events, TaskNumbers};
+use super::explain::{ExplainedStep, Past, Reason};
+use super::filesystem::Access;
+use super::git_files::Answers;
+use super::recorder::Recorder;
+use super::request::{BuildRequest, ContextSource, PullPolicy};
+use super::run_options::BuildNetwork;
+use super::solve::{self, Session};
+use crate::cancel::CancelToken;
+use crate::dockerfile::{self, Dockerfile};
+use crate::graph::{self, ContextId, Graph, ImageRequest, Images, KnownImage, Op, ResolvedEpoch, VertexId};
+use crate::history::{Build, Step, Verdict};
+use crate::oci::{DiffId, Digest, ImageConfig, RootFs};
+use crate::progress::Silent;
+
+/// What a build would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Forecast {
+    /// Its steps, base images left out.
+    pub steps: Vec<ForecastStep>,
+    /// Predicted milliseconds if only the steps run that certainly do: those of the longest chain of steps.
+    pub at_least: u64,
+    /// Predicted milliseconds if everything runs that may.
+    pub at_most: u64,
+    /// Steps that run, or may, and of which no time is known.
+    pub without_time: usize,
+}
+
+/// What one step would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct ForecastStep {
+    /// What is predicted.
+    pub prediction: Prediction,
+    /// How long it would take, in milliseconds; `None` if it never ran.
+    pub milliseconds: Option<u64>,
+    /// Why.
+    #[serde(flatten)]
+    pub why: ExplainedStep,
+}
+
+/// What a step would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prediction {
+    /// Its result is known.
+    Hit,
+    /// It runs.
+    Run,
+    /// It runs if one of its inputs is another than before, which only running those tells.
+    Unknown,
+}
+
+impl Engine {
+    /// Says what a build would do. Base images that are not in the store count as unknown, and `--pull` is left out.
+    ///
+    /// # Errors
+    /// As [`Engine::build`], for what is wrong with the Dockerfile and for files that are missing.
+    pub fn forecast(&self, request: &BuildRequest, cancel: &CancelToken) -> Result<Forecast, BuildError> {
+        let parsed = dockerfile::parse(&request.dockerfile).map_err(BuildError::Parse)?;
+        // A time that something fetched would give changes nothing that a key sees.
+        let epoch = graph::epoch_source(&parsed, &request.options).map_err(BuildError::Graph)?;
+        let resolved_epoch = epoch.map(|_| ResolvedEpoch::Unset);
+        let (mut bases, mut joined) = (HashMap::new(), None::<Graph>);
+        for options in request.options_by_platform() {
+            let options = graph::Options { resolved_epoch, ..options };
+            let images = self.known_images(&parsed, &options, &mut bases, cancel)?;
+            let graph = graph::lower(&parsed, &options, &images).map_err(BuildError::Graph)?;
+            match &mut joined {
+                Some(joined) => joined.join(graph),
+                None => joined = Some(graph),
+            }
+        }
+        let graph = joined.expect("there is at least one platform");
+        request.run.entitlements.check_all(&graph)?;
+        if let Some(violations) = graph.violations() {
+            return Err(BuildError::Graph(violations));
+        }
+        let recorder = Recorder::new(&self.history, request, &Silent, false);
+        let numbers = TaskNumbers::default();
+        let events = Events::Direct(&recorder);
+        let tasks: Vec<_> =
+            graph.vertices.iter().map(|vertex| numbers.declare(&events, &vertex.name, Vec::new())).collect();
+        recorder.plan(&graph, &tasks);
+        let contexts = Contexts::new(request, self.content.state());
+        let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
+        let access = Access { engine: self, events, cancel: cancel.clone(), remote: None, dry: true };
+        let (network, answers) = (BuildNetwork::default(), Answers::default());
+        let session = Session {
+            access,
+            request,
+            recorder: &recorder,
+            contexts: &contexts,
+            bases: &bases,
+            answers: &answers,
+            network: &network,
+            now,
+        };
+        solve::foresee(&session, &graph, &tasks, &|vertex| can_be_asked(&session, &graph, vertex))?;
+        let build = recorder.build();
+        let past = Past::of(self, &build).map_err(|error| {
+            let what = error.to_string();
+            BuildError::Store(Box::new(StepError::Io { what, source: std::io::Error::other(error) }))
+        })?;
+        Ok(forecast(&build, &past))
+    }
+
+    /// The images as far as the store knows them. Others count as images that set nothing, and have no layers.
+    fn known_images(
+        &self,
+        parsed: &Dockerfile,
+        options: &graph::Options,
+        bases: &mut HashMap<ImageRequest, Arc<BaseLayers>>,
+        cancel: &CancelToken,
+    ) -> Result<Images, BuildError> {
+        let mut images = Images::new();
+        let store_exists = self.content.state().join("db.sqlite").exists();
+        loop {
+            let plan = graph::plan(parsed, options, &images).map_err(BuildError::Graph)?;
+            if plan.missing.is_empty() {
+                return Ok(images);
+            }
+            for image in plan.missing {
+                let found = if store_exists {
+                    base::resolve(self, &image, PullPolicy::Never, cancel)
+                } else {
+                    Err(StepError::NotLocal(image.reference.clone()))
+                };
+                match found {
+                    Ok(found) => {
+                        images.insert(image.clone(), found.known);
+                        bases.insert(image, found.layers);
+                    }
+                    Err(error) if error.is_cancelled() => return Err(BuildError::Cancelled(crate::cancel::Cancelled)),
+                    Err(_) => {
+                        let unknown = unknown(&image);
+                        images.insert(image, unknown);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unknown(image: &ImageRequest) -> KnownImage {
+    let config = ImageConfig {
+        os: image.platform.os.clone(),
+        architecture: image.platform.architecture.clone(),
+        variant: image.platform.variant.clone(),
+        // An image without layers would be no step.
+        rootfs: RootFs { diff_ids: vec![DiffId::new(Digest::sha256(b""))], ..RootFs::default() },
+        ..ImageConfig::default()
+    };
+    KnownImage { config, digest: Digest::sha256(b"") }
+}
+
+/// Whether a vertex needs nothing that would have to be fetched first: an image, or a context that is elsewhere.
+fn can_be_asked(session: &Session<'_>, graph: &Graph, vertex: VertexId) -> bool {
+    let op = &graph.vertices[vertex.0].op;
+    if let Op::Image(image) = op {
+        return session.bases.contains_key(&image.request());
+    }
+    let elsewhere = |id: &ContextId| {
+        let source = match id {
+            ContextId::Main => Some(&session.request.context),
+            ContextId::Named(name) => session.request.named_contexts.get(name),
+        };
+        matches!(source, Some(ContextSource::Remote(_)))
+    };
+    !op.contexts().iter().any(elsewhere)
+}
+
+fn forecast(build: &Build, past: &Past<'_>) -> Forecast {
+    let mut steps = Vec::new();
+    let mut times: BTreeMap<usize, (Prediction, Option<u64>)> = BTreeMap::new();
+    for step in build.steps.iter().filter(|step| step.op != "image") {
+        let prediction = match step.verdict {
+            Verdict::Hit => Prediction::Hit,
+            _ if step.preimage.is_some() => Prediction::Run,
+            _ => Prediction::Unknown,
+        };
+        let milliseconds = if prediction == Prediction::Hit { Some(0) } else { past.predicted(build, step) };
+        times.insert(step.number, (prediction, milliseconds));
+        let mut why = past.explained(build, step);
+        if prediction == Prediction::Unknown {
+            let inputs = step.root.iter().chain(&step.inputs);
+            let unsure = inputs.filter(|input| times.get(input).is_some_and(|(found, _)| *found != Prediction::Hit));
+            let unsure = unsure.filter(|input| build.step(**input).is_some_and(|step| step.result.is_none()));
+            why.reasons = vec![Reason::InputUnknown { steps: unsure.map(|input| input + 1).collect() }];
+        }
+        why.verdict = if prediction == Prediction::Hit { Verdict::Hit } else { Verdict::NotReached };
+        steps.push(ForecastStep { prediction, milliseconds, why });
+    }
+    let longest = |counts: &dyn Fn(Prediction) -> bool| longest(&build.steps, &times, counts);
+    Forecast {
+        at_least: longest(&|prediction| prediction == Prediction::Run),
+        at_most: longest(&|_| true),
+        without_time: times.values().filter(|(_, milliseconds)| milliseconds.is_none()).count(),
+        steps,
+    }
+}
+
+/// The time of the longest chain of steps, each waiting for the one before it.
+fn longest(
+    steps: &[Step],
+    times: &BTreeMap<usize, (Prediction, Option<u64>)>,
+    counts: &dyn Fn(Prediction) -> bool,
+) -> u64 {
+    let mut ends: Vec<u64> = Vec::with_capacity(steps.len());
+    for step in steps {
+        let own = times.get(&step.number).filter(|(prediction, _)| counts(*prediction));
+        let own = own.and_then(|(_, milliseconds)| *milliseconds).unwrap_or(0);
+        let begin = step.root.iter().chain(&step.inputs).filter_map(|input| ends.get(*input)).max().copied();
+        ends.push(begin.unwrap_or(0) + own);
+    }
+    ends.into_iter().max().unwrap_or(0)
+}
