@@ -72,7 +72,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SPEC")]
     pub(crate) cache_to: Vec<String>,
 
-    /// When to ask registries for base images: `true` (without a value), `missing`, `never`
+    /// When to ask registries for base images: `always` (without a value), `newer`, `missing`, `never`
     #[arg(
         long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value = "missing", hide_possible_values = true
@@ -104,6 +104,10 @@ pub(crate) struct BuildArgs {
     /// Write the id of the image to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
+
+    /// Write the id of the image to a file, without `sha256:`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile_raw: Option<PathBuf>,
 
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -149,6 +153,9 @@ pub(crate) struct BuildArgs {
     /// Surroundings of RUN steps.
     #[command(flatten)]
     pub(crate) steps: StepArgs,
+    /// What changes in the image without an instruction.
+    #[command(flatten)]
+    pub(crate) edits: EditArgs,
     /// Limits of RUN steps.
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
@@ -158,6 +165,50 @@ pub(crate) struct BuildArgs {
     /// What docker has and cannot be done here.
     #[command(flatten)]
     pub(crate) refused: RefusedArgs,
+}
+
+/// Changes of the image without an instruction, as buildah has them
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
+#[command(next_help_heading = "Changes of the image")]
+pub(crate) struct EditArgs {
+    /// Image in the place of the base of the first stage
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) from: Option<String>,
+
+    /// Set a variable of the image; without a value it is taken from the environment (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+
+    /// Take a variable away from the image (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) unsetenv: Vec<String>,
+
+    /// Do not take this label over from base images (repeatable)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) unsetlabel: Vec<String>,
+
+    /// Take labels over from base images [default: true]
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub(crate) inherit_labels: bool,
+
+    /// Write no history into the image
+    #[arg(long)]
+    pub(crate) omit_history: bool,
+
+    /// Time of the image and latest time of its new files, in seconds since 1970; no argument has it
+    #[arg(long, value_name = "SECONDS", conflicts_with = "source_date_epoch")]
+    pub(crate) timestamp: Option<i64>,
+
+    /// No new file is younger than SOURCE_DATE_EPOCH: `rewrite-timestamp=true` for every output
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub(crate) rewrite_timestamp: bool,
 }
 
 /// Limits of RUN steps
@@ -228,6 +279,9 @@ pub(crate) struct UselessArgs {
     /// There is one builder.
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) builder: Option<String>,
+    /// Errors are always told whole.
+    #[arg(short = 'D', long, hide = true)]
+    pub(crate) debug: bool,
     /// Layers are always cached.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) layers: bool,
@@ -258,9 +312,12 @@ pub(crate) enum PullArg {
     /// Always ask what a tag means now
     #[value(name = "true", aliases = ["always", "1"])]
     Always,
+    /// Always ask; without an answer use what is in the store
+    #[value(name = "newer", aliases = ["ifnewer"])]
+    Newer,
     /// Use what is in the store, else ask
     #[default]
-    #[value(name = "missing", aliases = ["false", "0"])]
+    #[value(name = "missing", aliases = ["false", "0", "ifmissing"])]
     Missing,
     /// Never ask
     #[value(name = "never")]

@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use build::{BuildArgs, Call, CallFormat, CheckFormat, LimitArgs, PullArg, RefusedArgs, UselessArgs};
+pub(crate) use build::{
+    BuildArgs, Call, CallFormat, CheckFormat, EditArgs, LimitArgs, PullArg, RefusedArgs, UselessArgs,
+};
 pub(crate) use history::{
     BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs, BuildsRmArgs, ExplainArgs, HistoryArgs,
     ImageHistoryArgs, ShownHistoryArgs,

@@ -130,7 +130,7 @@ fn build(mut beginning: Beginning<'_>, settled: Settled) -> Outcome {
         return Err(CommandError::usage("an archive would be written to the terminal")
             .with_hint("redirect standard output, or name a file: `--output type=tar,dest=FILE`"));
     }
-    if let Some(file) = &settled.iidfile {
+    for file in settled.iidfile.iter().chain(&settled.iidfile_raw) {
         // A stale id must not be taken for the result of a build that failed.
         remove(file)?;
     }
@@ -171,9 +171,12 @@ fn collect_garbage(session: &Session, engine: &Engine, cancel: &CancelToken) {
 
 /// What is left to do after a build that went well: the files that were asked for, and the id.
 fn report(settled: &Settled, built: &BuildResult, to_stdout: bool) -> Outcome {
+    let id = built.image_id.as_ref().map(ToString::to_string).unwrap_or_default();
     if let Some(file) = &settled.iidfile {
-        let id = built.image_id.as_ref().map(ToString::to_string).unwrap_or_default();
         write(file, id.as_bytes())?;
+    }
+    if let Some(file) = &settled.iidfile_raw {
+        write(file, id.split_once(':').map_or("", |(_, hex)| hex).as_bytes())?;
     }
     if let Some(file) = &settled.metadata_file {
         let text = serde_json::to_string_pretty(&built.metadata).expect("a map by string") + "\n";

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 use builder_core::build::{BuildRequest, FetchOptions, PullPolicy, RemoteContext};
 use builder_core::diagnostic::Diagnostic as _;
-use builder_core::graph::{NamedContext, NoCache, Options};
+use builder_core::graph::{ConfigEdits, NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Call, CallFormat, CheckFormat, PullArg, RefusedArgs, UselessArgs};
+use crate::args::{BuildArgs, Call, CallFormat, CheckFormat, EditArgs, PullArg, RefusedArgs, UselessArgs};
 use crate::command_error::CommandError;
 use crate::config_file::ConfigFile;
 use crate::environment::Environment;
@@ -47,6 +47,8 @@ pub(crate) struct Settled {
     pub(crate) strict: bool,
     /// `--iidfile`
     pub(crate) iidfile: Option<PathBuf>,
+    /// `--iidfile-raw`
+    pub(crate) iidfile_raw: Option<PathBuf>,
     /// `--metadata-file`
     pub(crate) metadata_file: Option<PathBuf>,
     /// What the user should know before the build starts.
@@ -91,6 +93,7 @@ pub(crate) fn from_args(
     let limits = steps::limits(&args.limits)?;
     let pull = match args.pull {
         PullArg::Always => PullPolicy::Always,
+        PullArg::Newer => PullPolicy::Newer,
         PullArg::Missing => PullPolicy::Missing,
         PullArg::Never => PullPolicy::Never,
     };
@@ -106,6 +109,7 @@ pub(crate) fn from_args(
         options,
         platforms,
         multi_platform,
+        omit_history: args.edits.omit_history,
         pull,
         secrets,
         limits,
@@ -125,6 +129,7 @@ pub(crate) fn from_args(
         quiet: args.quiet,
         strict: verify_cache.is_some_and(|(_, strict)| strict),
         iidfile: args.iidfile.map(|path| environment.absolute(&path)),
+        iidfile_raw: args.iidfile_raw.map(|path| environment.absolute(&path)),
         metadata_file: args.metadata_file.map(|path| environment.absolute(&path)),
         notes,
     })
@@ -202,6 +207,8 @@ fn options(
         }
         options.labels.insert(key.to_owned(), value.to_owned());
     }
+    options.first_base.clone_from(&args.edits.from);
+    options.edits = edits(&args.edits, environment)?;
     options.contexts = contexts;
     options.no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
         (true, true) => NoCache::Always,
@@ -210,6 +217,20 @@ fn options(
         (false, false) => NoCache::Stages(args.no_cache_filter.iter().map(|name| name.to_lowercase()).collect()),
     };
     Ok(options)
+}
+
+/// `--env` and its like.
+fn edits(args: &EditArgs, environment: &Environment) -> Result<ConfigEdits> {
+    let mut env = BTreeMap::new();
+    for text in &args.env {
+        build_arg(text, environment, &mut env)?;
+    }
+    Ok(ConfigEdits {
+        env: env.into_iter().collect(),
+        unset_env: args.unsetenv.clone(),
+        unset_labels: args.unsetlabel.clone(),
+        drop_labels: !args.inherit_labels,
+    })
 }
 
 /// The platforms that were asked for, each once.
@@ -352,6 +373,7 @@ fn useless(args: &UselessArgs) -> Vec<String> {
     let flags = [
         (args.rm, "--rm", "steps leave no containers behind"),
         (args.force_rm, "--force-rm", "steps leave no containers behind"),
+        (args.debug, "--debug", "errors are always told whole"),
         (args.compress, "--compress", "the context is read in place"),
         (args.layers, "--layers", "steps are always cached"),
         (args.no_hostname, "--no-hostname", "steps have no /etc/hostname but that of the image"),

@@ -50,6 +50,21 @@ pub(super) fn settle(args: &BuildArgs, tags: &[Reference], environment: &Environ
             format.annotations.0.extend(annotations.iter().cloned());
         }
     }
+    for output in &mut outputs {
+        let (rewrite, epoch) = match output {
+            Output::Image(ImageOutput { format, .. })
+            | Output::Oci(LayoutOutput { format, .. })
+            | Output::Docker(LayoutOutput { format, .. }) => {
+                (&mut format.rewrite_timestamp, &mut format.source_date_epoch)
+            }
+            Output::Local { format, .. } | Output::Tar { format, .. } => {
+                (&mut format.rewrite_timestamp, &mut format.source_date_epoch)
+            }
+            Output::CacheOnly => continue,
+        };
+        *rewrite |= args.edits.rewrite_timestamp || args.edits.timestamp.is_some();
+        *epoch = epoch.or(args.edits.timestamp);
+    }
     if !args.annotation.is_empty() && !outputs.iter().any(Output::needs_image) {
         return Err(CommandError::usage("--annotation needs an output that is an image"));
     }

@@ -13,6 +13,7 @@ mod contexts;
 mod copy;
 mod debug;
 mod dockerfile_errors;
+mod edits;
 mod env;
 mod frugality;
 mod full_disk;

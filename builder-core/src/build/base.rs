@@ -68,23 +68,35 @@ pub(super) fn resolve(
         let descriptor = layout::bring(engine, layout, &request.platform, cancel)?;
         return pinned(engine, request, descriptor)?.ok_or_else(|| vanished(request));
     }
-    if pull != PullPolicy::Always
-        && let Some(image) = local(engine, request)?
-    {
-        return Ok(image);
-    }
-    if pull != PullPolicy::Always {
-        match remembered(engine, request) {
-            Ok(Some(image)) => return Ok(image),
+    match pull {
+        PullPolicy::Always => ask(engine, request, cancel),
+        PullPolicy::Newer => match ask(engine, request, cancel) {
+            Err(error) if !error.is_cancelled() => match known(engine, request) {
+                Ok(Some(image)) => Ok(image),
+                Ok(None) | Err(_) => Err(error),
+            },
+            asked => asked,
+        },
+        PullPolicy::Never => known(engine, request)?.ok_or_else(|| StepError::NotLocal(request.reference.clone())),
+        PullPolicy::Missing => match known(engine, request) {
+            Ok(Some(image)) => Ok(image),
             // Reading took a damaged document out of the store; the registry has a good one.
-            Err(StepError::Content(ContentError::DigestMismatch { .. })) if pull != PullPolicy::Never => {}
-            Err(error) => return Err(error),
-            Ok(None) => {}
-        }
+            Ok(None) | Err(StepError::Content(ContentError::DigestMismatch { .. })) => ask(engine, request, cancel),
+            Err(error) => Err(error),
+        },
     }
-    if pull == PullPolicy::Never {
-        return Err(StepError::NotLocal(request.reference.clone()));
+}
+
+/// What the store knows.
+fn known(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, StepError> {
+    match local(engine, request)? {
+        Some(image) => Ok(Some(image)),
+        None => remembered(engine, request),
     }
+}
+
+/// What a registry says now.
+fn ask(engine: &Engine, request: &ImageRequest, cancel: &CancelToken) -> Result<BaseImage, StepError> {
     let descriptor = engine.fetch_manifest(&request.reference, &request.platform, cancel)?;
     let tag = ResolvedTag { descriptor, at: seconds_now() };
     engine.content.database().put_resolved_tag(&request.reference, &request.platform, &tag)?;

@@ -33,6 +33,8 @@ pub struct BuildRequest {
     pub multi_platform: Option<bool>,
     /// When registries are asked although the store knows the image.
     pub pull: PullPolicy,
+    /// `--omit-history`: the image says nothing of how it was made.
+    pub omit_history: bool,
     /// Values of `--secret`, by id.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Limits of each RUN; they never decide whether it runs.
@@ -66,6 +68,7 @@ impl BuildRequest {
             platforms: Vec::new(),
             multi_platform: None,
             pull: PullPolicy::default(),
+            omit_history: false,
             secrets: BTreeMap::new(),
             limits: Limits::default(),
             run: RunOptions::default(),
@@ -169,6 +172,8 @@ pub enum PullPolicy {
     Missing,
     /// Always ask what a tag means now.
     Always,
+    /// Always ask; if there is no answer, use what the store knows.
+    Newer,
     /// Never ask.
     Never,
 }

@@ -120,6 +120,7 @@ fn unassembled(
         steps: steps.collect(),
         layers,
         base_layers,
+        omit_history: session.request.omit_history,
         base: base_of(graph, target, &filesystem),
     })
 }

@@ -167,7 +167,7 @@ pub enum GraphErrorKind {
     /// Not a time.
     #[error("`{0}` is no value for SOURCE_DATE_EPOCH")]
     SourceDateEpoch(String),
-    /// The stage that SOURCE_DATE_EPOCH names does more than to fetch one thing.
+    /// The stage that `SOURCE_DATE_EPOCH` names does more than to fetch one thing.
     #[error("the stage has no time for SOURCE_DATE_EPOCH: {0}")]
     EpochStage(&'static str),
     /// The history of the image is out of proportion.

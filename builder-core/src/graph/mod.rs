@@ -41,7 +41,7 @@ pub use op::{
     AddSource, CacheMount, ContextId, CopyOp, DeviceOp, Files, ImageOp, MountOp, MountTarget, Op, RunOp, Script,
     SecretMount, SshMount, WorkdirOp,
 };
-pub use options::{ImageRequest, Images, KnownImage, NamedContext, NoCache, Options};
+pub use options::{ConfigEdits, ImageRequest, Images, KnownImage, NamedContext, NoCache, Options};
 pub use outline::{Outline, OutlineArg, OutlineCache, OutlineSecret, StageEntry, targets};
 pub use plan::{ImageUse, Plan, PlannedStage, plan};
 

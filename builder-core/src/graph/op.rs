@@ -39,7 +39,8 @@ pub struct RunOp {
     pub args: Vec<String>,
     /// ENV, visible ARGs and a default PATH, in order; `HOME` is added when the user is known.
     pub env: Env,
-    /// Variables that the command sees but that never decide whether it runs: the proxies. None of them is in `env`.
+    /// Variables that the command sees but that never decide whether it runs: the proxies. They win over `env`, as in
+    /// BuildKit.
     pub unkeyed_env: Vec<(String, String)>,
     /// Where it runs; made if missing.
     pub workdir: RootPath,

@@ -26,6 +26,10 @@ pub struct Options {
     pub build_args: BTreeMap<String, String>,
     /// `--label`, applied last.
     pub labels: BTreeMap<String, String>,
+    /// `--from`: stands for the base of the first stage.
+    pub first_base: Option<String>,
+    /// What changes in the result without an instruction.
+    pub edits: ConfigEdits,
     /// Names of `--build-context`, each with what it stands for.
     pub contexts: BTreeMap<String, NamedContext>,
     /// `--no-cache` and `--no-cache-filter`.
@@ -60,6 +64,8 @@ impl Options {
             name_platform: false,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
+            first_base: None,
+            edits: ConfigEdits::default(),
             contexts: BTreeMap::new(),
             no_cache: NoCache::Never,
             network: Network::Default,
@@ -96,6 +102,19 @@ fn context_name(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     let familiar = lower.parse::<Reference>().map_or(lower, |reference| reference.familiar());
     familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned()
+}
+
+/// What changes in the config of the result without an instruction, and without an entry in its history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigEdits {
+    /// `--env`: variables that are set.
+    pub env: Vec<(String, String)>,
+    /// `--unsetenv`: variables that are taken away.
+    pub unset_env: Vec<String>,
+    /// `--unsetlabel`: labels that are not taken over from base images.
+    pub unset_labels: Vec<String>,
+    /// `--inherit-labels=false`: no label is taken over from base images.
+    pub drop_labels: bool,
 }
 
 /// What a named context stands for.

@@ -36,8 +36,7 @@ impl<'a> Lowering<'a> {
         if let (Some(socket), None) = (&names.ssh_socket, current.state.scope.get("SSH_AUTH_SOCK")) {
             env = env.with("SSH_AUTH_SOCK", socket.to_string());
         }
-        let mut unkeyed_env = proxies(self.options);
-        unkeyed_env.retain(|(name, _)| current.state.scope.get(name).is_none());
+        let unkeyed_env = proxies(self.options);
         let hostname =
             self.options.hostname.as_ref().or_else(|| self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"));
 

@@ -18,6 +18,8 @@ pub struct UnassembledImage {
     pub layers: Vec<ImageLayer>,
     /// How many of the lowest layers belong to the base image; their times are never rewritten.
     pub base_layers: usize,
+    /// The config gets no history.
+    pub omit_history: bool,
     /// Name and manifest digest of the base image, for `org.opencontainers.image.base.*`.
     pub base: Option<(Reference, Digest)>,
 }
@@ -69,7 +71,7 @@ pub fn assemble(image: &UnassembledImage, diff_ids: Vec<DiffId>, epoch: Option<T
         None => youngest.or_else(|| history.iter().rev().find_map(|entry| entry.created.clone())),
     };
     config.rootfs.diff_ids = diff_ids;
-    config.history = history;
+    config.history = if image.omit_history { Vec::new() } else { history };
     let config_bytes = serde_json::to_vec(&config).expect("a config has string keys only");
     let id = ImageId::new(Digest::sha256(&config_bytes));
     Image { config, config_bytes, id }

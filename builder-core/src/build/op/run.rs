@@ -225,7 +225,8 @@ pub(crate) fn duplicate(mount: &Mount) -> std::io::Result<OwnedFd> {
 
 fn environment(op: &RunOp, account: &Identity) -> Vec<(Vec<u8>, Vec<u8>)> {
     let unkeyed = op.unkeyed_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let keyed = op.env.to_vec();
+    let mut keyed = op.env.to_vec();
+    keyed.retain(|(name, _)| !op.unkeyed_env.iter().any(|(proxy, _)| proxy == name));
     let has = |name: &str| keyed.iter().any(|(known, _)| *known == name);
     let mut env: Vec<(Vec<u8>, Vec<u8>)> = unkeyed
         .chain(keyed.iter().copied())

@@ -71,6 +71,9 @@ impl<'a> Lowering<'a> {
         let has = image.config.platform();
         let wanted = &request.platform;
         current.state = State::from_image(&image.config, wanted, workdir);
+        let edits = &self.options.edits;
+        let kept = |name: &String| !edits.drop_labels && !edits.unset_labels.contains(name);
+        current.state.config.config.labels.retain(|name, _| kept(name));
         if has.os != wanted.os || has.architecture != wanted.architecture {
             let written = &stage.from.image.text;
             let expanded = self.names.word(written, &|name| self.stages.globals.value(name));

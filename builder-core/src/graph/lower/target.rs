@@ -8,8 +8,13 @@ impl Lowering<'_> {
     /// The image that the graph ends in.
     pub(super) fn target(&mut self) -> Target {
         let index = self.stages.target;
-        let Some(state) = self.states.get_mut(index).and_then(Option::take) else { return Target::default() };
+        let Some(mut state) = self.states.get_mut(index).and_then(Option::take) else { return Target::default() };
+        for (name, value) in &self.options.edits.env {
+            state.set_env(name, value);
+        }
         let mut config = state.config;
+        let unset = &self.options.edits.unset_env;
+        config.config.env.retain(|entry| !unset.iter().any(|name| entry.split('=').next() == Some(name)));
         config.config.labels.extend(self.options.labels.clone());
         if self.options.explicit_platform {
             let wanted = &self.options.platform;

@@ -160,7 +160,8 @@ impl<'a> Stages<'a> {
         let InstructionKind::From(from) = &instruction.kind else { return };
         let mut used_args = Vec::new();
         let platform = self.platform(from, &mut used_args);
-        let base_name = self.base_name(from, &mut used_args);
+        let first = self.list.is_empty().then(|| self.input.options.first_base.clone()).flatten();
+        let base_name = first.or_else(|| self.base_name(from, &mut used_args));
         let wanted = platform.clone().unwrap_or_else(|| self.input.options.platform.clone());
         let name = from.stage.as_ref().map(|stage| stage.name.as_str());
 

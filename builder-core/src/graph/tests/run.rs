@@ -70,7 +70,7 @@ fn proxies_are_seen_and_not_keyed_unless_declared() {
     let graph = lowered_with("FROM alpine:3.20\nRUN x\nARG HTTP_PROXY\nRUN y", &options);
     let unkeyed: Vec<Vec<&str>> =
         runs(&graph).iter().map(|run| run.unkeyed_env.iter().map(|(name, _)| name.as_str()).collect()).collect();
-    assert_eq!(unkeyed, [vec!["HTTP_PROXY", "http_proxy"], vec!["http_proxy"]]);
+    assert_eq!(unkeyed, [["HTTP_PROXY", "http_proxy"]; 2]);
     assert_eq!(runs(&graph)[1].env.get("HTTP_PROXY"), Some("p"));
     assert_eq!(graph.target.history[0].entry.created_by, "RUN /bin/sh -c x # buildkit");
     assert_eq!(graph.target.history[2].entry.created_by, "RUN |1 HTTP_PROXY=p /bin/sh -c y # buildkit");
