@@ -28,6 +28,7 @@ mod platforms;
 mod progress;
 mod pty;
 mod push_pull;
+mod recorder;
 mod registry;
 mod remote_cache;
 mod rights;
