@@ -207,6 +207,44 @@ pub(crate) enum CacheCommand {
     Prune(PruneArgs),
     /// Read the whole store again and find what is damaged
     Verify(CacheVerifyArgs),
+    /// The directories of RUN --mount=type=cache
+    Mounts {
+        /// What to do.
+        #[command(subcommand)]
+        command: CacheMountsCommand,
+    },
+}
+
+/// `rbuild cache mounts`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheMountsCommand {
+    /// List cache mounts
+    Ls {
+        /// `table`, `json`, or a Go template
+        #[arg(long, value_name = "TEMPLATE")]
+        format: Option<String>,
+    },
+    /// Remove cache mounts
+    Rm {
+        /// What steps call them
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Write a cache mount to a file
+    Export {
+        /// What steps call it
+        #[arg(value_name = "ID")]
+        id: String,
+        /// The file; standard output if unset
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Read a cache mount from a file; what it held before is gone
+    Import {
+        /// The file, or `-` for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// `rbuild image`

@@ -9,8 +9,9 @@ use crate::environment::Environment;
 
 /// The caches that are asked, in order.
 pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec<CacheSource>> {
+    let variable = |name: &str| environment.get(name).map(str::to_owned);
     let one = |text: &String| {
-        let mut source = CacheSource::parse(text).map_err(|error| wrong("--cache-from", text, &error))?;
+        let mut source = CacheSource::parse(text, &variable).map_err(|error| wrong("--cache-from", text, &error))?;
         absolute(&mut source.place, environment);
         Ok(source)
     };
@@ -19,8 +20,10 @@ pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec
 
 /// Where the cache goes.
 pub(super) fn destinations(given: &[String], environment: &Environment) -> Result<Vec<CacheDestination>> {
+    let variable = |name: &str| environment.get(name).map(str::to_owned);
     let one = |text: &String| {
-        let mut destination = CacheDestination::parse(text).map_err(|error| wrong("--cache-to", text, &error))?;
+        let mut destination =
+            CacheDestination::parse(text, &variable).map_err(|error| wrong("--cache-to", text, &error))?;
         absolute(&mut destination.place, environment);
         Ok(destination)
     };
@@ -39,6 +42,6 @@ fn wrong(option: &str, text: &str, error: &ParseCacheError) -> CommandError {
 fn absolute(place: &mut CachePlace, environment: &Environment) {
     match place {
         CachePlace::Local { directory, .. } => *directory = environment.absolute(directory),
-        CachePlace::Registry { .. } => {}
+        CachePlace::Registry { .. } | CachePlace::S3(_) | CachePlace::Gha(_) => {}
     }
 }

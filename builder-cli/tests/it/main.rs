@@ -1,6 +1,7 @@
 //! Drives the real `rbuild` against a real registry, a file for each feature.
 #![expect(clippy::format_collect, reason = "short texts, read once")]
 
+mod actions;
 mod addresses;
 mod arguments;
 mod build;
@@ -23,6 +24,7 @@ mod help;
 mod history;
 mod hostile;
 mod keys;
+mod moto;
 mod outputs;
 mod platforms;
 mod progress;

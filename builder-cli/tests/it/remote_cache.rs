@@ -4,7 +4,9 @@ use std::path::Path;
 
 use base64::Engine as _;
 
+use crate::actions::Actions;
 use crate::env::{TestEnv, require_sandbox};
+use crate::moto::Moto;
 use crate::recorder::{Recorder, answering};
 use crate::registry::{Registry, base};
 
@@ -79,6 +81,57 @@ fn a_cache_travels_through_a_registry() {
 }
 
 #[test]
+fn a_cache_travels_through_a_bucket() {
+    let server = Moto::start();
+    let keys = "access_key_id=me,secret_access_key=secret,region=us-east-1";
+    let place = format!(
+        "type=s3,bucket=bucket,prefix=team/app/,endpoint_url=http://{},use_path_style=true,{keys}",
+        server.address
+    );
+    round_trip(
+        "a_cache_travels_through_a_bucket",
+        &format!("{place},name=main;latest"),
+        &format!("{place},name=latest"),
+    );
+    let listed = server.request("GET /bucket?list-type=2&prefix=team/app/manifests/");
+    for name in ["main", "latest"] {
+        assert!(listed.contains(&format!("<Key>team/app/manifests/{name}</Key>")), "{listed}");
+    }
+    // What a build still needs is made to look new.
+    let env = project();
+    let (_, _, warnings) = build(&env, &format!("--cache-to {place},touch_refresh=0s,upload_parallelism=1"));
+    assert_eq!(warnings, NOTHING);
+    let missing = place.replace("bucket=bucket", "bucket=nothing");
+    let (_, _, warnings) = build(&env, &format!("--cache-to {missing}"));
+    assert!(warnings[0].contains("NoSuchBucket"), "{warnings:?}");
+}
+
+#[test]
+fn a_cache_travels_through_github_actions() {
+    let service = Actions::start();
+    let place = format!("type=gha,url_v2={}/,token=t0ken,scope=main", service.url);
+    round_trip("a_cache_travels_through_github_actions", &format!("{place},timeout=10m"), &place);
+    service.take();
+    // Nothing is new: no entry is made, whether the service is asked for each blob or GitHub for a list.
+    let env = project();
+    build(&env, &format!("--cache-from {place} --cache-to {place}"));
+    service.take();
+    let listed = format!("{place},repository=me/app,ghtoken=t0ken");
+    for place in [&place, &listed] {
+        let (_, _, warnings) = build(&env, &format!("--cache-to {place}"));
+        let requests = service.take();
+        assert_eq!(warnings, NOTHING);
+        assert!(requests.iter().all(|line| !line.contains("CreateCacheEntry")), "{requests:#?}");
+    }
+    // GitHub removes entries as it likes.
+    service.forget("rbuild-blob-");
+    let (ran, _, warnings) = build(&project(), &format!("--cache-from {place}"));
+    assert_eq!((ran.len(), warnings.len()), (5, 1), "{warnings:?}");
+    let (_, _, warnings) = build(&env, &format!("--cache-to {}", place.replace("t0ken", "wrong")));
+    assert!(warnings[0].contains("CreateCacheEntry") || warnings[0].contains("status 401"), "{warnings:?}");
+}
+
+#[test]
 fn a_cache_travels_through_a_directory() {
     let shared = tempfile::tempdir().expect("a temporary directory");
     let directory = shared.path().join("cache").display().to_string();
@@ -132,14 +185,14 @@ fn a_push_of_an_unchanged_image_fetches_records_and_no_layer() {
     assert_eq!(of("cache/blobs/"), 3, "the index, records and trees: {requests:#?}");
     let sent = requests.iter().filter(|line| line.starts_with("POST") || line.contains("PUT /v2/cache/"));
     assert_eq!(sent.count(), 0, "{requests:#?}");
-    // The third build knows everything: it pushes, and asks the cache whether anything is new.
-    build(&fresh, &options);
+    // With the files at hand a build asks nobody, and an export only whether anything is new.
+    build(&fresh, &format!("--cache-from {}", name("cache:1")));
+    recorder.take();
+    build(&fresh, &format!("--cache-from {} --cache-to {}", name("cache:1"), name("cache:1")));
     let requests = recorder.take();
     let of_cache: Vec<_> = requests.iter().filter(|line| line.contains("/cache/")).collect();
-    assert_eq!(of_cache, ["GET /v2/cache/manifests/1"], "{requests:#?}");
-    // Without outputs elsewhere it asks nobody.
-    build(&fresh, &format!("--cache-from {}", name("cache:1")));
-    assert_eq!(recorder.take(), NOTHING);
+    // The users of the base image come from the index: its layer was never unpacked here.
+    assert!(of_cache.len() <= 3 && of_cache.iter().all(|line| line.starts_with("GET")), "{requests:#?}");
 }
 
 #[test]
@@ -213,4 +266,55 @@ fn a_damaged_cache_is_noticed_and_the_steps_run() {
         assert!(again.starts_with("sha256:") && !id.is_empty());
         assert!(warnings.len() <= 2, "{warnings:?}");
     }
+}
+
+#[test]
+fn cache_mounts_travel() {
+    let test = "cache_mounts_travel";
+    if !require_sandbox(test) {
+        return;
+    }
+    let registry = Registry::start();
+    let options = |more: &str| format!("--cache-from {0} --cache-to {0}{more}", registry.name("mounts:1"));
+    let options = |more: &str| options(more).replace("--cache-to ", "--cache-to type=registry,ref=");
+    let project = |word: &str| {
+        let env = TestEnv::new();
+        let mount = "--mount=type=cache,id=words,target=/c";
+        env.write(
+            "Dockerfile",
+            format!("FROM {}\nRUN {mount} echo {word} >> /c/words; cat /c/words > /seen\n", base()),
+        );
+        env
+    };
+    let seen = |env: &TestEnv| {
+        build(env, &format!("--output=type=local,dest=../files {}", options(",mounts=all")));
+        std::fs::read_to_string(env.path("files/seen")).expect("written")
+    };
+    assert_eq!(seen(&project("one")), "one\n");
+    assert_eq!(seen(&project("two")), "one\ntwo\n", "a fresh machine has what the first one wrote");
+    // A build whose steps all hit keeps what is there.
+    let third = project("two");
+    assert_eq!(seen(&third), "one\ntwo\n");
+    assert_eq!(third.ok("cache mounts ls --format json").stdout, "", "nothing needed it");
+    let fourth = project("four");
+    assert_eq!(seen(&fourth), "one\ntwo\nfour\n");
+
+    // As files, and gone.
+    let listed = fourth.ok("cache mounts ls --format {{.ID}}").stdout;
+    assert_eq!(listed, "words\n");
+    fourth.ok("cache mounts export words -o ../words.mount");
+    assert_eq!(fourth.ok("cache mounts rm words").stdout, "words\n");
+    assert_eq!(fourth.ok("cache mounts ls --format {{.ID}}").stdout, "");
+    assert_eq!(fourth.ok("cache mounts import ../words.mount").stdout, "words\n");
+    fourth.write(
+        "Dockerfile",
+        std::fs::read_to_string(fourth.context("Dockerfile")).expect("there").replace("four", "five"),
+    );
+    build(&fourth, "--output=type=local,dest=../files");
+    assert_eq!(std::fs::read_to_string(fourth.path("files/seen")).expect("written"), "one\ntwo\nfour\nfive\n");
+    let missing = fourth.fails("cache mounts rm other");
+    assert!(missing.contains("there is no cache mount `other`"), "{missing}");
+    fourth.write("nonsense", "nonsense");
+    let nonsense = fourth.fails("cache mounts import nonsense");
+    assert!(nonsense.starts_with("exit code: 1\nerror: "), "{nonsense}");
 }

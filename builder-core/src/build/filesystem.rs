@@ -204,16 +204,12 @@ impl Filesystem {
             && !self.is_at_hand(access, found.layer)?
             && let Some(content) = remote.file(access, &digest)
         {
-            remote.note_file(digest, &content);
             return Ok(Some(content));
         }
         let mut content = Vec::new();
         let file = self.open(access, found.layer, &found.entry)?;
         let read = file.take(limit).read_to_end(&mut content);
         read.map_err(|source: io::Error| StepError::Io { what: format!("cannot read `{path}`"), source })?;
-        if let Some(remote) = &access.remote {
-            remote.note_file(digest, &content);
-        }
         Ok(Some(content))
     }
 

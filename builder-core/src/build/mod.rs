@@ -17,6 +17,7 @@
 //! images of the store.
 
 mod base;
+mod cache_mounts;
 mod clean;
 mod contexts;
 mod engine;

@@ -3,11 +3,12 @@
 //! What is found elsewhere becomes part of the local store as it is found: records, trees, what is known of layers.
 //! Files of layers follow when somebody reads them; if they cannot be had then, their step runs again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::cache_mounts::move_into;
 use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::TaskNumbers;
@@ -16,20 +17,24 @@ use super::op::run::set_times_of;
 use super::request::BuildRequest;
 use super::result::layer_files;
 use super::solve::{Session, Solution};
-use crate::cache::{CacheKey, Record};
+use crate::cache::{CacheKey, MountedCache, Record};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
 use crate::export::layers::FORMAT;
 use crate::export::{ExportContext, Output};
-use crate::graph::{Graph, VertexId};
+use crate::graph::{CacheMount, Graph, MountTarget, Op, VertexId};
 use crate::layer::Files;
 use crate::oci::{Compression, DiffId};
-use crate::progress::{Outcome, Sink};
+use crate::progress::{Outcome, Sink, TaskId};
 use crate::remote::{
-    Backends, Base, CacheDestination, CacheMode, Contents, Exporter, Imports, LayerToExport, RemoteError, distinct,
+    Backends, Base, CacheDestination, CacheMode, Contents, Exporter, Imports, LayerToExport, MountIdentity,
+    MountToExport, RemoteError, distinct,
 };
 use crate::snapshot::{Snapshot, SnapshotStore};
 use crate::tree::{ContentDigest, Entry, SemanticDigest, StateDigest, Tree, TreeId};
+
+/// Longest wait for other builds that use a cache mount.
+const MOUNT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Largest file that travels with the records, in bytes: users and groups of an image, as a rule.
 const MAX_FILE: usize = 64 << 10;
@@ -54,6 +59,11 @@ pub(super) struct RemoteCache {
 pub(super) struct Noted {
     pub(super) steps: BTreeMap<VertexId, Record>,
     pub(super) files: BTreeMap<ContentDigest, Vec<u8>>,
+    pub(super) mounts: HashSet<MountIdentity>,
+}
+
+fn identity(mount: &CacheMount) -> MountIdentity {
+    MountIdentity { id: mount.id.clone(), mode: mount.mode, uid: mount.uid, gid: mount.gid }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,7 +77,7 @@ impl RemoteCache {
             return None;
         }
         Some(Arc::new(Self {
-            imports: Imports::new(&Backends { registry: &engine.registry }, &request.cache_from),
+            imports: Imports::new(Backends { registry: &engine.registry }, &request.cache_from),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             cancel: cancel.clone(),
@@ -121,9 +131,9 @@ impl RemoteCache {
     }
 
     /// Keeps a small file for the cache that is written afterwards.
-    pub(super) fn note_file(&self, digest: ContentDigest, content: &[u8]) {
-        if self.is_exported && content.len() <= MAX_FILE && ContentDigest::of(content) == digest {
-            lock(&self.noted).files.entry(digest).or_insert_with(|| content.to_vec());
+    pub(super) fn note_file(&self, content: &[u8]) {
+        if self.is_exported && content.len() <= MAX_FILE {
+            lock(&self.noted).files.entry(ContentDigest::of(content)).or_insert_with(|| content.to_vec());
         }
     }
 
@@ -132,6 +142,27 @@ impl RemoteCache {
         if self.is_exported {
             lock(&self.noted).steps.insert(vertex, record.clone());
         }
+    }
+
+    /// Fills a new cache mount with what a cache has of it; `false` if none has.
+    pub(super) fn restore_mount(
+        &self,
+        access: &Access<'_>,
+        mount: &CacheMount,
+        opened: &MountedCache,
+    ) -> Result<bool, StepError> {
+        let restored = self.imports.mount(&identity(mount), &self.content, &self.snapshots, &access.cancel);
+        self.warn(access);
+        access.cancel.check()?;
+        match restored {
+            Some(active) => move_into(&active, opened).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Remembers that a step used a cache mount.
+    pub(super) fn note_mount(&self, mount: &CacheMount) {
+        lock(&self.noted).mounts.insert(identity(mount));
     }
 
     /// What was kept.
@@ -212,12 +243,12 @@ pub(super) struct LazyFiles {
 
 impl Files for LazyFiles {
     fn open(&self, entry: &Entry) -> io::Result<File> {
-        let opened = self.opened.get_or_init(|| match self.remote.fetch(&self.tree) {
-            Ok(Some(snapshot)) => Some(snapshot),
-            Ok(None) | Err(_) => {
+        let opened = self.opened.get_or_init(|| {
+            let fetched = self.remote.fetch(&self.tree).ok().flatten();
+            if fetched.is_none() {
                 lock(&self.remote.lost).insert(self.vertex);
-                None
             }
+            fetched
         });
         let Some(snapshot) = opened else {
             return Err(io::Error::other("its layer cannot be fetched from the cache"));
@@ -245,7 +276,9 @@ pub(super) fn export(
             ExportContext { source_date_epoch: None, ..session.engine.context(sink, task, &session.cancel, None) };
         let backends = Backends { registry: &session.engine.registry };
         let exporter = Exporter { context: &context, backends, compression: compression(session.request) };
-        let exported = exporter.export(destination, &contents, &layers(session, graph, solution, &noted, destination));
+        let layers = layers(session, graph, solution, &noted, destination);
+        let exported = held_mounts(session, graph, &noted, destination, task)
+            .and_then(|(mounts, _held)| exporter.export(destination, &contents, &layers, &mounts));
         match exported {
             Ok(exported) => {
                 if exported.left_out > 0 {
@@ -304,11 +337,10 @@ fn layers<'a>(
     destination: &CacheDestination,
 ) -> Vec<LayerToExport<'a>> {
     let all: Vec<&Arc<BuiltLayer>> = match destination.mode {
-        CacheMode::Min => graph
-            .targets()
-            .filter_map(|target| target.root)
-            .flat_map(|root| &solution.filesystems[root.0].built)
-            .collect(),
+        CacheMode::Min => {
+            let roots = graph.targets().filter_map(|target| target.root);
+            roots.flat_map(|root| &solution.filesystems[root.0].built).collect()
+        }
         CacheMode::Max => noted
             .steps
             .keys()
@@ -325,6 +357,54 @@ fn layers<'a>(
         }),
     };
     distinct(all.into_iter().map(one).collect())
+}
+
+/// The cache mounts that a destination is to have. As long as the second part lives no step changes them.
+fn held_mounts(
+    session: &Session<'_>,
+    graph: &Graph,
+    noted: &Noted,
+    destination: &CacheDestination,
+    task: TaskId,
+) -> Result<(Vec<MountToExport>, Vec<MountedCache>), RemoteError> {
+    let (mut mounts, mut held) = (Vec::new(), Vec::new());
+    let mut wanted: Vec<MountIdentity> = Vec::new();
+    for vertex in &graph.vertices {
+        let Op::Run(run) = &vertex.op else { continue };
+        for mount in &run.mounts {
+            if let MountTarget::Cache(cache) = &mount.kind
+                && destination.mounts.has(&cache.id)
+                && !wanted.contains(&identity(cache))
+            {
+                wanted.push(identity(cache));
+            }
+        }
+    }
+    if wanted.is_empty() {
+        return Ok((mounts, held));
+    }
+    let unusable = |error: crate::cache::CacheMountError| RemoteError::NoFiles { reason: error.to_string() };
+    let stored = session.engine.cache_mounts.list().map_err(unusable)?;
+    for mount in wanted {
+        let here = stored.iter().find(|stored| {
+            (&stored.id, stored.mode, stored.uid, stored.gid) == (&mount.id, mount.mode, mount.uid, mount.gid)
+        });
+        let mut directory = None;
+        if let Some(here) = here {
+            match session.engine.cache_mounts.hold(here, MOUNT_PATIENCE, &session.cancel).map_err(unusable)? {
+                Some(kept) => {
+                    directory = Some(kept.content.clone());
+                    held.push(kept);
+                }
+                None => session.events.warning(
+                    Some(task),
+                    format!("cache mount `{}` is not in the cache: another build uses it", mount.id),
+                ),
+            }
+        }
+        mounts.push(MountToExport { used: noted.mounts.contains(&mount), mount, directory });
+    }
+    Ok((mounts, held))
 }
 
 /// The compression of the first image that the build makes: its layers and those of the cache are the same blobs then.

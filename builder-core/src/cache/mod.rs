@@ -16,5 +16,5 @@ mod mounts;
 mod record;
 
 pub use key::{CacheKey, Field, Preimage};
-pub use mounts::{CacheMountError, CacheMounts, MountedCache};
+pub use mounts::{CacheMountError, CacheMounts, MountedCache, StoredMount};
 pub use record::{CacheError, CacheStore, KeyLock, Looked, Record};

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
@@ -30,6 +31,45 @@ pub struct MountedCache {
     /// Whether it was just made and wants to be filled from its seed.
     pub is_new: bool,
     _lock: File,
+}
+
+/// A cache mount of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMount {
+    /// What steps call it.
+    pub id: String,
+    /// Permission bits of its directory.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The directory that holds it.
+    pub directory: PathBuf,
+    /// When a step used it last.
+    pub used: SystemTime,
+}
+
+impl StoredMount {
+    /// What names it, as text: the id on a line, then mode and owner.
+    pub fn identity(&self) -> String {
+        identity(&self.id, self.mode, self.uid, self.gid)
+    }
+
+    /// Reads what [`StoredMount::identity`] gives; it is in no directory then.
+    pub fn parse(identity: &str) -> Option<Self> {
+        let (id, rest) = identity.strip_suffix('\n')?.rsplit_once('\n')?;
+        let mut words = rest.split(' ');
+        let mode = u32::from_str_radix(words.next()?.strip_prefix("mode=")?, 8).ok().filter(|mode| *mode <= 0o7777)?;
+        let uid = words.next()?.strip_prefix("uid=")?.parse().ok()?;
+        let gid = words.next()?.strip_prefix("gid=")?.parse().ok()?;
+        let (id, directory, used) = (id.to_owned(), PathBuf::new(), SystemTime::UNIX_EPOCH);
+        words.next().is_none().then_some(Self { id, mode, uid, gid, directory, used })
+    }
+}
+
+fn identity(id: &str, mode: u32, uid: u32, gid: u32) -> String {
+    format!("{id}\nmode={mode:o} uid={uid} gid={gid}\n")
 }
 
 /// A cache mount cannot be used.
@@ -65,7 +105,7 @@ impl CacheMounts {
     /// Every case of [`CacheMountError`].
     pub fn open(&self, mount: &CacheMount, cancel: &CancelToken) -> Result<MountedCache, CacheMountError> {
         // Mode and owner belong to the identity: another user gets a directory that it can write.
-        let identity = format!("{}\nmode={:o} uid={} gid={}\n", mount.id, mount.mode, mount.uid, mount.gid);
+        let identity = identity(&mount.id, mount.mode, mount.uid, mount.gid);
         let name = blake3::hash(identity.as_bytes()).to_hex();
         for number in 0.. {
             let suffix = if number == 0 { String::new() } else { format!(".{number}") };
@@ -91,6 +131,72 @@ impl CacheMounts {
             return Ok(MountedCache { content, is_new, _lock: lock });
         }
         unreachable!("some number is free")
+    }
+
+    /// Every mount, by id; of mounts that several steps used at the same time each directory.
+    ///
+    /// # Errors
+    /// [`CacheMountError::Access`] if the directory cannot be listed.
+    pub fn list(&self) -> Result<Vec<StoredMount>, CacheMountError> {
+        let error = |source| CacheMountError::Access { path: self.directory.clone(), source };
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(failed) => return Err(error(failed)),
+        };
+        let mut mounts = Vec::new();
+        for entry in entries {
+            let directory = entry.map_err(error)?.path();
+            // One that is being made or removed has no identity.
+            let Ok(text) = fs::read_to_string(directory.join("identity")) else { continue };
+            let Some(mount) = StoredMount::parse(&text) else { continue };
+            let used = fs::metadata(directory.join("lock")).and_then(|lock| lock.modified());
+            mounts.push(StoredMount { directory, used: used.unwrap_or(SystemTime::UNIX_EPOCH), ..mount });
+        }
+        mounts.sort_by(|a, b| (&a.id, &a.directory).cmp(&(&b.id, &b.directory)));
+        Ok(mounts)
+    }
+
+    /// Keeps every step off a mount; `None` if it is gone, or one uses it for longer than `patience`.
+    ///
+    /// # Errors
+    /// Every case of [`CacheMountError`].
+    pub fn hold(
+        &self,
+        mount: &StoredMount,
+        patience: Duration,
+        cancel: &CancelToken,
+    ) -> Result<Option<MountedCache>, CacheMountError> {
+        let error = |source| CacheMountError::Access { path: mount.directory.clone(), source };
+        let lock = match File::options().append(true).open(mount.directory.join("lock")) {
+            Ok(lock) => lock,
+            Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(failed) => return Err(error(failed)),
+        };
+        let begun = Instant::now();
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            cancel.check()?;
+            if begun.elapsed() >= patience {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let content = mount.directory.join("content");
+        Ok(content.is_dir().then_some(MountedCache { content, is_new: false, _lock: lock }))
+    }
+
+    /// Removes a mount; `false` if a step uses it.
+    ///
+    /// # Errors
+    /// [`CacheMountError::Access`] if it cannot be removed.
+    pub fn remove(&self, mount: &StoredMount) -> Result<bool, CacheMountError> {
+        let error = |source| CacheMountError::Access { path: mount.directory.clone(), source };
+        let Some(held) = self.hold(mount, Duration::ZERO, &CancelToken::new())? else {
+            return Ok(!mount.directory.join("content").exists());
+        };
+        fs::remove_dir_all(&mount.directory).map_err(error)?;
+        drop(held);
+        Ok(true)
     }
 }
 
@@ -146,6 +252,31 @@ mod tests {
         assert!(matches!(mounts.open(&mount(Sharing::Locked), &cancel), Err(CacheMountError::Cancelled(_))));
         drop((first, second));
         assert!(mounts.open(&mount(Sharing::Locked), &cancel).is_ok());
+    }
+
+    #[test]
+    fn what_is_stored_is_listed_held_and_removed() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mounts = CacheMounts::new(state.path());
+        assert_eq!(mounts.list().expect("listed"), []);
+        let cancel = CancelToken::new();
+        let two_lines = CacheMount { id: "a\nb".into(), ..mount(Sharing::Shared) };
+        let used = mounts.open(&two_lines, &cancel).expect("usable");
+        drop(mounts.open(&mount(Sharing::Shared), &cancel).expect("usable"));
+        let listed = mounts.list().expect("listed");
+        assert_eq!(listed.iter().map(|mount| mount.id.as_str()).collect::<Vec<_>>(), ["/c", "a\nb"]);
+        assert_eq!(listed[0].mode, 0o750);
+        assert!(mounts.hold(&listed[1], Duration::from_millis(1), &cancel).expect("readable").is_none(), "in use");
+        assert!(!mounts.remove(&listed[1]).expect("readable"));
+        assert!(mounts.hold(&listed[0], Duration::ZERO, &cancel).expect("readable").is_some());
+        drop(used);
+        assert!(mounts.remove(&listed[1]).expect("removed"));
+        assert_eq!(mounts.list().expect("listed").len(), 1);
+        for bad in
+            ["", "a", "a\n", "a\nmode=9 uid=0 gid=0\n", "a\nmode=77777 uid=0 gid=0\n", "a\nmode=7 uid=0 gid=0 x\n"]
+        {
+            assert_eq!(StoredMount::parse(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -49,7 +49,39 @@ impl Download {
     }
 }
 
+/// A request to a server that is no registry.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: Method,
+    pub(crate) address: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: OutgoingBody<'a>,
+}
+
+/// What a request carries.
+pub(crate) enum OutgoingBody<'a> {
+    Nothing,
+    Bytes(&'a [u8]),
+    /// A stream of so many bytes.
+    Stream(&'a mut dyn Read, u64),
+}
+
 impl Registry {
+    /// Makes one request: with the client's proxies, certificates and patience. No redirect is followed, no
+    /// credentials but those in `headers` go anywhere.
+    pub(crate) fn exchange(&self, outgoing: Outgoing<'_>, cancel: &CancelToken) -> Result<Download, DownloadError> {
+        let url = Url::parse(&outgoing.address).map_err(|reason| DownloadError::Failed(reason.to_owned()))?;
+        let config = self.config();
+        let verified = !is_insecure(url.authority(), config);
+        let (body, stream) = match outgoing.body {
+            OutgoingBody::Nothing => (None, None),
+            OutgoingBody::Bytes(bytes) => (Some(bytes), None),
+            OutgoingBody::Stream(stream, length) => (None, Some((stream, length))),
+        };
+        let request = Request { method: outgoing.method, url, headers: outgoing.headers, body };
+        let answer = self.inner.connections.exchange(config, verified, &request, stream, cancel);
+        Ok(Download { response: answer.map_err(|fault| explain(fault, cancel))? })
+    }
+
     /// Asks for the file at `address`: with the client's proxies, certificates and patience, and following redirects.
     /// A user and password in the address, and `authorization` among `headers`, go to its own host only.
     pub(crate) fn download(

@@ -33,7 +33,7 @@ mod url;
 pub use client::Registry;
 pub use config::{ProxyConfig, RegistryConfig};
 pub use credentials::Credential;
-pub(crate) use download::{DownloadError, unescaped};
+pub(crate) use download::{Download, DownloadError, Outgoing, OutgoingBody, unescaped};
 pub use error::RegistryError;
 pub use login::CredentialPlace;
 pub use manifest::{Resolved, Selected};
@@ -41,6 +41,7 @@ pub(crate) use manifest::{choose, platforms};
 pub use pull::{BlobStream, StoringStream};
 pub use push::BlobSource;
 pub use push_image::{BlobToPush, ImageToPush, TransferEvent};
+pub(crate) use retry::{Backoff, retry_after};
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ const TOTAL: u32 = 50;
 
 /// Counts the faults of one request or transfer, and waits after each.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     attempts: u32,
     faults: u32,
     total: u32,
@@ -25,7 +25,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Allows `attempts` tries, the first one included.
-    pub(super) fn new(attempts: u32) -> Self {
+    pub(crate) fn new(attempts: u32) -> Self {
         Self { attempts, faults: 0, total: 0 }
     }
 
@@ -42,7 +42,7 @@ impl Backoff {
     /// Waits before the next try; `false` if there is none left.
     ///
     /// The wait doubles with each fault in a row and is cut by a random part, so that many clients do not come back together.
-    pub(super) fn wait(&mut self, asked: Option<Duration>, cancel: &CancelToken) -> Result<bool, Cancelled> {
+    pub(crate) fn wait(&mut self, asked: Option<Duration>, cancel: &CancelToken) -> Result<bool, Cancelled> {
         self.faults += 1;
         self.total += 1;
         if self.faults >= self.attempts || self.total >= TOTAL {
@@ -56,7 +56,7 @@ impl Backoff {
 }
 
 /// Reads a `Retry-After` header: seconds or a date (RFC 9110, section 10.2.3).
-pub(super) fn retry_after(header: &str) -> Option<Duration> {
+pub(crate) fn retry_after(header: &str) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse::<u64>() {
         return Some(Duration::from_secs(seconds));

@@ -185,9 +185,10 @@ impl RemoteError {
     /// Whether it is the echo of a cancel.
     pub fn is_cancelled(&self) -> bool {
         match self {
-            Self::Cancelled(_) | Self::Registry(RegistryError::Cancelled(_)) => true,
+            Self::Cancelled(_)
+            | Self::Registry(RegistryError::Cancelled(_))
+            | Self::Content(ContentError::Cancelled(_)) => true,
             Self::Export(error) => error.is_cancelled(),
-            Self::Content(ContentError::Cancelled(_)) => true,
             _ => false,
         }
     }

@@ -6,22 +6,23 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::backend::{Backend, Backends, BlobToPut};
-use super::format::{Contents, Index, LayerFact};
-use super::import::index_of;
+use super::backend::{self, Backend, Backends, BlobToPut};
+use super::deadline::within;
+use super::format::{self, Contents, Index, LayerFact};
+use super::import::{MOST, index_of};
+use super::mounts::{MountIdentity, chunks, pack};
 use super::{CacheDestination, RemoteError};
+use crate::cancel::CancelToken;
 use crate::content::BlobWriter;
 use crate::export::layers::{FORMAT, label_of};
 use crate::export::{ExportContext, ExportError};
 use crate::layer::{self, Files, LayerFormat, Level, PackOptions};
 use crate::oci::{Compression, Digest, Manifest, MediaType};
 use crate::tree::{Tree, TreeId};
-
-/// Blobs that are sent at the same time.
-const WORKERS: usize = 4;
 
 /// Opens the files of a layer, which may take work.
 pub(crate) type OpenFiles<'a> = dyn Fn() -> Result<Arc<dyn Files + Send + Sync>, RemoteError> + Send + Sync + 'a;
@@ -30,6 +31,15 @@ pub(crate) type OpenFiles<'a> = dyn Fn() -> Result<Arc<dyn Files + Send + Sync>,
 pub(crate) struct LayerToExport<'a> {
     pub(crate) tree: Tree,
     pub(crate) files: Box<OpenFiles<'a>>,
+}
+
+/// A cache mount that a cache is to have.
+#[derive(Debug, Clone)]
+pub(crate) struct MountToExport {
+    pub(crate) mount: MountIdentity,
+    /// Its files here, if there are any and a step of this build used them: else what the destination has stays.
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) used: bool,
 }
 
 /// What an export came to.
@@ -75,9 +85,26 @@ impl Exporter<'_> {
         destination: &CacheDestination,
         contents: &Contents,
         layers: &[LayerToExport<'_>],
+        mounts: &[MountToExport],
+    ) -> Result<Exported, RemoteError> {
+        match destination.timeout {
+            None => self.export_to(destination, contents, layers, mounts, self.context.cancel),
+            Some(limit) => within(limit, self.context.cancel, |cancel| {
+                self.export_to(destination, contents, layers, mounts, cancel)
+            }),
+        }
+    }
+
+    fn export_to(
+        &self,
+        destination: &CacheDestination,
+        contents: &Contents,
+        layers: &[LayerToExport<'_>],
+        mounts: &[MountToExport],
+        cancel: &CancelToken,
     ) -> Result<Exported, RemoteError> {
         let backend = self.backends.destination(&destination.place);
-        let cancel = self.context.cancel;
+        let context = &ExportContext { cancel, ..*self.context };
         backend.begin(cancel)?;
         let old = match backend.manifest(cancel) {
             // Whatever else is under this name is replaced, as a push replaces it.
@@ -86,10 +113,15 @@ impl Exporter<'_> {
         };
         let parsed = old.as_ref().and_then(|bytes| Manifest::parse(bytes, &MediaType::OCI_MANIFEST).ok());
         let named = parsed.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
-        let present = named.map(|blob| blob.digest.clone()).collect();
+        let present = named.filter(|_| backend.keeps_what_is_named()).map(|blob| blob.digest.clone()).collect();
         let compression = destination.compression.unwrap_or(self.compression);
-        let job = Job { context: self.context, backend, destination, compression, present };
-        job.run(contents, layers, old.as_deref())
+        let job = Job { context, backend, destination, compression, present };
+        let (mut contents, mut sent) = (contents.clone(), 0);
+        if !mounts.is_empty() {
+            sent = job.mounts(&mut contents, mounts, old.as_deref())?;
+        }
+        let exported = job.run(&contents, layers, old.as_deref())?;
+        Ok(Exported { sent: exported.sent + sent, ..exported })
     }
 }
 
@@ -113,7 +145,7 @@ impl Job<'_> {
         let facts = Mutex::new(facts);
         self.in_parallel(layers.len(), &|number, stop| {
             let known = facts.lock().unwrap_or_else(PoisonError::into_inner)[number].clone();
-            let fact = match self.bring(&layers[number], known, &sent, stop) {
+            let fact = match self.bring(&layers[number], known.as_ref(), &sent, stop) {
                 Ok(fact) => Some(fact),
                 Err(error) if is_local(&error) => {
                     left_out.fetch_add(1, Ordering::Relaxed);
@@ -137,6 +169,61 @@ impl Job<'_> {
         let manifest = Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?;
         self.backend.put_manifest(&manifest, &encoded.manifest, self.context.cancel)?;
         Ok(exported())
+    }
+
+    /// Sends what is new in cache mounts, and adds them to `contents`. Returns how many blobs were sent.
+    fn mounts(
+        &self,
+        contents: &mut Contents,
+        mounts: &[MountToExport],
+        old: Option<&[u8]>,
+    ) -> Result<usize, RemoteError> {
+        let (content, cancel) = (self.context.content, self.context.cancel);
+        let index = old.map(|old| index_of(&*self.backend, old, cancel).unwrap_or_default()).unwrap_or_default();
+        let (sent, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        for mount in mounts {
+            let there = index.mounts.iter().find(|fact| fact.mount == mount.mount);
+            let there = there.filter(|fact| self.present.contains(&fact.list.blob.digest));
+            let directory = mount.directory.as_ref().filter(|_| mount.used || there.is_none());
+            let packed = match directory {
+                Some(directory) => {
+                    let known = there.and_then(|fact| Some((fact, chunks(&*self.backend, fact, cancel).ok()?)));
+                    pack(&mount.mount, directory, known, content, cancel)?
+                }
+                None => None,
+            };
+            let Some(packed) = packed else {
+                // Unchanged, or not here: what is there stays.
+                if let Some(fact) = there
+                    && let Some(tree) = self.tree_there(&index, &fact.tree)
+                {
+                    contents.trees.push(tree);
+                    contents.mounts.push(fact.clone());
+                }
+                continue;
+            };
+            for (descriptor, writer) in &packed.packs {
+                let source = || {
+                    let file = writer.lock().unwrap_or_else(PoisonError::into_inner).reopen();
+                    file.map(|file| Box::new(file) as Box<dyn Read + Send>).map_err(io::Error::other)
+                };
+                self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, &stop)?;
+            }
+            let (descriptor, bytes) = &packed.list;
+            let source = || Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
+            self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, &stop)?;
+            contents.trees.push(packed.tree);
+            contents.mounts.push(packed.fact);
+        }
+        Ok(sent.into_inner())
+    }
+
+    /// A tree that the destination has.
+    fn tree_there(&self, index: &Index, id: &TreeId) -> Option<Tree> {
+        let chunk = index.trees.iter().find(|chunk| chunk.trees.iter().any(|span| span.id == *id))?;
+        let span = chunk.trees.iter().find(|span| span.id == *id)?;
+        let bytes = backend::read(&*self.backend, &chunk.chunk.blob, MOST, self.context.cancel).ok()?;
+        format::tree(&format::exact(&bytes, &chunk.chunk).ok()?, span).ok()
     }
 
     /// The blob that a tree was packed into before.
@@ -177,12 +264,12 @@ impl Job<'_> {
     fn bring(
         &self,
         layer: &LayerToExport<'_>,
-        known: Option<LayerFact>,
+        known: Option<&LayerFact>,
         sent: &AtomicUsize,
         stop: &AtomicBool,
     ) -> Result<LayerFact, RemoteError> {
         let cancel = self.context.cancel;
-        if let Some(fact) = &known
+        if let Some(fact) = known
             && (self.present.contains(&fact.blob.digest) || self.backend.has(&fact.blob, cancel)?)
         {
             return Ok(fact.clone());
@@ -192,11 +279,11 @@ impl Job<'_> {
         let make = || -> Result<Box<dyn Read + Send>, RemoteError> {
             let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
             if ready.is_none() {
-                *ready = Some(self.pack(layer, known.as_ref())?);
+                *ready = Some(self.pack(layer, known)?);
             }
             self.open(ready.as_ref().expect("made just now"))
         };
-        let fact = if let Some(fact) = &known {
+        let fact = if let Some(fact) = known {
             fact.clone()
         } else {
             make()?;
@@ -283,7 +370,7 @@ impl Job<'_> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..WORKERS.min(count) {
+            for _ in 1..self.backend.workers().min(count) {
                 scope.spawn(run);
             }
             run();
@@ -297,7 +384,7 @@ fn unwrapped(error: RemoteError) -> RemoteError {
     use crate::registry::RegistryError;
     let source = match error {
         RemoteError::Registry(RegistryError::Source { source, .. }) | RemoteError::Access { source, .. }
-            if source.get_ref().is_some_and(|inner| inner.is::<RemoteError>()) =>
+            if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<RemoteError>) =>
         {
             source
         }
@@ -333,7 +420,7 @@ impl<W: io::Write> io::Write for Cancellable<'_, W> {
 }
 
 /// The layers of `trees` by their ids, each once.
-pub(crate) fn distinct<'a>(layers: Vec<LayerToExport<'a>>) -> Vec<LayerToExport<'a>> {
+pub(crate) fn distinct(layers: Vec<LayerToExport<'_>>) -> Vec<LayerToExport<'_>> {
     let mut seen: HashSet<TreeId> = HashSet::new();
     layers.into_iter().filter(|layer| !layer.tree.is_empty() && seen.insert(layer.tree.id())).collect()
 }

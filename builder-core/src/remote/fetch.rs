@@ -6,16 +6,13 @@ use std::time::Duration;
 use super::RemoteError;
 use super::backend::broken;
 use super::deadline::within;
-use super::import::{Imports, RemoteLayer};
+use super::import::{Imports, RemoteLayer, SLOWEST};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
 use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
 use crate::oci::{Descriptor, Hasher};
 use crate::snapshot::{Active, SnapshotStore};
 use crate::tree::{Tree, TreeId};
-
-/// Slowest transfer that is waited for, in bytes per second: running a step is mostly quicker.
-const SLOWEST: u64 = 128 << 10;
 
 impl Imports {
     /// Unpacks the files of a tree from the first source that has them; `None` if none has, or all fail.

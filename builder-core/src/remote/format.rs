@@ -8,6 +8,7 @@
 //!                         bases:   [{ layer: diff id or chain id, tree }]
 //!                         layers:  [{ tree, diff_id, compression, format, blob }]
 //!                         files:   { BLAKE3: base64 }         small files that keys are computed from
+//!                         mounts:  [{ id, mode, owner, tree, list, packs }]
 //! records (zstd of JSON)  [{ preimage, tree, semantic, created, milliseconds }]
 //! trees (zstd)            the encodings of trees, one after the other
 //! ```
@@ -22,6 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::RemoteError;
+use super::mounts::MountFact;
 use crate::cache::{CacheKey, Record};
 use crate::oci::{Compression, Descriptor, DiffId, Manifest, MediaType};
 use crate::tree::{ContentDigest, Tree, TreeId};
@@ -60,6 +62,8 @@ pub(crate) struct Contents {
     pub(crate) layers: Vec<LayerFact>,
     /// Small files.
     pub(crate) files: BTreeMap<ContentDigest, Vec<u8>>,
+    /// Cache mounts.
+    pub(crate) mounts: Vec<MountFact>,
 }
 
 /// The tree of a layer of a base image.
@@ -88,9 +92,10 @@ pub(super) struct Index {
     pub(super) bases: Vec<Base>,
     pub(super) layers: Vec<LayerFact>,
     pub(super) files: BTreeMap<String, String>,
+    pub(super) mounts: Vec<MountFact>,
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Chunk {
     pub(super) blob: Descriptor,
     /// Uncompressed length in bytes.
@@ -160,12 +165,14 @@ impl Contents {
             bases: self.bases.clone(),
             layers: self.layers.clone(),
             files: files.collect(),
+            mounts: self.mounts.clone(),
         };
         let json = serde_json::to_vec(&index).expect("plain data serialises");
         let index = compressed(INDEX, &json, &mut documents).blob;
         let mut seen = HashSet::from([index.digest.clone()]);
         let chunks = documents.iter().map(|(descriptor, _)| descriptor);
-        let layers = chunks.chain(self.layers.iter().map(|layer| &layer.blob));
+        let mounts = self.mounts.iter().flat_map(|mount| mount.packs.iter().chain([&mount.list.blob]));
+        let layers = chunks.chain(self.layers.iter().map(|layer| &layer.blob)).chain(mounts);
         let layers = layers.filter(|blob| seen.insert(blob.digest.clone())).cloned().collect();
         let manifest = Manifest {
             schema_version: 2,
@@ -248,7 +255,7 @@ fn chunks<T>(items: &[T], encode: impl Fn(&T) -> Vec<u8>) -> Vec<(&[T], Vec<Vec<
     all
 }
 
-fn compressed(media_type: &str, raw: &[u8], documents: &mut Vec<(Descriptor, Vec<u8>)>) -> Chunk {
+pub(super) fn compressed(media_type: &str, raw: &[u8], documents: &mut Vec<(Descriptor, Vec<u8>)>) -> Chunk {
     let bytes = zstd::bulk::compress(raw, LEVEL).expect("memory is the only thing that it takes");
     let blob = Descriptor::of(MediaType::new(media_type), &bytes);
     documents.push((blob.clone(), bytes));
@@ -300,7 +307,7 @@ mod tests {
         };
         let bases = vec![Base { layer: DiffId::new(Digest::sha256(b"base")), tree: trees[0].id() }];
         let files = BTreeMap::from([(ContentDigest::of(b"root"), b"root".to_vec())]);
-        Contents { records, trees, bases, layers: vec![fact], files }
+        Contents { records, trees, bases, layers: vec![fact], files, mounts: Vec::new() }
     }
 
     fn blob<'a>(encoded: &'a Encoded, chunk: &Chunk) -> &'a [u8] {

@@ -7,14 +7,20 @@ use std::time::Duration;
 use super::backend::{self, Backend, Backends};
 use super::deadline::within;
 use super::format::{self, Index, LayerFact};
+use super::mounts::MountIdentity;
 use super::{CacheSource, RemoteError};
 use crate::cache::{CacheKey, Record};
 use crate::cancel::CancelToken;
+use crate::content::ContentStore;
 use crate::oci::{DiffId, Digest, Manifest, MediaType};
+use crate::snapshot::{Active, SnapshotStore};
 use crate::tree::{ContentDigest, SemanticDigest, Stack, StateDigest, Tree, TreeId};
 
 /// Largest index or chunk that is fetched, in bytes.
-const MOST: u64 = 128 << 20;
+pub(super) const MOST: u64 = 128 << 20;
+
+/// Slowest transfer that is waited for, in bytes per second: running a step is mostly quicker.
+pub(super) const SLOWEST: u64 = 128 << 10;
 
 /// The caches that a build may use, in the order in which they are asked.
 #[derive(Debug)]
@@ -78,7 +84,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Imports {
     /// Names the sources; nothing is fetched.
-    pub(crate) fn new(backends: &Backends<'_>, sources: &[CacheSource]) -> Self {
+    pub(crate) fn new(backends: Backends<'_>, sources: &[CacheSource]) -> Self {
         let source = |source: &CacheSource| Source {
             backend: backends.source(&source.place, source.timeout),
             timeout: source.timeout,
@@ -128,6 +134,35 @@ impl Imports {
             let named = |name: &DiffId| loaded.index.bases.iter().find(|base| base.layer == *name);
             let Some(base) = names.into_iter().find_map(named) else { return Ok(None) };
             Ok(source.tree(loaded, &base.tree, cancel)?.map(|tree| (base.layer.clone(), tree)))
+        })
+    }
+
+    /// Makes the files of a cache mount in a new directory, if a source has it.
+    pub(crate) fn mount(
+        &self,
+        mount: &MountIdentity,
+        content: &ContentStore,
+        snapshots: &SnapshotStore,
+        cancel: &CancelToken,
+    ) -> Option<Active> {
+        self.first(cancel, |source, loaded, cancel| {
+            let Some(fact) = loaded.index.mounts.iter().find(|fact| fact.mount == *mount) else { return Ok(None) };
+            let Some(tree) = source.tree(loaded, &fact.tree, cancel)? else { return Ok(None) };
+            let bytes: u64 = fact.packs.iter().map(|pack| pack.size).sum();
+            let limit = source.timeout + Duration::from_secs(bytes / SLOWEST);
+            let restored = within(limit, cancel, |cancel| {
+                super::mounts::restore(&*source.backend, fact, &tree, content, snapshots, cancel)
+            });
+            match restored {
+                Err(error) if error.is_about_blob() => {
+                    let name = source.backend.name();
+                    let warning =
+                        format!("cache mount `{}` of cache `{name}` is not used: {}", mount.id, chain(&error));
+                    lock(&self.warnings).push(warning);
+                    Ok(None)
+                }
+                other => other.map(Some),
+            }
         })
     }
 

@@ -22,12 +22,15 @@ mod export;
 mod fetch;
 mod format;
 mod import;
+mod mounts;
 mod options;
 
 pub(crate) use backend::Backends;
 pub use error::{ParseCacheError, RemoteError};
+pub(crate) use export::MountToExport;
 pub(crate) use export::{Exporter, LayerToExport, distinct};
 pub(crate) use format::{Base, Contents};
 pub(crate) use import::Imports;
 pub(crate) use import::chain;
-pub use options::{CacheDestination, CacheMode, CachePlace, CacheSource};
+pub(crate) use mounts::{MountIdentity, tree_of};
+pub use options::{CacheDestination, CacheMode, CachePlace, CacheSource, GhaPlace, MountChoice, S3Place, Variable};

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ParseCacheError;
+use super::backend::TOUCH_REFRESH;
 use crate::export::parse::split;
 use crate::oci::{Compression, Digest, Reference};
 
 /// Longest wait for the index of a cache, where nobody says another one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const TYPES: [&str; 2] = ["registry", "local"];
+const TYPES: [&str; 4] = ["registry", "local", "s3", "gha"];
+
+/// Looks an environment variable up: the library does not read the environment.
+pub type Variable<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// Where a cache is read from: `--cache-from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub struct CacheDestination {
     pub level: Option<i32>,
     /// Layers that are there in another compression are sent again.
     pub force_compression: bool,
+    /// Which cache mounts go with it.
+    pub mounts: MountChoice,
+    /// Longest time for all of it; none if unset.
+    pub timeout: Option<Duration>,
     /// A failure fails the build (`strict`, or `ignore-error=false`).
     pub strict: bool,
 }
@@ -47,6 +55,29 @@ pub enum CacheMode {
     /// Those of every step.
     #[default]
     Max,
+}
+
+/// Which cache mounts of a build's steps a cache holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MountChoice {
+    /// None.
+    #[default]
+    Nothing,
+    /// All.
+    All,
+    /// Those with these ids.
+    Ids(Vec<String>),
+}
+
+impl MountChoice {
+    /// Whether a mount is among them.
+    pub fn has(&self, id: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::Ids(ids) => ids.iter().any(|known| known == id),
+        }
+    }
 }
 
 /// A place for a cache.
@@ -68,6 +99,72 @@ pub enum CachePlace {
         /// The digest of the manifest, for reading one that has no tag any more.
         digest: Option<Digest>,
     },
+    /// Objects in a bucket.
+    S3(S3Place),
+    /// Entries of the cache service of GitHub Actions.
+    Gha(GhaPlace),
+}
+
+/// A bucket of an object store.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Place {
+    /// The bucket.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// Before every key.
+    pub prefix: String,
+    /// After that, before the digest of a blob.
+    pub blobs_prefix: String,
+    /// After that, before the name of a manifest.
+    pub manifests_prefix: String,
+    /// Names of the manifest; the first one is read.
+    pub names: Vec<String>,
+    /// The server, where it is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The bucket is the first part of the path instead of the host.
+    pub path_style: bool,
+    /// Who asks; nobody in particular if unset.
+    pub access_key: Option<String>,
+    /// The secret of that.
+    pub secret_key: Option<String>,
+    /// The session that both belong to.
+    pub session_token: Option<String>,
+    /// Age after which an object that is still used is made to look new.
+    pub touch_refresh: Duration,
+    /// Objects that are sent at the same time.
+    pub parallelism: usize,
+    /// How often a request is made, the first time included.
+    pub attempts: u32,
+}
+
+impl fmt::Debug for S3Place {
+    /// Never shows the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Place").field("bucket", &self.bucket).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// The cache service of GitHub Actions.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GhaPlace {
+    /// Its address.
+    pub url: String,
+    /// What lets a job in.
+    pub token: String,
+    /// Name of the cache.
+    pub scope: String,
+    /// `owner/name` and a token of GitHub itself: then one list says which blobs are there.
+    pub repository: Option<(String, String)>,
+    /// Address of GitHub's API.
+    pub api: String,
+}
+
+impl fmt::Debug for GhaPlace {
+    /// Never shows the tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GhaPlace").field("url", &self.url).field("scope", &self.scope).finish_non_exhaustive()
+    }
 }
 
 impl CachePlace {
@@ -76,6 +173,8 @@ impl CachePlace {
         match self {
             Self::Registry { .. } => "registry",
             Self::Local { .. } => "local",
+            Self::S3(_) => "s3",
+            Self::Gha(_) => "gha",
         }
     }
 }
@@ -85,18 +184,21 @@ impl fmt::Display for CachePlace {
         match self {
             Self::Registry { reference, .. } => write!(f, "`{}`", reference.familiar()),
             Self::Local { directory, .. } => write!(f, "`{}`", directory.display()),
+            Self::S3(place) => write!(f, "`s3://{}/{}`", place.bucket, place.prefix),
+            Self::Gha(place) => write!(f, "`gha:{}`", place.scope),
         }
     }
 }
 
 impl CacheSource {
-    /// Reads `type=registry,ref=app:cache`, or just the name of an image.
+    /// Reads `type=registry,ref=app:cache`, or just the name of an image. `variable` looks environment variables up,
+    /// such as `AWS_REGION`.
     ///
     /// # Errors
     /// [`ParseCacheError`], with the nearest known word for an unknown one.
-    pub fn parse(text: &str) -> Result<Self, ParseCacheError> {
+    pub fn parse(text: &str, variable: &Variable<'_>) -> Result<Self, ParseCacheError> {
         let mut options = Options::new(text)?;
-        let place = options.place(Direction::From)?;
+        let place = options.place(Direction::From, variable)?;
         let timeout = options.timeout()?.unwrap_or(PATIENCE);
         options.finish()?;
         Ok(Self { place, timeout })
@@ -104,13 +206,14 @@ impl CacheSource {
 }
 
 impl CacheDestination {
-    /// Reads `type=registry,ref=app:cache,mode=max`, or just the name of an image.
+    /// Reads `type=registry,ref=app:cache,mode=max`, or just the name of an image. `variable` looks environment
+    /// variables up.
     ///
     /// # Errors
     /// [`ParseCacheError`], with the nearest known word for an unknown one.
-    pub fn parse(text: &str) -> Result<Self, ParseCacheError> {
+    pub fn parse(text: &str, variable: &Variable<'_>) -> Result<Self, ParseCacheError> {
         let mut options = Options::new(text)?;
-        let place = options.place(Direction::To)?;
+        let place = options.place(Direction::To, variable)?;
         let mode = match options.take("mode").as_deref() {
             None => CacheMode::default(),
             Some("max") => CacheMode::Max,
@@ -131,12 +234,18 @@ impl CacheDestination {
         });
         let level = level.transpose()?;
         let force_compression = options.flag("force-compression")?.unwrap_or(false);
+        let mounts = match options.take("mounts").as_deref() {
+            None => MountChoice::Nothing,
+            Some("all") => MountChoice::All,
+            Some(ids) => MountChoice::Ids(ids.split(';').filter(|id| !id.is_empty()).map(str::to_owned).collect()),
+        };
+        let timeout = options.timeout()?;
         let ignore_error = options.flag("ignore-error")?;
         let strict = options.flag("strict")?.unwrap_or(ignore_error == Some(false));
         options.always("image-manifest")?;
         options.always("oci-mediatypes")?;
         options.finish()?;
-        Ok(Self { place, mode, compression, level, force_compression, strict })
+        Ok(Self { place, mode, compression, level, force_compression, mounts, timeout, strict })
     }
 }
 
@@ -211,19 +320,24 @@ impl Options {
     }
 
     fn timeout(&mut self) -> Result<Option<Duration>, ParseCacheError> {
-        let Some(text) = self.take("timeout") else { return Ok(None) };
-        let wrong = || value("timeout", &text, "a time such as `20s` or `2m`");
+        self.duration("timeout")
+    }
+
+    fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, ParseCacheError> {
+        let Some(text) = self.take(key) else { return Ok(None) };
+        let wrong = || value(key, &text, "a time such as `20s`, `2m` or `24h`");
         let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
         let number: u64 = number.parse().map_err(|_| wrong())?;
         match unit {
             "ms" => Ok(Some(Duration::from_millis(number))),
             "" | "s" => Ok(Some(Duration::from_secs(number))),
             "m" => Ok(Some(Duration::from_secs(number.saturating_mul(60)))),
+            "h" => Ok(Some(Duration::from_secs(number.saturating_mul(3600)))),
             _ => Err(wrong()),
         }
     }
 
-    fn place(&mut self, direction: Direction) -> Result<CachePlace, ParseCacheError> {
+    fn place(&mut self, direction: Direction, variable: &Variable<'_>) -> Result<CachePlace, ParseCacheError> {
         match self.kind.as_str() {
             "registry" => {
                 let insecure = self.flag("registry.insecure")?.unwrap_or(false);
@@ -241,8 +355,81 @@ impl Options {
                 let tag = self.take("tag").unwrap_or_else(|| "latest".to_owned());
                 Ok(CachePlace::Local { directory, tag, digest })
             }
+            "s3" => Ok(CachePlace::S3(self.s3(direction, variable)?)),
+            "gha" => Ok(CachePlace::Gha(self.gha(variable)?)),
             _ => Err(ParseCacheError::UnknownType { kind: self.kind.clone(), known: &TYPES }),
         }
+    }
+
+    fn s3(&mut self, direction: Direction, variable: &Variable<'_>) -> Result<S3Place, ParseCacheError> {
+        let kind = || "s3".to_owned();
+        let missing = |key| ParseCacheError::Missing { kind: kind(), key };
+        let names = self.take("name").unwrap_or_else(|| "rbuild".to_owned());
+        let (access_key, secret_key) = (self.take("access_key_id"), self.take("secret_access_key"));
+        let token = self.take("session_token");
+        // A token of the environment belongs to the keys of the environment.
+        let token = token.or_else(|| variable("AWS_SESSION_TOKEN").filter(|_| access_key.is_none()));
+        match self.take("retry_mode").as_deref() {
+            None | Some("standard") => {}
+            Some(other) => return Err(value("retry_mode", other, "`standard`")),
+        }
+        // Nothing is compressed on the way, and no header about it is signed.
+        self.flag("disable_accept_encoding")?;
+        let attempts = self.number("retry_max_attempts")?.unwrap_or(3);
+        let (mut touch_refresh, mut parallelism) = (TOUCH_REFRESH, 4);
+        if direction == Direction::To {
+            touch_refresh = self.duration("touch_refresh")?.unwrap_or(touch_refresh);
+            parallelism = self.number("upload_parallelism")?.map_or(parallelism, |number| number as usize);
+        }
+        Ok(S3Place {
+            bucket: self.take("bucket").or_else(|| variable("AWS_BUCKET")).ok_or_else(|| missing("bucket"))?,
+            region: self
+                .take("region")
+                .or_else(|| variable("AWS_REGION"))
+                .or_else(|| variable("AWS_DEFAULT_REGION"))
+                .ok_or_else(|| missing("region"))?,
+            prefix: self.take("prefix").unwrap_or_default(),
+            blobs_prefix: self.take("blobs_prefix").unwrap_or_else(|| "blobs/".to_owned()),
+            manifests_prefix: self.take("manifests_prefix").unwrap_or_else(|| "manifests/".to_owned()),
+            names: names.split(';').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            endpoint: self.take("endpoint_url"),
+            path_style: self.flag("use_path_style")?.unwrap_or(false),
+            access_key: access_key.or_else(|| variable("AWS_ACCESS_KEY_ID")),
+            secret_key: secret_key.or_else(|| variable("AWS_SECRET_ACCESS_KEY")),
+            session_token: token,
+            touch_refresh,
+            parallelism: parallelism.clamp(1, 64),
+            attempts: attempts.clamp(1, 20),
+        })
+    }
+
+    fn gha(&mut self, variable: &Variable<'_>) -> Result<GhaPlace, ParseCacheError> {
+        match self.take("version").as_deref() {
+            None | Some("2") => {}
+            Some(other) => return Err(value("version", other, "`2`: GitHub has switched the first version off")),
+        }
+        let (own, plain) = (self.take("url_v2"), self.take("url"));
+        let missing = |key| ParseCacheError::Missing { kind: "gha".to_owned(), key };
+        let (repository, token) = (self.take("repository"), self.take("ghtoken"));
+        let repository = match (repository, token) {
+            (Some(repository), Some(token)) => Some((repository, token)),
+            (Some(_), None) => return Err(missing("ghtoken")),
+            // With the token of a job comes the repository that it runs for.
+            (None, Some(token)) => variable("GITHUB_REPOSITORY").map(|repository| (repository, token)),
+            (None, None) => None,
+        };
+        Ok(GhaPlace {
+            url: own.or(plain).or_else(|| variable("ACTIONS_RESULTS_URL")).ok_or_else(|| missing("url_v2"))?,
+            token: self.take("token").or_else(|| variable("ACTIONS_RUNTIME_TOKEN")).ok_or_else(|| missing("token"))?,
+            scope: self.take("scope").unwrap_or_else(|| "buildkit".to_owned()),
+            repository,
+            api: variable("GITHUB_API_URL").unwrap_or_else(|| "https://api.github.com".to_owned()),
+        })
+    }
+
+    fn number(&mut self, key: &'static str) -> Result<Option<u32>, ParseCacheError> {
+        let Some(text) = self.take(key) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| value(key, &text, "a number"))
     }
 
     /// Refuses what nothing has taken.
@@ -271,35 +458,59 @@ mod tests {
 
     #[test]
     fn sources_are_read() {
-        let place = |text: &str| CacheSource::parse(text).map(|source| source.place);
+        let place = |text: &str| CacheSource::parse(text, &|_| None).map(|source| source.place);
         assert_eq!(place("repo/app"), Ok(registry("repo/app")));
         assert_eq!(place("type=registry,ref=h:1/a:b"), Ok(registry("h:1/a:b")));
         let local = |tag: &str| CachePlace::Local { directory: "d".into(), tag: tag.into(), digest: None };
         assert_eq!(place("type=local,src=d"), Ok(local("latest")));
         assert_eq!(place("type=local,src=d,tag=t"), Ok(local("t")));
-        let timeout = |text: &str| CacheSource::parse(text).map(|source| source.timeout.as_millis()).ok();
+        let timeout = |text: &str| CacheSource::parse(text, &|_| None).map(|source| source.timeout.as_millis()).ok();
         assert_eq!(timeout("type=local,src=d,timeout=2m"), Some(120_000));
         assert_eq!(timeout("type=local,src=d,timeout=50ms"), Some(50));
     }
 
     #[test]
     fn destinations_are_read() {
-        let parse = |text: &str| CacheDestination::parse(text).expect(text);
+        let parse = |text: &str| CacheDestination::parse(text, &|_| None).expect(text);
         let plain = parse("type=registry,ref=a");
         assert_eq!((plain.mode, plain.strict, plain.compression), (CacheMode::Max, false, None));
         let full = parse("type=local,dest=d,mode=min,compression=zstd,compression-level=19,force-compression=true");
         assert_eq!((full.mode, full.compression, full.level), (CacheMode::Min, Some(Compression::Zstd), Some(19)));
         assert!(full.force_compression);
+        assert_eq!(parse("type=local,dest=d,mounts=all").mounts, MountChoice::All);
+        let some = parse("type=local,dest=d,mounts=/root/.cache;apt").mounts;
+        assert_eq!(["apt", "/root/.cache", "/root", "all"].map(|id| some.has(id)), [true, true, false, false]);
         assert!(parse("type=local,dest=d,strict").strict);
         assert!(parse("type=local,dest=d,ignore-error=false").strict);
         assert!(!parse("type=local,dest=d,ignore-error=true").strict);
     }
 
     #[test]
+    fn buckets_are_read() {
+        let text = "type=s3,bucket=b,name=x;y,endpoint_url=http://h:1,use_path_style=true,access_key_id=k";
+        let variable = |name: &str| (name.starts_with("AWS_")).then(|| name.to_lowercase());
+        let Ok(CacheDestination { place: CachePlace::S3(place), .. }) = CacheDestination::parse(text, &variable) else {
+            panic!("a bucket");
+        };
+        assert_eq!(
+            (place.names.as_slice(), place.region.as_str()),
+            (&["x".to_owned(), "y".to_owned()][..], "aws_region")
+        );
+        assert_eq!(
+            (place.access_key.as_deref(), place.secret_key.as_deref()),
+            (Some("k"), Some("aws_secret_access_key"))
+        );
+        assert_eq!(place.session_token, None, "it belongs to other keys");
+        assert!(!format!("{place:?}").contains("aws_secret"));
+        let error = CacheSource::parse("type=s3,bucket=b", &|_| None).expect_err("no region");
+        assert_eq!(error.to_string(), "cache type `s3` needs `region`");
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         use crate::diagnostic::Diagnostic as _;
         let check = |text: &str, expected: &str, hint: Option<&str>| {
-            let error = CacheDestination::parse(text).expect_err(text);
+            let error = CacheDestination::parse(text, &|_| None).expect_err(text);
             assert_eq!((error.to_string().as_str(), error.hint().as_deref()), (expected, hint), "{text}");
         };
         check("type=registy,ref=a", "unknown cache type `registy`", Some("did you mean `registry`?"));
@@ -312,6 +523,6 @@ mod tests {
             "`false` is not a value of `image-manifest`: expected `true`: a cache is always an OCI manifest",
             None,
         );
-        check("ref=a,mode=max", "unknown cache type ``", Some("the types are registry, local"));
+        check("ref=a,mode=max", "unknown cache type ``", Some("the types are registry, local, s3, gha"));
     }
 }

@@ -221,7 +221,7 @@ fn times(path: &Path) -> (i64, i64) {
 
 /// Bytes on disk of a file or of a directory with everything in it, hard links once; what cannot be read counts as
 /// nothing.
-pub(super) fn size(path: &Path) -> u64 {
+pub(in crate::build) fn size(path: &Path) -> u64 {
     fn add(path: &Path, linked: &mut HashSet<(u64, u64)>) -> u64 {
         let Ok(found) = fs::symlink_metadata(path) else { return 0 };
         if !found.is_dir() && found.nlink() > 1 && !linked.insert((found.dev(), found.ino())) {

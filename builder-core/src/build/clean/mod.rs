@@ -21,8 +21,9 @@ use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
 use crate::progress::{Silent, TaskId};
 
+use item::Place;
+pub(in crate::build) use item::size;
 pub use item::{CacheItem, CacheKind};
-use item::{Place, size};
 use policy::Disk;
 pub use policy::{Policy, Space};
 pub use verify::{Damage, Verified};

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use super::run::{duplicate, hosts};
+use crate::build::cache_mounts::move_into;
 use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Filesystem, Work};
@@ -264,10 +265,19 @@ impl Prepared {
             }
             MountTarget::Cache(cache) => {
                 let opened = session.engine.cache_mounts.open(cache, &session.cancel)?;
+                let remote = session.remote.as_ref();
+                let restored = match remote.filter(|_| opened.is_new) {
+                    Some(remote) => remote.restore_mount(session, cache, &opened)?,
+                    None => false,
+                };
                 if let Some(source) = source
                     && opened.is_new
+                    && !restored
                 {
                     fill(session, source, &opened)?;
+                }
+                if let Some(remote) = remote {
+                    remote.note_mount(cache);
                 }
                 let shown = bind_path(&opened.content)?;
                 self.held.push(Held::Cache(opened));
@@ -456,11 +466,7 @@ impl layer::Files for FilesystemFiles<'_> {
 fn fill(session: &Session<'_>, source: &Source, opened: &MountedCache) -> Result<(), StepError> {
     let active = session.engine.snapshots.begin()?;
     materialise(session, source, &below_root(&source.tree), &RootPath::root(), &active)?;
-    let moved = RootDir::open(&opened.content).and_then(|content| {
-        let from = active.root().directory();
-        from.names()?.iter().try_for_each(|name| from.rename(name, content.directory(), name))
-    });
-    moved.map_err(|source| StepError::Io { what: format!("cannot fill {}", opened.content.display()), source })
+    move_into(&active, opened)
 }
 
 /// The tree without its root: mode and owner of a cache mount are those that the mount asks for.

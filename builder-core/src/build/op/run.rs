@@ -250,14 +250,27 @@ pub(crate) fn resolve_user(
     user: &str,
 ) -> Result<Identity, StepError> {
     let spec = UserSpec::parse(if user.is_empty() { "0" } else { user })?;
-    Ok(accounts(access, filesystem, stack)?.run_as(&spec)?)
+    let read = |path: &str| Ok(filesystem.read(access, stack, path, MAX_ACCOUNTS)?.unwrap_or_default());
+    Ok(accounts(read)?.run_as(&spec)?)
 }
 
-/// The users and groups of an image.
-pub(crate) fn accounts(access: &Access<'_>, filesystem: &Filesystem, stack: &Stack) -> Result<Accounts, StepError> {
-    let read = |path: &str| -> Result<Vec<u8>, StepError> {
-        Ok(filesystem.read(access, stack, path, MAX_ACCOUNTS)?.unwrap_or_default())
-    };
+/// The users and groups of an image, for a key: a cache that is written afterwards has them too, so that nobody fetches a
+/// layer to know the key.
+pub(crate) fn accounts_for_key(
+    access: &Access<'_>,
+    filesystem: &Filesystem,
+    stack: &Stack,
+) -> Result<Accounts, StepError> {
+    accounts(|path| {
+        let content = filesystem.read(access, stack, path, MAX_ACCOUNTS)?;
+        if let (Some(content), Some(remote)) = (&content, &access.remote) {
+            remote.note_file(content);
+        }
+        Ok(content.unwrap_or_default())
+    })
+}
+
+fn accounts(read: impl Fn(&str) -> Result<Vec<u8>, StepError>) -> Result<Accounts, StepError> {
     Ok(Accounts::parse(&read("/etc/passwd")?, &read("/etc/group")?))
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::archive;
 use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile, PlannedFiles};
 use super::http::{self, Fetched, Fetcher};
-use super::run::accounts;
+use super::run::accounts_for_key;
 use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, LayerFiles, Source, Work};
@@ -41,7 +41,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
         // `:group` leaves the user to root.
         Some(chown) => {
             let spec = if chown.starts_with(':') { format!("0{chown}") } else { chown.clone() };
-            Some(accounts(session, &job.root, &below)?.owner(&UserSpec::parse(&spec)?)?)
+            Some(accounts_for_key(session, &job.root, &below)?.owner(&UserSpec::parse(&spec)?)?)
         }
         None => None,
     };

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use crate::build::error::StepError;
 use crate::build::filesystem::{NoFiles, Source, Work};
 use crate::build::op::copy::inherit;
-use crate::build::op::run::resolve_user;
+use crate::build::op::run::accounts_for_key;
 use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
 use crate::graph::WorkdirOp;
-use crate::rootfs::RootPath;
+use crate::rootfs::{RootPath, UserSpec};
 use crate::tree::{Entry, Node, Stack, Time, Tree, TreeBuilder};
 
 pub(crate) fn solve(job: &Job<'_>, op: &WorkdirOp, work: Work) -> Result<Option<Solved>, StepError> {
     let session = job.session;
     let Some(stack) = job.root.stack(session, work)? else { return Ok(None) };
-    let owner = resolve_user(session, &job.root, &stack, &op.user)?;
+    let spec = UserSpec::parse(if op.user.is_empty() { "0" } else { &op.user })?;
+    let owner = accounts_for_key(session, &job.root, &stack)?.run_as(&spec)?;
     let owned = !op.user.is_empty();
     let tree = plan(&stack, &op.path, (owner.uid, owner.gid, owned), Time::from_seconds(session.now))?;
 

@@ -1,14 +1,21 @@
 //! [`Backend`]: a place that keeps blobs by digest, and a manifest under a name.
 
+mod gha;
+mod http;
 mod local;
 mod registry;
+mod s3;
+mod signature;
 
 use std::fmt::Debug;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use gha::GhaBackend;
 use local::LocalBackend;
 use registry::RegistryBackend;
+use s3::S3Backend;
+pub(crate) use s3::TOUCH_REFRESH;
 
 use super::{CachePlace, RemoteError};
 use crate::cancel::CancelToken;
@@ -40,6 +47,16 @@ pub(super) trait Backend: Send + Sync + Debug {
     /// Takes the manifest, after everything that it names.
     fn put_manifest(&self, manifest: &Manifest, bytes: &[u8], cancel: &CancelToken) -> Result<(), RemoteError>;
 
+    /// Whether everything that the manifest names is surely there.
+    fn keeps_what_is_named(&self) -> bool {
+        true
+    }
+
+    /// Blobs that are sent at the same time.
+    fn workers(&self) -> usize {
+        4
+    }
+
     /// The repository (`domain/path`) from which its blobs can be mounted.
     fn repository(&self) -> Option<String> {
         None
@@ -63,7 +80,7 @@ pub(crate) struct Backends<'a> {
 
 impl Backends<'_> {
     /// A place to read from, asked with little patience: a build that waits could be running its steps.
-    pub(super) fn source(&self, place: &CachePlace, timeout: Duration) -> Box<dyn Backend> {
+    pub(super) fn source(self, place: &CachePlace, timeout: Duration) -> Box<dyn Backend> {
         let mut config = self.registry.config().clone();
         config.attempts = 3;
         config.connect_timeout = config.connect_timeout.min(timeout);
@@ -72,7 +89,7 @@ impl Backends<'_> {
     }
 
     /// A place to write to.
-    pub(super) fn destination(&self, place: &CachePlace) -> Box<dyn Backend> {
+    pub(super) fn destination(self, place: &CachePlace) -> Box<dyn Backend> {
         Self::open(place, self.registry.config().clone())
     }
 
@@ -84,6 +101,8 @@ impl Backends<'_> {
                 }
                 Box::new(RegistryBackend { registry: Registry::new(config), reference: reference.clone() })
             }
+            CachePlace::Gha(place) => Box::new(GhaBackend::new(Registry::new(config), place)),
+            CachePlace::S3(place) => Box::new(S3Backend::new(Registry::new(config), place)),
             CachePlace::Local { directory, tag, digest } => {
                 Box::new(LocalBackend::new(directory, tag, digest.as_ref()))
             }

@@ -25,9 +25,8 @@ impl Backend for RegistryBackend {
             Ok(resolved) => {
                 Err(RemoteError::malformed(format!("its media type is `{}`", resolved.descriptor.media_type)))
             }
-            Err(RegistryError::ImageNotFound { .. }) => Ok(None),
-            // A repository comes into being with its first push; until then many registries hide that it does not exist.
-            Err(RegistryError::Status { status: 404, .. }) => Ok(None),
+            // A repository comes into being with its first push.
+            Err(RegistryError::ImageNotFound { .. } | RegistryError::Status { status: 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
