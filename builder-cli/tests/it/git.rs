@@ -174,7 +174,7 @@ fn a_repository_is_a_context() {
         "build https://h/r.git?reff=a",
         "build --build-context x=git@h:r?mtime=now .",
     ] {
-        shown.push_str(&format!("{}\n{}\n", env.stable(line), env.fails(line)));
+        shown.extend([env.stable(line), "\n".to_owned(), env.fails(line), "\n".to_owned()]);
     }
     insta::assert_snapshot!(shown);
 }
@@ -416,4 +416,24 @@ fn builds_share_a_repository() {
     }
     let repositories = std::fs::read_dir(env.path("state/git")).expect("there").count();
     assert_eq!(repositories, 1);
+    let listed = env.ok("cache ls --verbose").stdout;
+    assert!(listed.contains(&upstream.address()), "{listed}");
+    env.ok("cache prune --all --force");
+    assert_eq!(std::fs::read_dir(env.path("state/git")).expect("there").count(), 0);
+    env.ok("build --progress=quiet .");
+}
+
+#[test]
+fn the_time_of_a_commit_is_the_epoch() {
+    let env = TestEnv::new();
+    let upstream = Upstream::new(&env, "upstream");
+    upstream.commit(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "1")]);
+    let at = upstream.address();
+    let created = |options: &str| {
+        env.ok(&format!("build --progress=quiet -t epoch {options}"));
+        env.ok("inspect --format={{.Created}} epoch").stdout.trim().to_owned()
+    };
+    assert_eq!(created(&format!("--build-arg SOURCE_DATE_EPOCH=context {at}")), "2004-11-09T11:33:20Z");
+    env.write("Dockerfile", format!("FROM scratch AS when\nADD {at} /\nFROM scratch\nLABEL a=b\n"));
+    assert_eq!(created("--build-arg SOURCE_DATE_EPOCH=when ."), "2004-11-09T11:33:20Z");
 }

@@ -115,7 +115,7 @@ impl<'a> Lowering<'a> {
         let source = if let Some(parsed) = git_address(&source) {
             if add {
                 let git = git_source(source, parsed, op.checksum.as_deref(), op.keep_git_dir);
-                return git.map_err(|error| self.report(at, word.span, error)).ok();
+                return git.map_err(|error| self.report(at, word.span, *error)).ok();
             }
             AddSource::Http(source)
         } else if is_http(&source) {
@@ -226,7 +226,7 @@ pub(super) fn git_source(
     parsed: Result<Address, AddressError>,
     checksum: Option<&str>,
     keep_git_dir: Option<bool>,
-) -> Result<AddSource, GraphError> {
+) -> Result<AddSource, Box<GraphError>> {
     let parsed = parsed.and_then(|mut address| {
         checksum.map_or(Ok(()), |checksum| address.check(checksum))?;
         Ok(address)
@@ -234,13 +234,13 @@ pub(super) fn git_source(
     let address = parsed.map_err(|error| {
         let hint = error.hint();
         let error = GraphError::new(error);
-        match hint {
+        Box::new(match hint {
             Some(hint) => error.hint(hint),
             None => error,
-        }
+        })
     })?;
     match (keep_git_dir, address.keep_git_dir) {
-        (Some(flag), Some(said)) if flag != said => Err(GraphError::new(GraphErrorKind::KeepGitDir { flag })),
+        (Some(flag), Some(said)) if flag != said => Err(Box::new(GraphError::new(GraphErrorKind::KeepGitDir { flag }))),
         (flag, said) => {
             let keep_git_dir = flag.or(said).unwrap_or_default();
             Ok(AddSource::Git(text, Box::new(Wanted { address, keep_git_dir })))

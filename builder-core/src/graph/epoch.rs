@@ -131,7 +131,7 @@ impl Reader<'_> {
         if let Some(parsed) = git_address(&source) {
             let checksum = add.checksum.as_ref().map(|word| self.expand(word)).transpose()?;
             let git = git_source(source, parsed, checksum.as_deref(), add.keep_git_dir);
-            git.map_err(|error| error.at(self.input.location(word.span)).into())
+            git.map_err(|error| (*error).at(self.input.location(word.span)).into())
         } else if is_http(&source) {
             Ok(AddSource::Http(source))
         } else {

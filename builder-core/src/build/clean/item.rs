@@ -134,7 +134,9 @@ impl Engine {
         {
             let directory = self.content.state().join(area);
             for path in entries(&directory)? {
-                let item = CacheItem::of(file_name(&path), kind);
+                let mut item = CacheItem::of(file_name(&path), kind);
+                // A repository says where it comes from.
+                item.description = fs::read_to_string(path.join("address")).unwrap_or_default();
                 items.push(found(item, &path, Place::Path(path.clone())));
             }
         }
