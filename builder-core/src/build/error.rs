@@ -239,7 +239,7 @@ pub enum StepError {
     NotLocal(crate::oci::Reference),
     /// An image in a directory.
     #[error(transparent)]
-    Layout(#[from] super::layout::LayoutError),
+    Layout(Box<super::layout::LayoutError>),
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -285,6 +285,12 @@ impl BuildError {
     /// An error around `error`, unless that only says that the build was cancelled.
     pub(super) fn of(error: StepError, around: impl FnOnce(StepError) -> Self) -> Self {
         if error.is_cancelled() { Self::Cancelled(Cancelled) } else { around(error) }
+    }
+}
+
+impl From<super::layout::LayoutError> for StepError {
+    fn from(error: super::layout::LayoutError) -> Self {
+        Self::Layout(Box::new(error))
     }
 }
 
