@@ -67,3 +67,66 @@ fn completion_scripts_are_written() {
         assert!(env.ok(&format!("completion {shell}")).stdout.contains("rbuild"), "{shell}");
     }
 }
+
+/// What `docker buildx build --help` has, and its hidden flags from before `BuildKit`.
+const BUILDX: [&str; 47] = [
+    "--add-host",
+    "--allow",
+    "--annotation",
+    "--attest",
+    "--build-arg",
+    "--build-context",
+    "--builder",
+    "--cache-from",
+    "--cache-to",
+    "--call",
+    "--cgroup-parent",
+    "--check",
+    "--compress",
+    "--cpu-period",
+    "--cpu-quota",
+    "--cpu-shares",
+    "--cpuset-cpus",
+    "--cpuset-mems",
+    "--debug",
+    "--file",
+    "--force-rm",
+    "--iidfile",
+    "--isolation",
+    "--label",
+    "--load",
+    "--memory",
+    "--memory-swap",
+    "--metadata-file",
+    "--network",
+    "--no-cache",
+    "--no-cache-filter",
+    "--output",
+    "--platform",
+    "--policy",
+    "--progress",
+    "--provenance",
+    "--pull",
+    "--push",
+    "--quiet",
+    "--rm",
+    "--sbom",
+    "--secret",
+    "--security-opt",
+    "--shm-size",
+    "--ssh",
+    "--tag",
+    "--ulimit",
+];
+
+#[test]
+fn every_flag_of_buildx_is_known_and_documented() {
+    let reference = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/cli.md");
+    let text = std::fs::read_to_string(reference).expect("readable");
+    let env = TestEnv::new();
+    for flag in BUILDX.iter().chain(&["--squash", "--target"]) {
+        let ended = end(&mut env.command(["build", &format!("{flag}=\u{1}"), "--no-such-flag"]));
+        assert!(!ended.stderr.contains(&format!("unexpected argument '{flag}")), "{flag}: {}", ended.stderr);
+        assert!(text.contains(&format!("`{flag}")), "docs/reference/cli.md does not mention {flag}");
+    }
+}

@@ -5,6 +5,7 @@ mod actions;
 mod addresses;
 mod arguments;
 mod build;
+mod builder_args;
 mod cache;
 mod cases;
 mod check;
