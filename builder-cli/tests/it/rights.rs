@@ -50,7 +50,6 @@ fn s13_an_entitlement_is_asked_for_even_where_the_result_is_known() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a test that skips says so")]
 fn a83_a_device_brings_its_node_variables_and_mounts() {
     if !require_sandbox("a83_a_device_brings_its_node_variables_and_mounts") {
         return;

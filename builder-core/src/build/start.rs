@@ -101,7 +101,7 @@ impl Engine {
             env.push((b"HOME".to_vec(), user.home.clone().unwrap_or_else(|| "/".to_owned()).into_bytes()));
         }
 
-        let mut prepared = Prepared::required();
+        let mut prepared = Prepared::default();
         let loopback =
             if matches!(request.network, Network::Host) { HostLoopback::Reachable } else { HostLoopback::Unreachable };
         let resolv = String::from_utf8_lossy(request.resolv_conf.as_deref().unwrap_or_default());

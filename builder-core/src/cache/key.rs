@@ -32,7 +32,7 @@ use crate::graph::{CacheMount, MountOp, MountTarget, RunOp, SecretMount};
 use crate::tree::{SemanticDigest, StateDigest};
 
 /// Changes whenever the meaning of a field changes; old records then simply do not match.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Identity of a step by what it does and what it sees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

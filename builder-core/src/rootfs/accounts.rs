@@ -99,10 +99,10 @@ impl Diagnostic for AccountsError {
 }
 
 impl UserSpec {
-    /// Reads `user`, `user:group`, `user:` or nothing, which is root.
+    /// Reads `user`, `user:group`, `user:`, `:group` or nothing; a user that is not named is root.
     ///
     /// # Errors
-    /// [`AccountsError::Spec`] if the user is missing before a group, a number is larger than 4294967294, or a
+    /// [`AccountsError::Spec`] if both are missing around a colon, a number is larger than 4294967294, or a
     /// name holds white space, a colon or a control byte.
     pub fn parse(text: &str) -> Result<Self, AccountsError> {
         let error = || AccountsError::Spec(text.to_owned());
@@ -110,7 +110,10 @@ impl UserSpec {
             return Ok(Self { user: NameOrId::Id(0), group: None });
         }
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
-        let user = NameOrId::parse(user).ok_or_else(error)?;
+        let user = match user {
+            "" if !group.is_empty() => NameOrId::Id(0),
+            user => NameOrId::parse(user).ok_or_else(error)?,
+        };
         let group = if group.is_empty() { None } else { Some(NameOrId::parse(group).ok_or_else(error)?) };
         Ok(Self { user, group })
     }
@@ -224,13 +227,14 @@ impl Accounts {
         let mut identity = Identity { uid, gid: found.map_or(0, |user| user.gid), groups: Vec::new(), home };
         match (&spec.group, &spec.user) {
             (Some(group), _) => identity.gid = self.gid(group)?,
-            (None, NameOrId::Name(name)) => {
+            (None, _) => {
+                // A number that stands in the file is that user, with the groups of the name.
+                let name = found.map(|user| user.name.as_str()).unwrap_or_default();
                 let member = |group: &&Group| group.members.iter().any(|member| member == name);
                 identity.groups = self.groups.iter().filter(member).map(|group| group.gid).collect();
                 identity.groups.sort_unstable();
                 identity.groups.dedup();
             }
-            (None, NameOrId::Id(_)) => {}
         }
         Ok(identity)
     }
@@ -326,19 +330,21 @@ mod tests {
     #[test]
     fn commands_run_as_runc_would_run_them() {
         for (spec, expected) in [
-            ("", "0:0 [] /root"),
+            ("", "0:0 [0, 10] /root"),
             ("root", "0:0 [0, 10] /root"),
             ("app", "1000:1001 [9, 10] /home/app"),
             ("app:", "1000:1001 [9, 10] /home/app"),
             ("app:wheel", "1000:10 [] /home/app"),
             ("app:77", "1000:77 [] /home/app"),
-            ("1000", "1000:1001 [] /home/app"),
+            ("1000", "1000:1001 [9, 10] /home/app"),
+            ("1000:1001", "1000:1001 [] /home/app"),
             ("1234", "1234:0 [] "),
             ("1234:users", "1234:9 [] "),
             ("bare", "7:8 [] "),
             ("broken", "user `broken` is not in the image's /etc/passwd"),
             ("app:bad", "group `bad` is not in the image's /etc/group"),
-            (":5", "`:5` is not a user, or a user and a group as in `user:group`"),
+            (":5", "0:5 [] /root"),
+            (":", "`:` is not a user, or a user and a group as in `user:group`"),
             ("a:b:c", "`a:b:c` is not a user, or a user and a group as in `user:group`"),
             ("4294967295", "`4294967295` is not a user, or a user and a group as in `user:group`"),
         ] {

@@ -15,7 +15,7 @@ use crate::build::request::SecretSource;
 use crate::build::solve::{Job, Session};
 use crate::cache::{MountedCache, key};
 use crate::context::{BuildContext, Request};
-use crate::executor::{Mount, MountSource, REQUIRED_DIRECTORIES};
+use crate::executor::{Mount, MountSource};
 use crate::graph::{CacheMount, Files, MountOp, MountTarget, RunOp, SecretMount, SshMount};
 use crate::layer;
 use crate::rootfs::{RootDir, RootPath};
@@ -169,7 +169,7 @@ pub(crate) fn prepare(
     sources: &[Option<Source>],
 ) -> Result<Prepared, StepError> {
     let session = job.session;
-    let mut prepared = Prepared::required();
+    let mut prepared = Prepared::default();
     let options = &session.request.run;
     if !op.no_hosts {
         let hosts = hosts(&op.hostname, &op.add_hosts, options.gateway(op.network))?;
@@ -207,12 +207,6 @@ fn file(content: Vec<u8>, mode: u32, uid: u32, gid: u32) -> MountSource {
 }
 
 impl Prepared {
-    /// What every process needs.
-    pub(crate) fn required() -> Self {
-        let directory = |name| (RootPath::clean(name).expect("a constant path"), true);
-        Self { targets: REQUIRED_DIRECTORIES.map(directory).into(), ..Self::default() }
-    }
-
     /// A generated file that never enters the layer.
     pub(crate) fn file(
         &mut self,

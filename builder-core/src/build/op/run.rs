@@ -20,7 +20,7 @@ use crate::build::filesystem::{Access, Filesystem, Source, Work};
 use crate::build::solve::{Job, Session, Solved};
 use crate::cache::key;
 use crate::dockerfile;
-use crate::executor::{self, ExecFailure, ExecuteError, Process, Security, Stdio, hosts_file};
+use crate::executor::{self, ExecFailure, ExecuteError, Process, REQUIRED_DIRECTORIES, Security, Stdio, hosts_file};
 use crate::graph::RunOp;
 use crate::layer;
 use crate::oci::Platform;
@@ -206,13 +206,15 @@ impl Root<'_> {
         let lowers = self.filesystem.snapshots(access)?;
         let stubs = snapshot::stubs(active, self.stack, &self.prepared.targets)?;
         let root = engine.snapshotter()?.mount(&lowers.iter().collect::<Vec<_>>(), stubs.as_ref(), active)?;
-        // As container runtimes do: a working directory that is missing is made, and is part of the layer.
-        let workdir = self.stack.resolve(workdir, true)?;
-        if self.stack.lookup(&workdir).is_none() {
-            let made = duplicate(&root)
-                .and_then(|fd| RootDir::from_fd(fd).create_dir_all(&workdir, 0o755))
-                .map_err(|source| StepError::Io { what: format!("cannot make working directory `{workdir}`"), source });
-            made?;
+        // As container runtimes do: a working directory that is missing is made, and is part of the layer. So are the
+        // directories of the kernel's file systems, which BuildKit's images have got from their first RUN on.
+        let required = REQUIRED_DIRECTORIES.map(|name| RootPath::clean(name).expect("a constant path"));
+        for directory in required.into_iter().chain([self.stack.resolve(workdir, true)?]) {
+            if self.stack.lookup(&directory).is_none() {
+                duplicate(&root)
+                    .and_then(|fd| RootDir::from_fd(fd).create_dir_all(&directory, 0o755))
+                    .map_err(|source| StepError::Io { what: format!("cannot make directory `{directory}`"), source })?;
+            }
         }
         Ok(root)
     }
