@@ -272,6 +272,27 @@ fn s7_a_working_directory_outside_the_root_is_refused() {
 }
 
 #[test]
+fn s8_no_program_of_the_host_is_executed_through_proc() {
+    let Some(root) = root() else { return };
+    let script = |name: &str, line: &str| {
+        fs::write(root.path().join(name), line).unwrap();
+        fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    symlink("/proc/self/exe", root.path().join("link")).unwrap();
+    script("script", "#!/proc/self/exe\n");
+    script("script-of-link", "#! /link  x\n");
+    script("script-of-script", "#!/script\n");
+    // Until the program runs, that is the one of the caller, which a step must not get a handle on.
+    for program in ["/proc/self/exe", "/proc/1/exe", "/link", "/script", "/script-of-link", "/script-of-script"] {
+        let error = try_run(root.process(&[program])).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot execute `{program}`: permission denied"));
+    }
+    script("good", "#!/bin/sh\necho fine\n");
+    script("better", "#!/good\n");
+    assert_eq!(output(root.process(&["/better"])), "fine\n");
+}
+
+#[test]
 fn s9_the_environment_is_exactly_what_was_given() {
     let Some(root) = root() else { return };
     let env = vec![(b"A".to_vec(), b"1 = 2".to_vec()), (b"B".to_vec(), vec![])];

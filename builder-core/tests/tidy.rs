@@ -105,3 +105,19 @@ fn every_test_file_beside_the_code_is_included() {
         assert!(text.contains("mod tests;"), "{} is not part of {}", file.display(), front.display());
     }
 }
+
+#[test]
+fn the_tests_of_invariants_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let page = fs::read_to_string(root.join("docs/concepts/security.md")).expect("the page");
+    let is_name = |word: &&str| {
+        word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(named.len() > 80, "{}", named.len());
+    let folders = ["builder-core/src", "builder-core/tests", "builder-cli/src", "builder-cli/tests"];
+    let files = folders.iter().flat_map(|folder| sources(&root.join(folder)));
+    let text: String = files.map(|file| fs::read_to_string(file).expect("readable")).collect();
+    let missing: Vec<&&str> = named.iter().filter(|name| !text.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}

@@ -17,10 +17,11 @@
 //! | 12 | working directory, and that it is inside | `fchdir(2)`, `getcwd(2)` |
 //! | 13 | AppArmor profile for the program | `proc_pid_attr(5)` |
 //! | 14 | no-new-privileges if asked for, then the system call filter | `seccomp(2)` |
-//! | 15 | bounding set, groups, user, capabilities | `capabilities(7)`, `setgroups(2)`, `setresuid(2)` |
-//! | 16 | step 1 again: a change of the user clears it | `prctl(2)` |
-//! | 17 | no descriptor above 2 survives | `close_range(2)` |
-//! | 18 | let signals through, execute the first candidate that exists | `execve(2)` |
+//! | 15 | the program is none of ours, reached through `/proc` | `openat2(2)` `RESOLVE_NO_MAGICLINKS` |
+//! | 16 | bounding set, groups, user, capabilities | `capabilities(7)`, `setgroups(2)`, `setresuid(2)` |
+//! | 17 | step 1 again: a change of the user clears it | `prctl(2)` |
+//! | 18 | no descriptor above 2 survives | `close_range(2)` |
+//! | 19 | let signals through, execute the first candidate that exists | `execve(2)` |
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -266,6 +267,9 @@ fn set_up(plan: &Plan<'_>) -> Result<(), Failed> {
     if let Some(filter) = plan.filter {
         child::install_filter(filter).map_err(at(Stage::Filter))?;
     }
+    for program in &plan.programs {
+        check_program(program).map_err(at(Stage::Exec))?;
+    }
     drop_bounding(plan.capabilities.dropped).map_err(at(Stage::Capabilities))?;
     become_user(&plan.identity).map_err(at(Stage::Identity))?;
     set_final_capabilities(plan).map_err(at(Stage::Capabilities))?;
@@ -433,6 +437,50 @@ fn set_profile(plan: &Plan<'_>, profile: &str) -> io::Result<()> {
     }
     rustix::io::write(&attribute, profile.as_bytes())?;
     Ok(())
+}
+
+/// What the kernel reads of a file to find out what it is (`BINPRM_BUF_SIZE` of linux/binfmts.h), bytes.
+const HEAD: usize = 256;
+
+/// How many scripts may interpret each other; as in the kernel's `exec_binprm`.
+const INTERPRETERS: usize = 6;
+
+/// Refuses a program that is reached through a magic link, as `/proc/self/exe`, or whose `#!` line is: until the program
+/// runs, that link leads to the caller's own file on the host, which the step could keep a handle on and write to afterwards
+/// (CVE-2019-5736). Asked while this is root, because a file can be executable and not readable.
+fn check_program(program: &CStr) -> io::Result<()> {
+    let mut head = [0u8; HEAD + 1];
+    let mut file = open_program(program);
+    for _ in 0..INTERPRETERS {
+        let opened = match file {
+            Ok(opened) => opened,
+            Err(Errno::LOOP) => return Err(Errno::ACCESS.into()),
+            // `execve` says what is wrong with it.
+            Err(_) => return Ok(()),
+        };
+        let Ok(length) = rustix::io::read(&opened, &mut head[..HEAD]) else { return Ok(()) };
+        head[length] = 0;
+        let Some(interpreter) = interpreter(&mut head[..=length]) else { return Ok(()) };
+        file = open_program(interpreter);
+    }
+    Ok(())
+}
+
+fn open_program(path: &CStr) -> Result<OwnedFd, Errno> {
+    // A FIFO in its place must not hold us up.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// The path after `#!`, see `execve(2)`.
+fn interpreter(head: &mut [u8]) -> Option<&CStr> {
+    let line = head.strip_prefix(b"#!")?;
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = 2 + line.iter().take_while(|byte| blank(byte)).count();
+    let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | 0);
+    let end = start + head.get(start..)?.iter().position(ends)?;
+    *head.get_mut(end)? = 0;
+    CStr::from_bytes_with_nul(head.get(start..=end)?).ok()
 }
 
 fn drop_bounding(dropped: CapabilitySet) -> io::Result<()> {

@@ -4,7 +4,7 @@
 //! Nothing is looked up later. An [`Executor`] runs it, hands on what it writes, and says how it ended.
 //!
 //! ```text
-//!  Process ──► prepare ──► Plan ──► clone3 ──► child: 18 steps, system calls only ──► execve
+//!  Process ──► prepare ──► Plan ──► clone3 ──► child: 19 steps, system calls only ──► execve
 //!                 │                   │                                                  │
 //!   mounts, /dev, files made      pidfd ──► pump: output, cancel, end ◄── pipes ─────────┘
 //!   detached; masks, filter,          │
