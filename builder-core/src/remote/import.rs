@@ -349,3 +349,124 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Preimage;
+    use crate::export::{ExportContext, ExportError};
+    use crate::oci::{Compression, Digest};
+    use crate::progress::{Silent, TaskId};
+    use crate::registry::{Registry, RegistryConfig};
+    use crate::remote::format::Base;
+    use crate::remote::{CacheDestination, Contents, Exporter, MountToExport};
+    use crate::rootfs::RootPath;
+    use crate::tree::{Entry, Time, TreeBuilder, TreeStore};
+
+    fn tree_of(name: &str) -> Tree {
+        let mut builder = TreeBuilder::new();
+        let path = RootPath::clean(name).expect("clean");
+        builder.push(Entry::directory(path, 0o755, 0, 0, Time::from_seconds(7)));
+        builder.finish()
+    }
+
+    fn record(number: usize, root: Option<StateDigest>) -> (Record, Tree) {
+        let tree = tree_of(&format!("/{number}"));
+        let mut preimage = Preimage::new("run");
+        preimage.add("argument 0", number);
+        if let Some(root) = root {
+            preimage.add("root", root);
+        }
+        (Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: 2 }, tree)
+    }
+
+    /// Writes a cache into a directory.
+    fn export(state: &std::path::Path, contents: &Contents, mounts: &[MountToExport]) -> Result<(), ExportError> {
+        let content = ContentStore::open(&state.join("store"))?;
+        let (snapshots, trees) = (SnapshotStore::new(state), TreeStore::new(state));
+        let (registry, cancel) = (Registry::new(RegistryConfig::default()), CancelToken::new());
+        let context = ExportContext {
+            content: &content,
+            snapshots: &snapshots,
+            trees: &trees,
+            registry: &registry,
+            cancel: &cancel,
+            sink: &Silent,
+            task: TaskId(1),
+            source_date_epoch: None,
+            multi_platform: false,
+            stdout: None,
+        };
+        let backends = Backends { registry: &registry };
+        let exporter = Exporter { context: &context, backends, compression: Compression::Gzip };
+        let text = format!("type=local,dest={}", state.join("cache").display());
+        let destination = CacheDestination::parse(&text, &|_| None).expect("valid");
+        exporter.export(&destination, contents, &[], mounts).expect("written");
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_is_found_by_every_question() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let root = Stack::new(vec![tree_of("/root")]).state();
+        let mut contents = Contents::default();
+        for number in 0..1000 {
+            let (record, tree) = record(number, (number % 2 == 0).then_some(root));
+            contents.records.push(record);
+            contents.trees.push(tree);
+        }
+        let (layer, base) = (DiffId::new(Digest::sha256(b"layer")), tree_of("/base"));
+        contents.bases.push(Base { layer: layer.clone(), tree: base.id() });
+        contents.trees.push(base.clone());
+        contents.files.insert(ContentDigest::of(b"root:x:0:0"), b"root:x:0:0".to_vec());
+        export(state.path(), &contents, &[]).expect("a store");
+
+        let registry = Registry::new(RegistryConfig::default());
+        let source = |name: &str| {
+            let text = format!("type=local,src={}", state.path().join(name).display());
+            CacheSource::parse(&text, &|_| None).expect("valid")
+        };
+        let cancel = CancelToken::new();
+        // A place without a cache is asked first, and is no reason to warn.
+        let imports = Imports::new(Backends { registry: &registry }, &[source("nothing"), source("cache")]);
+        for expected in &contents.records {
+            let (found, tree) = imports.record(&expected.preimage.key(), &cancel).expect("known");
+            assert_eq!((&found, tree.id()), (expected, expected.tree));
+        }
+        assert!(imports.record(&Preimage::new("other").key(), &cancel).is_none());
+        let expected = &contents.records[4];
+        assert_eq!(imports.first_result(&root, &expected.semantic, &cancel).expect("known").0, *expected);
+        assert!(imports.first_result(&Stack::default().state(), &expected.semantic, &cancel).is_none());
+        let plain = &contents.records[5];
+        assert!(imports.first_result(&Stack::default().state(), &plain.semantic, &cancel).is_some());
+        let other = DiffId::new(Digest::sha256(b"other"));
+        assert_eq!(imports.base_tree([&other, &layer], &cancel), Some((layer, base)));
+        assert!(imports.base_tree([&other, &other], &cancel).is_none());
+        assert_eq!(imports.file(&ContentDigest::of(b"root:x:0:0"), &cancel).as_deref(), Some(&b"root:x:0:0"[..]));
+        assert_eq!(imports.warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn a_source_that_lies_is_given_up_with_one_warning() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let (first, tree) = record(1, None);
+        let (second, _) = record(2, None);
+        // The record of one key with the tree of another one.
+        let lie = Record { semantic: second.semantic, ..first.clone() };
+        let contents = Contents { records: vec![lie, second.clone()], trees: vec![tree], ..Contents::default() };
+        export(state.path(), &contents, &[]).expect("a store");
+        let registry = Registry::new(RegistryConfig::default());
+        let text = format!("type=local,src={}", state.path().join("cache").display());
+        let source = CacheSource::parse(&text, &|_| None).expect("valid");
+        let imports = Imports::new(Backends { registry: &registry }, &[source]);
+        let cancel = CancelToken::new();
+        assert!(imports.record(&second.preimage.key(), &cancel).is_none(), "its tree is not there");
+        assert_eq!(imports.warnings(), [""; 0]);
+        assert!(imports.record(&first.preimage.key(), &cancel).is_none());
+        let warnings = imports.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].ends_with("a record names another tree than its own"), "{warnings:?}");
+        assert!(imports.record(&first.preimage.key(), &cancel).is_none());
+        assert_eq!(imports.warnings(), [""; 0], "it is not asked again");
+    }
+}
