@@ -234,6 +234,8 @@ fn an_address_is_a_context_or_a_dockerfile() {
         "640 7:8 all/Dockerfile 640 7:8 all/f 640 7:8 all/sub/Other"
     );
     assert_eq!(web.asked()[..2], ["GET /ctx.tar.gz 200", "GET /ctx.tar.gz 304"]);
+    assert_eq!(build(&format!("--pull=never {context}"), b""), "640 7:8 from-url");
+    assert_eq!(web.asked(), Vec::<String>::new());
     // BuildKit calls the only file of such a context `context`.
     assert_eq!(build(&dockerfile, b""), "600 0:0 all/context");
     env.write("f", "local").write("ignored", "").write(".dockerignore", "ignored\nout.tar\n.dockerignore\n");

@@ -371,7 +371,7 @@ impl Bring<'_> {
             registry: &engine.registry,
             content: &engine.content,
             secrets: self.secrets,
-            offline: false,
+            offline: self.git.pull == PullPolicy::Never,
             progress: &|current, total| events.status(task, &shown, current, total, false),
             cancel,
         };
