@@ -21,7 +21,7 @@ pub(super) fn resolve(
     };
     let fetched = match source {
         EpochSource::Context(id) => contexts.bring(&id, bring, numbers)?,
-        EpochSource::Remote(AddSource::Http(address)) => Some(remote(RemoteContext::Url(address), bring, numbers)?),
+        EpochSource::Remote(AddSource::Http(address)) => Some(remote(&RemoteContext::Url(address), bring, numbers)?),
         EpochSource::Remote(AddSource::Git(_, wanted)) => Some(remote(RemoteContext::Git(wanted), bring, numbers)?),
         EpochSource::Remote(AddSource::Path(_) | AddSource::Inline { .. }) | EpochSource::Nothing => None,
     };
@@ -29,6 +29,6 @@ pub(super) fn resolve(
     Ok(Some(time.map_or(ResolvedEpoch::Unset, ResolvedEpoch::At)))
 }
 
-fn remote(source: RemoteContext, bring: &Bring<'_>, numbers: &TaskNumbers) -> Result<FetchedContext, BuildError> {
-    bring.context(&source, &format!("[internal] resolve SOURCE_DATE_EPOCH source {source}"), numbers)
+fn remote(source: &RemoteContext, bring: &Bring<'_>, numbers: &TaskNumbers) -> Result<FetchedContext, BuildError> {
+    bring.context(source, &format!("[internal] resolve SOURCE_DATE_EPOCH source {source}"), numbers)
 }
