@@ -22,7 +22,7 @@ pub(super) fn resolve(
     let fetched = match source {
         EpochSource::Context(id) => contexts.bring(&id, bring, numbers)?,
         EpochSource::Remote(AddSource::Http(address)) => Some(remote(&RemoteContext::Url(address), bring, numbers)?),
-        EpochSource::Remote(AddSource::Git(_, wanted)) => Some(remote(RemoteContext::Git(wanted), bring, numbers)?),
+        EpochSource::Remote(AddSource::Git(_, wanted)) => Some(remote(&RemoteContext::Git(wanted), bring, numbers)?),
         EpochSource::Remote(AddSource::Path(_) | AddSource::Inline { .. }) | EpochSource::Nothing => None,
     };
     let time = fetched.and_then(|fetched| fetched.time().or_else(|| fetched.newest()));
