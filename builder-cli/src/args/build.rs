@@ -169,7 +169,6 @@ pub(crate) struct BuildArgs {
 
 /// Changes of the image without an instruction, as buildah has them
 #[derive(Debug, Clone, Default, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 #[command(next_help_heading = "Changes of the image")]
 pub(crate) struct EditArgs {
     /// Image in the place of the base of the first stage
@@ -203,7 +202,7 @@ pub(crate) struct EditArgs {
     #[arg(long, value_name = "SECONDS", conflicts_with = "source_date_epoch")]
     pub(crate) timestamp: Option<i64>,
 
-    /// No new file is younger than SOURCE_DATE_EPOCH: `rewrite-timestamp=true` for every output
+    /// No new file is younger than `SOURCE_DATE_EPOCH`: `rewrite-timestamp=true` for every output
     #[arg(
         long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"

@@ -1,6 +1,7 @@
 //! A web server on a free port of the loopback device that counts what it is asked.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,7 +116,7 @@ impl Shared {
             [("ETag", page.etag), ("Last-Modified", page.last_modified), ("Location", page.redirect.as_deref())]
         {
             if let Some(value) = value {
-                head += &format!("{name}: {value}\r\n");
+                write!(head, "{name}: {value}\r\n").expect("a String takes it");
             }
         }
         stream.write_all(format!("{head}{}\r\n", page.headers).as_bytes())?;

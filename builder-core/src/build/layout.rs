@@ -28,7 +28,7 @@ pub enum LayoutError {
     #[error("cannot read `{path}` of {layout}")]
     Read {
         /// The layout.
-        layout: LayoutReference,
+        layout: Box<LayoutReference>,
         /// The file.
         path: String,
         /// Why.
@@ -38,7 +38,7 @@ pub enum LayoutError {
     #[error("{layout} is not a valid image layout: {reason}")]
     Malformed {
         /// The layout.
-        layout: LayoutReference,
+        layout: Box<LayoutReference>,
         /// What is wrong.
         reason: String,
     },
@@ -46,7 +46,7 @@ pub enum LayoutError {
     #[error("{layout} is damaged: {source}")]
     Blob {
         /// The layout.
-        layout: LayoutReference,
+        layout: Box<LayoutReference>,
         /// What is wrong.
         source: ContentError,
     },
@@ -54,7 +54,7 @@ pub enum LayoutError {
     #[error("{layout} has no image `{tag}`")]
     Missing {
         /// The layout.
-        layout: LayoutReference,
+        layout: Box<LayoutReference>,
         /// The tag or the digest.
         tag: String,
         /// The tag that is most like it.
@@ -64,7 +64,7 @@ pub enum LayoutError {
     #[error("{layout} has no image for {wanted}; it has {}", list(available))]
     Platform {
         /// The layout.
-        layout: LayoutReference,
+        layout: Box<LayoutReference>,
         /// What was asked for.
         wanted: Box<Platform>,
         /// What there is.
@@ -103,7 +103,7 @@ pub(super) fn bring(
     cancel: &CancelToken,
 ) -> Result<Descriptor, StepError> {
     let opened = RootDir::open(&layout.directory);
-    let failed = |source| LayoutError::Read { layout: layout.clone(), path: "oci-layout".to_owned(), source };
+    let failed = |source| LayoutError::Read { layout: Box::new(layout.clone()), path: "oci-layout".to_owned(), source };
     let root = opened.map_err(failed)?;
     let layout = Layout { engine, name: layout, root, cancel };
     let descriptor = layout.manifest(layout.top()?, platform)?;
@@ -122,7 +122,7 @@ pub(super) fn bring(
 
 impl Layout<'_> {
     fn malformed(&self, reason: impl Into<String>) -> LayoutError {
-        LayoutError::Malformed { layout: self.name.clone(), reason: reason.into() }
+        LayoutError::Malformed { layout: Box::new(self.name.clone()), reason: reason.into() }
     }
 
     /// What `index.json` has under the tag or digest.
@@ -137,8 +137,11 @@ impl Layout<'_> {
         }
         let bytes = self.document("index.json")?;
         let index = Index::parse(&bytes, &MediaType::OCI_INDEX).map_err(|error| self.malformed(error.to_string()))?;
-        let missing =
-            |tag: &str, nearest| LayoutError::Missing { layout: self.name.clone(), tag: tag.to_owned(), nearest };
+        let missing = |tag: &str, nearest| LayoutError::Missing {
+            layout: Box::new(self.name.clone()),
+            tag: tag.to_owned(),
+            nearest,
+        };
         if let Some(digest) = &self.name.digest {
             let listed = index.manifests.iter().find(|one| one.digest == *digest);
             return match listed {
@@ -166,17 +169,17 @@ impl Layout<'_> {
 
     /// A manifest that is there and not listed.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>, StepError> {
-        let bytes = match self.document(&blob_path(digest)) {
-            Ok(bytes) => bytes,
-            Err(LayoutError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Typed {
             media_type: Option<MediaType>,
             manifests: Option<serde_json::Value>,
         }
+        let bytes = match self.document(&blob_path(digest)) {
+            Ok(bytes) => bytes,
+            Err(LayoutError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let typed: Typed = serde_json::from_slice(&bytes).map_err(|error| self.malformed(error.to_string()))?;
         let guessed = if typed.manifests.is_some() { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST };
         Ok(Some(Descriptor::new(typed.media_type.unwrap_or(guessed), digest.clone(), bytes.len() as u64)))
@@ -202,7 +205,7 @@ impl Layout<'_> {
             let index =
                 Index::parse(&bytes, &descriptor.media_type).map_err(|error| self.malformed(error.to_string()))?;
             let chosen = choose(&index, platform).ok_or_else(|| LayoutError::Platform {
-                layout: self.name.clone(),
+                layout: Box::new(self.name.clone()),
                 wanted: Box::new(platform.clone()),
                 available: platforms(&index),
             })?;
@@ -212,13 +215,13 @@ impl Layout<'_> {
     }
 
     fn open(&self, path: &str) -> Result<std::fs::File, LayoutError> {
-        let failed = |source| LayoutError::Read { layout: self.name.clone(), path: path.to_owned(), source };
+        let failed = |source| LayoutError::Read { layout: Box::new(self.name.clone()), path: path.to_owned(), source };
         let clean = RootPath::clean(path).map_err(|error| self.malformed(error.to_string()))?;
         self.root.open_file(&clean).map_err(failed)
     }
 
     fn document(&self, path: &str) -> Result<Vec<u8>, LayoutError> {
-        let failed = |source| LayoutError::Read { layout: self.name.clone(), path: path.to_owned(), source };
+        let failed = |source| LayoutError::Read { layout: Box::new(self.name.clone()), path: path.to_owned(), source };
         let mut bytes = Vec::new();
         self.open(path)?.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > MAX_DOCUMENT {
@@ -234,7 +237,7 @@ impl Layout<'_> {
             return Ok(());
         }
         let path = blob_path(&blob.digest);
-        let failed = |source| LayoutError::Read { layout: self.name.clone(), path: path.clone(), source };
+        let failed = |source| LayoutError::Read { layout: Box::new(self.name.clone()), path: path.clone(), source };
         let mut file = self.open(&path)?.take(blob.size.saturating_add(1));
         let mut writer = content.writer()?;
         let mut buffer = vec![0; 256 << 10];
@@ -249,7 +252,7 @@ impl Layout<'_> {
         }
         writer.commit_as(&blob.digest, blob.size).map_err(|source| match source {
             ContentError::DigestMismatch { .. } | ContentError::SizeMismatch { .. } => {
-                LayoutError::Blob { layout: self.name.clone(), source }.into()
+                LayoutError::Blob { layout: Box::new(self.name.clone()), source }.into()
             }
             source => StepError::from(source),
         })

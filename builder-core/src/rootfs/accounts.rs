@@ -225,16 +225,15 @@ impl Accounts {
         };
         let home = found.map(|user| user.home.clone()).filter(|home| !home.is_empty());
         let mut identity = Identity { uid, gid: found.map_or(0, |user| user.gid), groups: Vec::new(), home };
-        match (&spec.group, &spec.user) {
-            (Some(group), _) => identity.gid = self.gid(group)?,
-            (None, _) => {
-                // A number that stands in the file is that user, with the groups of the name.
-                let name = found.map(|user| user.name.as_str()).unwrap_or_default();
-                let member = |group: &&Group| group.members.iter().any(|member| member == name);
-                identity.groups = self.groups.iter().filter(member).map(|group| group.gid).collect();
-                identity.groups.sort_unstable();
-                identity.groups.dedup();
-            }
+        if let Some(group) = &spec.group {
+            identity.gid = self.gid(group)?;
+        } else {
+            // A number that stands in the file is that user, with the groups of the name.
+            let name = found.map(|user| user.name.as_str()).unwrap_or_default();
+            let member = |group: &&Group| group.members.iter().any(|member| member == name);
+            identity.groups = self.groups.iter().filter(member).map(|group| group.gid).collect();
+            identity.groups.sort_unstable();
+            identity.groups.dedup();
         }
         Ok(identity)
     }
