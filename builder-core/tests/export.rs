@@ -506,7 +506,8 @@ fn several_platforms_become_an_index() {
         output("type=docker,dest=DIR/d.tar,name=app"),
         output("type=local,dest=DIR/files"),
     ];
-    let exported = builder_core::export::export(&store.context(), &both, &outputs).unwrap();
+    let context = builder_core::export::ExportContext { multi_platform: true, ..store.context() };
+    let exported = builder_core::export::export(&context, &both, &outputs).unwrap();
     let index = store.path("o/blobs/sha256").join(exported.manifest.unwrap().digest.hex());
     let index = json(&fs::read_to_string(index).unwrap());
     assert_eq!(index["annotations"]["a"], "b");
