@@ -196,6 +196,26 @@ fn a_push_of_an_unchanged_image_fetches_records_and_no_layer() {
 }
 
 #[test]
+fn layers_leave_while_later_steps_run() {
+    if !require_sandbox("layers_leave_while_later_steps_run") {
+        return;
+    }
+    let registry = Registry::start();
+    let recorder = Recorder::before(&registry.address);
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nRUN echo one > /one\nRUN sleep 3; exit 1\n", base()));
+    let to = format!("--cache-to type=registry,ref={}", format_args!("{}/cache/app:main", recorder.address));
+    env.fails(&format!("build -q {to} ."));
+    // The build failed, so nothing was exported at its end.
+    let asked = recorder.take();
+    assert!(
+        asked.iter().any(|request| request.starts_with("PUT ") && request.contains("/blobs/uploads/")),
+        "{asked:?}"
+    );
+    assert!(!asked.iter().any(|request| request.starts_with("PUT ") && request.contains("/manifests/")), "{asked:?}");
+}
+
+#[test]
 fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
     let test = "a_cache_that_is_away_slow_or_wrong_costs_one_warning";
     if !require_sandbox(test) {

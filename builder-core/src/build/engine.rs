@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::{self, BaseLayers};
 use super::contexts::{Contexts, OpenContext};
+use super::early_export;
 use super::epoch;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
@@ -260,33 +261,38 @@ impl Engine {
             now,
         };
         let needed = result::needs_files(request);
-        let (solution, mut built) = loop {
-            let solution = solve::solve(&session, &graph, &tasks, needed)?;
-            for base in bases.values() {
-                base.finish(&session);
+        let (solution, mut built) = early_export::while_building(&session, || {
+            loop {
+                let solution = match solve::solve(&session, &graph, &tasks, needed) {
+                    Ok(solution) => solution,
+                    Err(error) => break Err(error),
+                };
+                for base in bases.values() {
+                    base.finish(&session);
+                }
+                contexts.save();
+                if !needed {
+                    break Ok((solution, BuildResult::default()));
+                }
+                let lost = session.remote.as_ref().map(|remote| remote.lost());
+                let task =
+                    numbers.declare(&session.events, "exporting to image", tasks.last().copied().into_iter().collect());
+                session.events.started(task);
+                let exported = result::export(&session, &graph, &solution, task, sink, stdout);
+                // Files that a cache had promised are gone: their steps run, and everything starts over.
+                let again = exported.is_err() && session.remote.as_ref().map(|remote| remote.lost()) != lost;
+                let outcome = match &exported {
+                    Ok(_) => Outcome::Done,
+                    Err(BuildError::Cancelled(_)) => Outcome::Cancelled,
+                    Err(_) if again => Outcome::Cancelled,
+                    Err(error) => Outcome::Failed(error.to_string()),
+                };
+                session.events.finished(task, outcome);
+                if !again {
+                    break exported.map(|exported| (solution, exported));
+                }
             }
-            contexts.save();
-            if !needed {
-                break (solution, BuildResult::default());
-            }
-            let lost = session.remote.as_ref().map(|remote| remote.lost());
-            let task =
-                numbers.declare(&session.events, "exporting to image", tasks.last().copied().into_iter().collect());
-            session.events.started(task);
-            let exported = result::export(&session, &graph, &solution, task, sink, stdout);
-            // Files that a cache had promised are gone: their steps run, and everything starts over.
-            let again = exported.is_err() && session.remote.as_ref().map(|remote| remote.lost()) != lost;
-            let outcome = match &exported {
-                Ok(_) => Outcome::Done,
-                Err(BuildError::Cancelled(_)) => Outcome::Cancelled,
-                Err(_) if again => Outcome::Cancelled,
-                Err(error) => Outcome::Failed(error.to_string()),
-            };
-            session.events.finished(task, outcome);
-            if !again {
-                break (solution, exported?);
-            }
-        };
+        })?;
         remote_cache::export(&session, &graph, &solution, &numbers, sink)?;
         if let Some(percent) = request.verify_cache {
             built.verified = verify::verify(&session, &graph, &solution, &numbers, percent)?;

@@ -20,6 +20,7 @@ mod base;
 mod cache_mounts;
 mod clean;
 mod contexts;
+mod early_export;
 mod engine;
 mod epoch;
 mod error;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::cache_mounts::move_into;
@@ -48,6 +49,8 @@ pub(super) struct RemoteCache {
     /// Whether something is written afterwards.
     is_exported: bool,
     noted: Mutex<Noted>,
+    /// Who is told of each step as soon as it is known.
+    announced: Mutex<Option<Sender<TreeId>>>,
     /// Held while the files of a tree are fetched.
     fetching: Mutex<HashMap<TreeId, Arc<Mutex<()>>>>,
     /// Vertices whose files turned out to be gone while the result was exported.
@@ -83,6 +86,7 @@ impl RemoteCache {
             cancel: cancel.clone(),
             is_exported: !request.cache_to.is_empty(),
             noted: Mutex::default(),
+            announced: Mutex::default(),
             fetching: Mutex::default(),
             lost: Mutex::default(),
         }))
@@ -138,10 +142,33 @@ impl RemoteCache {
     }
 
     /// Keeps what a step came to for the cache that is written afterwards.
-    pub(super) fn note_step(&self, vertex: VertexId, record: &Record) {
+    pub(super) fn note_step(&self, vertex: VertexId, record: &Record, cached: bool) {
         if self.is_exported {
+            if let Some(announced) = &*lock(&self.announced)
+                && !cached
+            {
+                // Whoever listened may have had enough.
+                let _ = announced.send(record.tree);
+            }
             lock(&self.noted).steps.insert(vertex, record.clone());
         }
+    }
+
+    /// From now on every step that runs is told to the receiver.
+    pub(super) fn announce_steps(&self) -> Receiver<TreeId> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        *lock(&self.announced) = Some(sender);
+        receiver
+    }
+
+    /// Ends what [`RemoteCache::announce_steps`] began.
+    pub(super) fn stop_announcing(&self) {
+        lock(&self.announced).take();
+    }
+
+    /// Whether somebody is told of steps.
+    pub(super) fn is_announcing(&self) -> bool {
+        lock(&self.announced).is_some()
     }
 
     /// Fills a new cache mount with what a cache has of it; `false` if none has.
@@ -408,7 +435,7 @@ fn held_mounts(
 }
 
 /// The compression of the first image that the build makes: its layers and those of the cache are the same blobs then.
-fn compression(request: &BuildRequest) -> Compression {
+pub(super) fn compression(request: &BuildRequest) -> Compression {
     let of = |output: &Output| match output {
         Output::Image(image) => Some(image.format.compression),
         Output::Oci(layout) | Output::Docker(layout) => Some(layout.format.compression),

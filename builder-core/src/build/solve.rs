@@ -189,7 +189,7 @@ impl Solved {
     /// The root with the layer that a record describes.
     pub(super) fn layer(job: &Job<'_>, (tree, record): (Tree, Record), source: Source, cached: bool) -> Self {
         if let Some(remote) = &job.session.remote {
-            remote.note_step(job.vertex, &record);
+            remote.note_step(job.vertex, &record, cached);
         }
         let layer = BuiltLayer { vertex: job.vertex, tree, id: record.tree, created: record.created, source };
         Self { filesystem: job.root.with(layer), cached }

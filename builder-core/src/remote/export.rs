@@ -103,8 +103,44 @@ impl Exporter<'_> {
         mounts: &[MountToExport],
         cancel: &CancelToken,
     ) -> Result<Exported, RemoteError> {
-        let backend = self.backends.destination(&destination.place);
         let context = &ExportContext { cancel, ..*self.context };
+        let (job, old) = self.open(destination, context)?;
+        let (mut contents, mut sent) = (contents.clone(), 0);
+        if !mounts.is_empty() {
+            sent = job.mounts(&mut contents, mounts, old.as_deref())?;
+        }
+        let exported = job.run(&contents, layers, old.as_deref())?;
+        Ok(Exported { sent: exported.sent + sent, ..exported })
+    }
+}
+
+/// An export that has begun, while the build still runs.
+pub(crate) struct EarlyExport<'a> {
+    job: Job<'a>,
+    /// Trees whose layers the destination has.
+    there: HashSet<TreeId>,
+}
+
+impl<'a> Exporter<'a> {
+    /// Begins an export before it is known what belongs to it.
+    ///
+    /// # Errors
+    /// Every case of [`RemoteError`].
+    pub(crate) fn early(&self, destination: &'a CacheDestination) -> Result<EarlyExport<'a>, RemoteError> {
+        let (job, old) = self.open(destination, self.context)?;
+        let index = old.and_then(|old| index_of(&*job.backend, &old, self.context.cancel).ok()).unwrap_or_default();
+        let there = index.layers.iter().filter(|layer| job.present.contains(&layer.blob.digest));
+        Ok(EarlyExport { there: there.map(|layer| layer.tree).collect(), job })
+    }
+
+    /// Asks what is at a destination.
+    fn open<'b>(
+        &self,
+        destination: &'b CacheDestination,
+        context: &'b ExportContext<'b>,
+    ) -> Result<(Job<'b>, Option<Vec<u8>>), RemoteError> {
+        let cancel = context.cancel;
+        let backend = self.backends.destination(&destination.place);
         backend.begin(cancel)?;
         let old = match backend.manifest(cancel) {
             // Whatever else is under this name is replaced, as a push replaces it.
@@ -115,13 +151,21 @@ impl Exporter<'_> {
         let named = parsed.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
         let present = named.filter(|_| backend.keeps_what_is_named()).map(|blob| blob.digest.clone()).collect();
         let compression = destination.compression.unwrap_or(self.compression);
-        let job = Job { context, backend, destination, compression, present };
-        let (mut contents, mut sent) = (contents.clone(), 0);
-        if !mounts.is_empty() {
-            sent = job.mounts(&mut contents, mounts, old.as_deref())?;
+        Ok((Job { context, backend, destination, compression, present }, old))
+    }
+}
+
+impl EarlyExport<'_> {
+    /// Sends a layer, unless the destination has it.
+    ///
+    /// # Errors
+    /// Every case of [`RemoteError`].
+    pub(crate) fn send(&self, layer: &LayerToExport<'_>) -> Result<(), RemoteError> {
+        if self.there.contains(&layer.tree.id()) {
+            return Ok(());
         }
-        let exported = job.run(&contents, layers, old.as_deref())?;
-        Ok(Exported { sent: exported.sent + sent, ..exported })
+        let known = self.job.remembered(&layer.tree)?;
+        self.job.bring(layer, known.as_ref(), &AtomicUsize::new(0), &AtomicBool::new(false)).map(drop)
     }
 }
 

@@ -28,7 +28,7 @@ mod options;
 pub(crate) use backend::Backends;
 pub use error::{ParseCacheError, RemoteError};
 pub(crate) use export::MountToExport;
-pub(crate) use export::{Exporter, LayerToExport, distinct};
+pub(crate) use export::{EarlyExport, Exporter, LayerToExport, distinct};
 pub(crate) use format::{Base, Contents};
 pub(crate) use import::Imports;
 pub(crate) use import::chain;
