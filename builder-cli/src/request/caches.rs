@@ -1,7 +1,7 @@
 //! `--cache-from` and `--cache-to`.
 
 use builder_core::diagnostic::Diagnostic as _;
-use builder_core::remote::{CacheDestination, CachePlace, CacheSource, ParseCacheError};
+use builder_core::remote::{CacheDestination, CachePlace, CacheSource, ParseCacheError, is_inline};
 
 use super::Result;
 use crate::command_error::CommandError;
@@ -18,16 +18,24 @@ pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec
     given.iter().map(one).collect()
 }
 
-/// Where the cache goes.
-pub(super) fn destinations(given: &[String], environment: &Environment) -> Result<Vec<CacheDestination>> {
+/// Where the cache goes, and whether it goes into the image, too.
+pub(super) fn destinations(given: &[String], environment: &Environment) -> Result<(Vec<CacheDestination>, bool)> {
     let variable = |name: &str| environment.get(name).map(str::to_owned);
-    let one = |text: &String| {
+    let one = |text: &String| -> Result<CacheDestination> {
         let mut destination =
             CacheDestination::parse(text, &variable).map_err(|error| wrong("--cache-to", text, &error))?;
         absolute(&mut destination.place, environment);
         Ok(destination)
     };
-    given.iter().map(one).collect()
+    let (mut destinations, mut inline) = (Vec::new(), false);
+    for text in given {
+        if is_inline(text).map_err(|error| wrong("--cache-to", text, &error))? {
+            inline = true;
+        } else {
+            destinations.push(one(text)?);
+        }
+    }
+    Ok((destinations, inline))
 }
 
 fn wrong(option: &str, text: &str, error: &ParseCacheError) -> CommandError {

@@ -102,6 +102,7 @@ pub(crate) fn from_args(
     let mut elsewhere =
         Elsewhere { bring, options: FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull }, display };
     let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
+    let (cache_to, inline_cache) = caches::destinations(&args.cache_to, environment)?;
     let request = BuildRequest {
         dockerfile: loaded.text,
         context: loaded.context,
@@ -117,7 +118,8 @@ pub(crate) fn from_args(
         tags,
         outputs,
         cache_from: caches::sources(&args.cache_from, environment)?,
-        cache_to: caches::destinations(&args.cache_to, environment)?,
+        cache_to,
+        inline_cache,
         verify_cache: verify_cache.map(|(percent, _)| percent),
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
         resolv_conf: std::fs::read("/etc/resolv.conf").ok(),

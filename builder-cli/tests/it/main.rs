@@ -24,6 +24,7 @@ mod git;
 mod help;
 mod history;
 mod hostile;
+mod inline_cache;
 mod keys;
 mod moto;
 mod outputs;

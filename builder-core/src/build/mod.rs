@@ -30,6 +30,7 @@ mod filesystem;
 mod forecast;
 mod git_files;
 pub mod images;
+mod inline_cache;
 mod layout;
 pub mod op;
 mod recorder;

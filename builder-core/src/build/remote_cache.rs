@@ -76,15 +76,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl RemoteCache {
     /// The caches of a request; `None` if it names none. Nobody is asked yet.
     pub(super) fn new(engine: &Engine, request: &BuildRequest, cancel: &CancelToken) -> Option<Arc<Self>> {
-        if request.cache_from.is_empty() && request.cache_to.is_empty() {
+        let is_exported = !request.cache_to.is_empty() || request.wants_inline_cache();
+        if request.cache_from.is_empty() && !is_exported {
             return None;
         }
+        let platforms: Vec<_> = request.options_by_platform().into_iter().map(|options| options.platform).collect();
         Some(Arc::new(Self {
-            imports: Imports::new(Backends { registry: &engine.registry }, &request.cache_from),
+            imports: Imports::new(Backends { registry: &engine.registry }, &request.cache_from, &platforms),
             content: engine.content.clone(),
             snapshots: engine.snapshots.clone(),
             cancel: cancel.clone(),
-            is_exported: !request.cache_to.is_empty(),
+            is_exported,
             noted: Mutex::default(),
             announced: Mutex::default(),
             fetching: Mutex::default(),
@@ -292,6 +294,9 @@ pub(super) fn export(
     numbers: &TaskNumbers,
     sink: &dyn Sink,
 ) -> Result<(), BuildError> {
+    if session.request.inline_cache && !session.request.outputs.iter().any(makes_image) {
+        session.events.warning(None, "no output of the build is an image: there is no place for an inline cache");
+    }
     let Some(remote) = session.remote.as_ref().filter(|_| !session.request.cache_to.is_empty()) else { return Ok(()) };
     let noted = remote.noted();
     let contents = contents(session, solution, &noted).map_err(|error| BuildError::Store(Box::new(error)))?;
@@ -332,6 +337,10 @@ pub(super) fn export(
         }
     }
     Ok(())
+}
+
+fn makes_image(output: &Output) -> bool {
+    matches!(output, Output::Image(_) | Output::Oci(_) | Output::Docker(_))
 }
 
 /// Everything but layers.

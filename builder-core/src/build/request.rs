@@ -49,6 +49,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheSource>,
     /// Where the cache goes after the build.
     pub cache_to: Vec<CacheDestination>,
+    /// Images carry what is known of their own steps (`--cache-to type=inline`).
+    pub inline_cache: bool,
     /// Percentage of the known results that are made again, to compare them.
     pub verify_cache: Option<u8>,
     /// Most steps at the same time; the number of processors if unset.
@@ -76,6 +78,7 @@ impl BuildRequest {
             outputs: Vec::new(),
             cache_from: Vec::new(),
             cache_to: Vec::new(),
+            inline_cache: false,
             verify_cache: None,
             jobs: None,
             resolv_conf: None,
@@ -85,6 +88,11 @@ impl BuildRequest {
     /// Whether the result is an index of images, even if it is one of a single platform.
     pub fn is_multi_platform(&self) -> bool {
         self.multi_platform.unwrap_or(self.platforms.len() > 1)
+    }
+
+    /// Whether images carry a cache: it was asked for here, or with the build argument `BUILDKIT_INLINE_CACHE`.
+    pub(super) fn wants_inline_cache(&self) -> bool {
+        self.inline_cache || self.options.build_args.get("BUILDKIT_INLINE_CACHE").is_some_and(|value| is_true(value))
     }
 
     /// The options for each platform.
@@ -156,12 +164,16 @@ impl RemoteContext {
 
     /// Says what the build arguments say about the main context: `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
     pub fn apply(&mut self, build_args: &BTreeMap<String, String>) {
-        let value = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
-        // What is not a truth value counts as not given, as in BuildKit.
-        if let (Self::Git(wanted), Some("1" | "t" | "T" | "true" | "TRUE" | "True")) = (self, value) {
+        let value = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+        if let (Self::Git(wanted), true) = (self, value.is_some_and(|value| is_true(value))) {
             wanted.keep_git_dir = true;
         }
     }
+}
+
+/// What is not a truth value counts as not given, as in BuildKit.
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 /// `--pull`

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::error::{BuildError, StepError};
 use super::filesystem::{BuiltLayer, Filesystem, NoFiles, Source, Work};
+use super::inline_cache;
 use super::request::{BuildRequest, BuildResult};
 use super::solve::{Session, Solution, step_error};
 use crate::export::{self, ExportContext, ExportError, ExportImage, LayerFiles, Output};
@@ -30,11 +31,13 @@ pub(super) fn export(
 ) -> Result<BuildResult, BuildError> {
     let engine = session.engine;
     let wants_files = session.request.outputs.iter().any(Output::needs_files);
-    let mut images = Vec::new();
+    let (mut images, refused) = (Vec::new(), inline_cache::Refused::default());
     for target in graph.targets() {
         let image = unassembled(session, graph, target, solution)?;
         let files = if wants_files { files(session, &image, graph, target, solution)? } else { Vec::new() };
-        images.push(ExportImage { image, files });
+        let cache = inline_cache::of_target(session, graph, target, solution, &refused)
+            .map_err(|error| BuildError::Store(Box::new(error)))?;
+        images.push(ExportImage { image, files, cache });
     }
     let context = ExportContext {
         content: &engine.content,
@@ -52,6 +55,9 @@ pub(super) fn export(
         ExportError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
         error => BuildError::Export(Box::new(error)),
     })?;
+    if let Some(refused) = refused.get() {
+        session.events.warning(Some(task), refused.warning());
+    }
     let metadata = exported.metadata();
     Ok(BuildResult {
         image_id: exported.image_id,

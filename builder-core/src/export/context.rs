@@ -2,18 +2,18 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::LayerFiles;
 use crate::cancel::CancelToken;
 use crate::content::{ContentStore, Database};
 use crate::image::UnassembledImage;
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, DiffId};
 use crate::progress::{Event, Sink, TaskId};
 use crate::registry::Registry;
 use crate::snapshot::SnapshotStore;
-use crate::tree::TreeStore;
+use crate::tree::{Tree, TreeStore};
 
 /// The stores, the registries, and whom to tell about progress.
 #[derive(Clone, Copy)]
@@ -47,6 +47,22 @@ pub struct ExportImage {
     pub image: UnassembledImage,
     /// The files of all its layers, lowest first; needed only for outputs that [need files](super::Output::needs_files).
     pub files: Vec<LayerFiles>,
+    /// What makes its inline cache, if it is to have one.
+    pub cache: Option<Arc<MakeCache>>,
+}
+
+/// Makes the inline cache of an image; `None` if it cannot have one. Equal layers give equal text.
+pub type MakeCache = dyn Fn(&FinalLayers<'_>) -> Option<String> + Send + Sync;
+
+/// The layers of an image as they are going to be.
+#[derive(Debug)]
+pub struct FinalLayers<'a> {
+    /// Those that were made here, lowest first.
+    pub layers: Vec<(&'a Tree, &'a DiffId)>,
+    /// What else than the compression decides the bytes of their blobs, as the store remembers it.
+    pub format: String,
+    /// The time of all that is new in the image, seconds since 1970.
+    pub epoch: Option<i64>,
 }
 
 impl fmt::Debug for ExportContext<'_> {

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use jiff::Timestamp;
 
 use super::atomic_file::AtomicFile;
-use super::layers::{Layers, Want};
+use super::layers::{Layers, Want, label_of};
 use super::layout::{LayoutDirectory, NamedSet, write_archive, write_directory};
 use super::local::{self, Staged};
 use super::packed::{PackedSet, packed_image};
@@ -15,14 +15,14 @@ use super::push::{PushOptions, push};
 use super::root::{Root, Roots};
 use super::store::{name, store};
 use super::{
-    AnnotationLevel, Destination, ExportContext, ExportError, ExportImage, FilesFormat, ImageFormat, ImageOutput,
-    LayoutOutput, Output,
+    AnnotationLevel, Destination, ExportContext, ExportError, ExportImage, FilesFormat, FinalLayers, ImageFormat,
+    ImageOutput, LayoutOutput, Output,
 };
 use crate::cancel::Cancelled;
 use crate::content::RepoDigest;
 use crate::image::{Document, Image, assemble};
 use crate::layer::{self, PackOptions};
-use crate::oci::{Descriptor, ImageId, MediaKind, MediaType, Platform, Reference};
+use crate::oci::{Descriptor, DiffId, ImageId, MediaKind, MediaType, Platform, Reference};
 
 /// What exporting led to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -265,13 +265,29 @@ impl<'a> Exporter<'a> {
                     layers.blob(index, format, want)?;
                 }
             }
-            images.push(assemble(&image.image, layers.diff_ids()?, epoch));
+            let diff_ids = layers.diff_ids()?;
+            let cache = self.inline_cache(image, layers, &diff_ids, format);
+            images.push(assemble(&image.image, diff_ids, epoch, cache));
         }
         self.context.done("exporting layers");
         for image in &images {
             self.context.done(format!("exporting config {}", image.id));
         }
         Ok(images)
+    }
+
+    fn inline_cache(
+        &self,
+        image: &ExportImage,
+        layers: &Layers<'_>,
+        diff_ids: &[DiffId],
+        format: &ImageFormat,
+    ) -> Option<String> {
+        let make = image.cache.as_ref()?;
+        let made = (image.image.base_layers..layers.len())
+            .map(|index| layers.built(index).map(|(tree, _)| (tree, &diff_ids[index])))
+            .collect::<Option<Vec<_>>>()?;
+        make(&FinalLayers { layers: made, format: label_of(format.level), epoch: epoch(self.context, format) })
     }
 
     fn pack(&self, images: &[Image], format: &ImageFormat, want: Want) -> Result<PackedSet, ExportError> {

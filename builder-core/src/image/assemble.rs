@@ -8,7 +8,7 @@ use crate::oci::{DiffId, Digest, HistoryEntry, ImageConfig, ImageId, Reference};
 /// Everything that is known of an image before its diff ids are.
 #[derive(Debug, Clone, Default)]
 pub struct UnassembledImage {
-    /// Its config, complete but for `created`, `rootfs` and `history`, which are ignored.
+    /// Its config, complete but for `created`, `rootfs`, `history` and `cache`, which are ignored.
     pub config: ImageConfig,
     /// History of the base image, as it was.
     pub base_history: Vec<HistoryEntry>,
@@ -53,9 +53,16 @@ pub struct Image {
 /// old, whenever they were made. A step without a time gets that of the first step after the base that has one, or
 /// of the step before it. These are BuildKit's rules.
 ///
+/// `cache` is the inline cache, which is not there if it is not wanted.
+///
 /// # Panics
 /// If there are not as many diff ids as layers.
-pub fn assemble(image: &UnassembledImage, diff_ids: Vec<DiffId>, epoch: Option<Timestamp>) -> Image {
+pub fn assemble(
+    image: &UnassembledImage,
+    diff_ids: Vec<DiffId>,
+    epoch: Option<Timestamp>,
+    cache: Option<String>,
+) -> Image {
     assert_eq!(diff_ids.len(), image.layers.len(), "each layer has one diff id");
     let mut history = base_history(&image.base_history, image.base_layers);
     history.extend(image.steps.iter().map(|step| HistoryEntry {
@@ -71,6 +78,7 @@ pub fn assemble(image: &UnassembledImage, diff_ids: Vec<DiffId>, epoch: Option<T
         None => youngest.or_else(|| history.iter().rev().find_map(|entry| entry.created.clone())),
     };
     config.rootfs.diff_ids = diff_ids;
+    config.cache = cache;
     config.history = if image.omit_history { Vec::new() } else { history };
     let config_bytes = serde_json::to_vec(&config).expect("a config has string keys only");
     let id = ImageId::new(Digest::sha256(&config_bytes));
@@ -153,7 +161,7 @@ mod tests {
 
     fn assembled(image: &UnassembledImage, epoch: Option<i64>) -> Image {
         let diff_ids = image.layers.iter().map(|layer| layer.diff_id.clone().expect("known")).collect();
-        assemble(image, diff_ids, epoch.map(at))
+        assemble(image, diff_ids, epoch.map(at), None)
     }
 
     fn check(image: &UnassembledImage, epoch: Option<i64>, expected: &[&str], created: Option<i64>) {

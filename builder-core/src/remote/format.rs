@@ -263,7 +263,7 @@ pub(super) fn compressed(media_type: &str, raw: &[u8], documents: &mut Vec<(Desc
 }
 
 /// Decompresses at most `limit` bytes.
-fn decompressed(bytes: &[u8], limit: u64) -> Result<Vec<u8>, RemoteError> {
+pub(super) fn decompressed(bytes: &[u8], limit: u64) -> Result<Vec<u8>, RemoteError> {
     let wrong = |error: std::io::Error| RemoteError::malformed(format!("it does not decompress: {error}"));
     let mut raw = Vec::new();
     zstd::stream::read::Decoder::new(bytes).map_err(wrong)?.take(limit + 1).read_to_end(&mut raw).map_err(wrong)?;

@@ -7,17 +7,21 @@ use std::time::Duration;
 use super::backend::{self, Backend, Backends};
 use super::deadline::within;
 use super::format::{self, Index, LayerFact};
+use super::inline::Inline;
 use super::mounts::MountIdentity;
 use super::{CacheSource, RemoteError};
 use crate::cache::{CacheKey, Record};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
-use crate::oci::{DiffId, Digest, Manifest, MediaType};
+use crate::oci::{DiffId, Digest, Manifest, MediaKind, MediaType, Platform};
 use crate::snapshot::{Active, SnapshotStore};
 use crate::tree::{ContentDigest, SemanticDigest, Stack, StateDigest, Tree, TreeId};
 
 /// Largest index or chunk that is fetched, in bytes.
 pub(super) const MOST: u64 = 128 << 20;
+
+/// Largest config of an image that is read, in bytes.
+const MOST_CONFIG: u64 = 16 << 20;
 
 /// Slowest transfer that is waited for, in bytes per second: running a step is mostly quicker.
 pub(super) const SLOWEST: u64 = 128 << 10;
@@ -32,6 +36,8 @@ pub(crate) struct Imports {
 #[derive(Debug)]
 struct Source {
     backend: Box<dyn Backend>,
+    /// Those of the build.
+    platforms: Vec<Platform>,
     timeout: Duration,
     state: Mutex<State>,
     /// Blobs that turned out to be missing or wrong.
@@ -84,9 +90,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Imports {
     /// Names the sources; nothing is fetched.
-    pub(crate) fn new(backends: Backends<'_>, sources: &[CacheSource]) -> Self {
+    ///
+    /// Where an image carries a cache it is that of one of these platforms which is read.
+    pub(crate) fn new(backends: Backends<'_>, sources: &[CacheSource], platforms: &[Platform]) -> Self {
         let source = |source: &CacheSource| Source {
             backend: backends.source(&source.place, source.timeout),
+            platforms: platforms.to_vec(),
             timeout: source.timeout,
             state: Mutex::new(State::Unasked),
             bad: Mutex::default(),
@@ -256,7 +265,7 @@ fn root_of(record: &Record) -> StateDigest {
 
 impl Source {
     fn load(&self, cancel: &CancelToken) -> Result<Option<Loaded>, RemoteError> {
-        within(self.timeout, cancel, |cancel| load_index(&*self.backend, cancel).map(|index| index.map(Loaded::new)))
+        within(self.timeout, cancel, |cancel| load(&*self.backend, &self.platforms, cancel))
     }
 
     fn records(&self, loaded: &Loaded, number: usize, cancel: &CancelToken) -> Result<Arc<Vec<Record>>, RemoteError> {
@@ -303,15 +312,24 @@ impl Source {
     }
 }
 
-/// Fetches the index of a place; `None` if there is none yet.
-pub(super) fn load_index(backend: &dyn Backend, cancel: &CancelToken) -> Result<Option<Index>, RemoteError> {
-    let Some(bytes) = backend.manifest(cancel)? else { return Ok(None) };
-    index_of(backend, &bytes, cancel).map(Some)
+/// Fetches the index of a place, or what its images carry; `None` if there is nothing.
+fn load(backend: &dyn Backend, platforms: &[Platform], cancel: &CancelToken) -> Result<Option<Loaded>, RemoteError> {
+    let mut inline = Inline::default();
+    for manifest in backend.manifests(platforms, cancel)? {
+        if manifest.config.media_type.kind() != MediaKind::Config {
+            return read_index(backend, &manifest, cancel).map(Loaded::new).map(Some);
+        }
+        inline.add(&backend::read(backend, &manifest.config, MOST_CONFIG, cancel)?, &manifest)?;
+    }
+    Ok(if inline.is_empty() { None } else { Some(Loaded::with(inline)) })
 }
 
 /// Fetches the index that a manifest names.
 pub(super) fn index_of(backend: &dyn Backend, manifest: &[u8], cancel: &CancelToken) -> Result<Index, RemoteError> {
-    let manifest = Manifest::parse(manifest, &MediaType::OCI_MANIFEST)?;
+    read_index(backend, &Manifest::parse(manifest, &MediaType::OCI_MANIFEST)?, cancel)
+}
+
+fn read_index(backend: &dyn Backend, manifest: &Manifest, cancel: &CancelToken) -> Result<Index, RemoteError> {
     if manifest.config.media_type.as_str() != format::INDEX {
         return Err(RemoteError::malformed(format!("its config is of type `{}`", manifest.config.media_type)));
     }
@@ -319,6 +337,14 @@ pub(super) fn index_of(backend: &dyn Backend, manifest: &[u8], cancel: &CancelTo
 }
 
 impl Loaded {
+    /// What images carry: nothing but layers is left to fetch.
+    fn with(inline: Inline) -> Self {
+        let loaded = Self::new(inline.index);
+        lock(&loaded.records).extend(inline.records.into_iter().map(Arc::new).enumerate());
+        lock(&loaded.chunks).extend(inline.trees.into_iter().map(Arc::new).enumerate());
+        loaded
+    }
+
     fn new(index: Index) -> Self {
         let mut keys = HashMap::new();
         for (number, chunk) in index.records.iter().enumerate() {
@@ -428,7 +454,7 @@ mod tests {
         };
         let cancel = CancelToken::new();
         // A place without a cache is asked first, and is no reason to warn.
-        let imports = Imports::new(Backends { registry: &registry }, &[source("nothing"), source("cache")]);
+        let imports = Imports::new(Backends { registry: &registry }, &[source("nothing"), source("cache")], &[]);
         for expected in &contents.records {
             let (found, tree) = imports.record(&expected.preimage.key(), &cancel).expect("known");
             assert_eq!((&found, tree.id()), (expected, expected.tree));
@@ -458,7 +484,7 @@ mod tests {
         let registry = Registry::new(RegistryConfig::default());
         let text = format!("type=local,src={}", state.path().join("cache").display());
         let source = CacheSource::parse(&text, &|_| None).expect("valid");
-        let imports = Imports::new(Backends { registry: &registry }, &[source]);
+        let imports = Imports::new(Backends { registry: &registry }, &[source], &[]);
         let cancel = CancelToken::new();
         assert!(imports.record(&second.preimage.key(), &cancel).is_none(), "its tree is not there");
         assert_eq!(imports.warnings(), [""; 0]);

@@ -22,6 +22,7 @@ mod export;
 mod fetch;
 mod format;
 mod import;
+mod inline;
 mod mounts;
 mod options;
 
@@ -32,5 +33,8 @@ pub(crate) use export::{EarlyExport, Exporter, LayerToExport, distinct};
 pub(crate) use format::{Base, Contents};
 pub(crate) use import::Imports;
 pub(crate) use import::chain;
+pub(crate) use inline::{InlineLayer, TooLarge, encode as encode_inline};
 pub(crate) use mounts::{MountIdentity, tree_of};
-pub use options::{CacheDestination, CacheMode, CachePlace, CacheSource, GhaPlace, MountChoice, S3Place, Variable};
+pub use options::{
+    CacheDestination, CacheMode, CachePlace, CacheSource, GhaPlace, MountChoice, S3Place, Variable, is_inline,
+};

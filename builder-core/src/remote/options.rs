@@ -14,6 +14,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const TYPES: [&str; 4] = ["registry", "local", "s3", "gha"];
 
+/// The same for writing.
+const TYPES_TO: [&str; 5] = ["registry", "local", "s3", "gha", "inline"];
+
+/// Whether a text of `--cache-to` says `type=inline`: the cache goes into the config of the image, and is no
+/// [`CacheDestination`].
+///
+/// # Errors
+/// [`ParseCacheError`] if it does, with options that an inline cache has not got.
+pub fn is_inline(text: &str) -> Result<bool, ParseCacheError> {
+    let mut options = Options::new(text)?;
+    if options.kind != "inline" {
+        return Ok(false);
+    }
+    match options.take("mode").as_deref() {
+        None | Some("min") => options.finish().map(|()| true),
+        Some(other) => Err(value("mode", other, "`min`: an image has its own layers only")),
+    }
+}
+
 /// Looks an environment variable up: the library does not read the environment.
 pub type Variable<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
@@ -357,7 +376,10 @@ impl Options {
             }
             "s3" => Ok(CachePlace::S3(self.s3(direction, variable)?)),
             "gha" => Ok(CachePlace::Gha(self.gha(variable)?)),
-            _ => Err(ParseCacheError::UnknownType { kind: self.kind.clone(), known: &TYPES }),
+            _ => {
+                let known: &[&str] = if direction == Direction::From { &TYPES } else { &TYPES_TO };
+                Err(ParseCacheError::UnknownType { kind: self.kind.clone(), known })
+            }
         }
     }
 
@@ -504,6 +526,26 @@ mod tests {
         assert!(!format!("{place:?}").contains("aws_secret"));
         let error = CacheSource::parse("type=s3,bucket=b", &|_| None).expect_err("no region");
         assert_eq!(error.to_string(), "cache type `s3` needs `region`");
+    }
+
+    #[test]
+    fn an_inline_cache_has_no_options_but_its_mode() {
+        let check = |text: &str, expected: Result<bool, &str>| {
+            assert_eq!(
+                is_inline(text).map_err(|error| error.to_string()).as_ref().map_err(String::as_str).copied(),
+                expected
+            );
+        };
+        check("type=inline", Ok(true));
+        check("type=inline,mode=min", Ok(true));
+        check("type=registry,ref=inline", Ok(false));
+        check("inline", Ok(false));
+        check(
+            "type=inline,mode=max",
+            Err("`max` is not a value of `mode`: expected `min`: an image has its own layers only"),
+        );
+        check("type=inline,ref=a", Err("unknown option `ref` of cache type `inline`"));
+        assert!(CacheSource::parse("type=inline", &|_| None).is_err());
     }
 
     #[test]

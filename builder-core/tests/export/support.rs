@@ -179,7 +179,7 @@ pub fn image(layers: &[(Tree, Arc<SourceFiles>)]) -> ExportImage {
         ..UnassembledImage::default()
     };
     let files = layers.iter().map(|(tree, files)| (tree.clone(), files.clone() as _)).collect();
-    ExportImage { image: unassembled, files }
+    ExportImage { image: unassembled, files, cache: None }
 }
 
 /// Two layers with everything in them that a layer can have.

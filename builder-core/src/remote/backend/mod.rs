@@ -19,7 +19,7 @@ pub(crate) use s3::TOUCH_REFRESH;
 
 use super::{CachePlace, RemoteError};
 use crate::cancel::CancelToken;
-use crate::oci::{Descriptor, Hasher, Manifest};
+use crate::oci::{Descriptor, Hasher, Manifest, MediaType, Platform};
 use crate::registry::{BlobSource, Registry};
 
 /// What a place does with a cache. Nothing that it gives is trusted; see [`read`].
@@ -34,6 +34,12 @@ pub(super) trait Backend: Send + Sync + Debug {
 
     /// The manifest that is there now.
     fn manifest(&self, cancel: &CancelToken) -> Result<Option<Vec<u8>>, RemoteError>;
+
+    /// What is there for reading: a cache, or the images for these platforms.
+    fn manifests(&self, _platforms: &[Platform], cancel: &CancelToken) -> Result<Vec<Manifest>, RemoteError> {
+        let bytes = self.manifest(cancel)?;
+        bytes.iter().map(|bytes| Ok(Manifest::parse(bytes, &MediaType::OCI_MANIFEST)?)).collect()
+    }
 
     /// Opens a blob.
     fn open(&self, blob: &Descriptor, cancel: &CancelToken) -> Result<Box<dyn Read + Send>, RemoteError>;

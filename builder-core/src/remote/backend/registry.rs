@@ -1,10 +1,11 @@
 //! `type=registry`: an artifact in a registry.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use super::{Backend, BlobToPut};
 use crate::cancel::CancelToken;
-use crate::oci::{Descriptor, Manifest, MediaType, Reference};
+use crate::oci::{Descriptor, Manifest, MediaType, Platform, Reference};
 use crate::registry::{Registry, RegistryError};
 use crate::remote::RemoteError;
 
@@ -29,6 +30,25 @@ impl Backend for RegistryBackend {
             Err(RegistryError::ImageNotFound { .. } | RegistryError::Status { status: 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn manifests(&self, platforms: &[Platform], cancel: &CancelToken) -> Result<Vec<Manifest>, RemoteError> {
+        let resolved = match self.registry.resolve(&self.reference, cancel) {
+            Ok(resolved) => resolved,
+            Err(RegistryError::ImageNotFound { .. } | RegistryError::Status { status: 404, .. }) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (mut seen, mut manifests) = (HashSet::new(), Vec::new());
+        for platform in platforms {
+            match self.registry.select_platform(&self.reference, &resolved, platform, cancel) {
+                Ok(selected) if seen.insert(selected.descriptor.digest.clone()) => manifests.push(selected.manifest),
+                Ok(_) | Err(RegistryError::NoPlatform { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(manifests)
     }
 
     fn open(&self, blob: &Descriptor, cancel: &CancelToken) -> Result<Box<dyn Read + Send>, RemoteError> {
