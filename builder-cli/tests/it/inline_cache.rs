@@ -115,6 +115,15 @@ fn an_image_is_its_own_cache() {
     let options = format!("--output=type=local,dest=../files --cache-from {}", name("other:zstd"));
     let (ran, _, warnings) = build(&project(), &options);
     assert_eq!((ran.as_slice(), warnings.as_slice()), (&[][..], &[][..]));
+    let elsewhere = Registry::start();
+    let options = format!(
+        "--output=type=registry,name={},compression=zstd --cache-from {}",
+        elsewhere.name("app:1"),
+        name("other:zstd")
+    );
+    let (ran, _, warnings) = build(&project(), &options);
+    assert_eq!((ran.as_slice(), warnings.as_slice()), (&[][..], &[][..]));
+    copy(&format!("docker://{}", elsewhere.name("app:1")), &format!("docker://{}", elsewhere.name("app:2")), &[]);
 }
 
 #[test]

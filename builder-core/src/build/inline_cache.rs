@@ -83,13 +83,19 @@ fn files_of(
 fn write(known: &Contents, steps: &[(usize, Record)], made: &FinalLayers<'_>, refused: &Refused) -> Option<String> {
     let (mut contents, mut layers) = (known.clone(), Vec::new());
     for (at, record) in steps {
-        let (tree, diff_id) = made.layers[*at];
+        let layer = &made.layers[*at];
+        let tree = layer.tree;
         // With rewritten times the tree of the image is another one than the step's, with the same content.
         let created = made.epoch.unwrap_or(record.created);
         contents.records.push(Record { tree: tree.id(), created, milliseconds: 0, ..record.clone() });
         contents.trees.push(tree.clone());
         if !tree.is_empty() {
-            layers.push(InlineLayer { tree: tree.id(), diff_id: diff_id.clone(), format: made.format.clone() });
+            layers.push(InlineLayer {
+                tree: tree.id(),
+                diff_id: layer.diff_id.clone(),
+                format: made.format.clone(),
+                blob: layer.blob.clone(),
+            });
         }
     }
     match encode_inline(&contents, layers) {

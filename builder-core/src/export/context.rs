@@ -9,7 +9,7 @@ use super::LayerFiles;
 use crate::cancel::CancelToken;
 use crate::content::{ContentStore, Database};
 use crate::image::UnassembledImage;
-use crate::oci::{Descriptor, DiffId};
+use crate::oci::{Descriptor, DiffId, Digest};
 use crate::progress::{Event, Sink, TaskId};
 use crate::registry::Registry;
 use crate::snapshot::SnapshotStore;
@@ -54,11 +54,22 @@ pub struct ExportImage {
 /// Makes the inline cache of an image; `None` if it cannot have one. Equal layers give equal text.
 pub type MakeCache = dyn Fn(&FinalLayers<'_>) -> Option<String> + Send + Sync;
 
+/// A layer of an image as it is going to be.
+#[derive(Debug)]
+pub struct FinalLayer<'a> {
+    /// What it holds.
+    pub tree: &'a Tree,
+    /// Digest of its archive.
+    pub diff_id: &'a DiffId,
+    /// Digest of its blob; unset where the output makes none.
+    pub blob: Option<Digest>,
+}
+
 /// The layers of an image as they are going to be.
 #[derive(Debug)]
 pub struct FinalLayers<'a> {
     /// Those that were made here, lowest first.
-    pub layers: Vec<(&'a Tree, &'a DiffId)>,
+    pub layers: Vec<FinalLayer<'a>>,
     /// What else than the compression decides the bytes of their blobs, as the store remembers it.
     pub format: String,
     /// The time of all that is new in the image, seconds since 1970.

@@ -29,7 +29,7 @@ mod run;
 mod store;
 
 pub(crate) use atomic_file::write_file;
-pub use context::{ExportContext, ExportImage, FinalLayers, MakeCache};
+pub use context::{ExportContext, ExportImage, FinalLayer, FinalLayers, MakeCache};
 pub use error::{ExportError, ParseOutputError};
 pub use output::{
     Annotation, AnnotationLevel, Annotations, Destination, FilesFormat, ImageFormat, ImageOutput, LayoutOutput, Output,

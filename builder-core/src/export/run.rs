@@ -15,8 +15,8 @@ use super::push::{PushOptions, push};
 use super::root::{Root, Roots};
 use super::store::{name, store};
 use super::{
-    AnnotationLevel, Destination, ExportContext, ExportError, ExportImage, FilesFormat, FinalLayers, ImageFormat,
-    ImageOutput, LayoutOutput, Output,
+    AnnotationLevel, Destination, ExportContext, ExportError, ExportImage, FilesFormat, FinalLayer, FinalLayers,
+    ImageFormat, ImageOutput, LayoutOutput, Output,
 };
 use crate::cancel::Cancelled;
 use crate::content::RepoDigest;
@@ -266,7 +266,7 @@ impl<'a> Exporter<'a> {
                 }
             }
             let diff_ids = layers.diff_ids()?;
-            let cache = self.inline_cache(image, layers, &diff_ids, format);
+            let cache = self.inline_cache(image, (layers, &diff_ids), format, blobs)?;
             images.push(assemble(&image.image, diff_ids, epoch, cache));
         }
         self.context.done("exporting layers");
@@ -279,15 +279,20 @@ impl<'a> Exporter<'a> {
     fn inline_cache(
         &self,
         image: &ExportImage,
-        layers: &Layers<'_>,
-        diff_ids: &[DiffId],
+        (layers, diff_ids): (&Layers<'_>, &[DiffId]),
         format: &ImageFormat,
-    ) -> Option<String> {
-        let make = image.cache.as_ref()?;
-        let made = (image.image.base_layers..layers.len())
-            .map(|index| layers.built(index).map(|(tree, _)| (tree, &diff_ids[index])))
-            .collect::<Option<Vec<_>>>()?;
-        make(&FinalLayers { layers: made, format: label_of(format.level), epoch: epoch(self.context, format) })
+        blobs: Option<Want>,
+    ) -> Result<Option<String>, ExportError> {
+        let Some(make) = &image.cache else { return Ok(None) };
+        let mut made = Vec::new();
+        for index in image.image.base_layers..layers.len() {
+            let Some((tree, _)) = layers.built(index) else { return Ok(None) };
+            let blob = blobs.map(|want| layers.blob(index, format, want)).transpose()?;
+            let blob = blob.map(|blob| blob.descriptor.digest);
+            made.push(FinalLayer { tree, diff_id: &diff_ids[index], blob });
+        }
+        let (label, epoch) = (label_of(format.level), epoch(self.context, format));
+        Ok(make(&FinalLayers { layers: made, format: label, epoch }))
     }
 
     fn pack(&self, images: &[Image], format: &ImageFormat, want: Want) -> Result<PackedSet, ExportError> {

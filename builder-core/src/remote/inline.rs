@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! base64 of zstd of    length of the JSON in bytes (4 bytes, little-endian)
-//!                      JSON: records, trees: [{ id, length }], bases, layers: [{ tree, diff_id, format }], files
+//!                      JSON: records, trees: [{ id, length }], bases, layers: [{ tree, diff_id, format, blob }], files
 //!                      the encodings of the trees, one after the other
 //! ```
 //!
-//! Its layers are those of the image. They are named by their diff ids, so the config does not depend on how they are
-//! compressed, and an image that was compressed in another way on its way keeps its cache: which blobs they are is
-//! what the manifest says.
+//! Its layers are those of the image. They are named by their diff ids: which blobs they are now is what the manifest
+//! says, so an image whose layers were compressed in another way on its way keeps its cache. The digest that a blob had
+//! says whether packing would give it again.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::RemoteError;
 use super::format::{self, Base, Chunk, Contents, Index, LayerFact, RecordChunk, TreeChunk, TreeSpan, short};
 use crate::cache::Record;
-use crate::oci::{Descriptor, DiffId, Manifest, MediaKind, MediaType, RootFs};
+use crate::oci::{Descriptor, DiffId, Digest, Manifest, MediaKind, MediaType, RootFs};
 use crate::tree::TreeId;
 
 /// Most bytes of a cache, compressed: skopeo reads no config of more than 4 MiB, and base64 takes a third more.
@@ -37,6 +37,9 @@ pub(crate) struct InlineLayer {
     pub(crate) diff_id: DiffId,
     /// What else than the compression decides the bytes of its blob, as the store remembers it.
     pub(crate) format: String,
+    /// The blob that packing gave; unset in an image that was not pushed when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<Digest>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -157,7 +160,10 @@ fn fact(layer: InlineLayer, rootfs: &RootFs, manifest: &Manifest) -> Option<Laye
     let MediaKind::Layer(compression) = blob.media_type.kind() else { return None };
     // Without annotations, as packing describes it.
     let blob = Descriptor::new(MediaType::layer(compression, false), blob.digest.clone(), blob.size);
-    Some(LayerFact { tree: layer.tree, diff_id: layer.diff_id, compression, format: layer.format, blob })
+    // A blob that somebody else made serves for its files. Nobody may expect that packing gives it.
+    let ours = layer.blob.as_ref() == Some(&blob.digest);
+    let format = if ours { layer.format } else { format!("{} elsewhere", layer.format) };
+    Some(LayerFact { tree: layer.tree, diff_id: layer.diff_id, compression, format, blob })
 }
 
 fn decode(text: &str) -> Result<(Document, Vec<u8>), RemoteError> {
@@ -176,7 +182,7 @@ fn decode(text: &str) -> Result<(Document, Vec<u8>), RemoteError> {
 mod tests {
     use super::*;
     use crate::cache::Preimage;
-    use crate::oci::{Compression, Digest};
+    use crate::oci::Compression;
     use crate::rootfs::RootPath;
     use crate::tree::{ContentDigest, Entry, Time, Tree, TreeBuilder};
 
@@ -230,8 +236,9 @@ mod tests {
             tree: tree_of(&format!("/{name}")).id(),
             diff_id: diff_id(name),
             format: "1".to_owned(),
+            blob: (name == "b").then(|| Digest::sha256(name.as_bytes())),
         };
-        vec![layer("b"), layer("other")]
+        vec![layer("b"), layer("a"), layer("other")]
     }
 
     #[test]
@@ -249,7 +256,8 @@ mod tests {
             assert_eq!(&format::tree(&inline.trees[0], span).expect("a tree"), expected);
         }
         assert_eq!((&inline.index.bases, inline.index.files.len()), (&contents.bases, 1));
-        let [fact] = &inline.index.layers[..] else { panic!("the image has one of them: {:?}", inline.index.layers) };
+        let [fact, changed] = &inline.index.layers[..] else { panic!("two of them: {:?}", inline.index.layers) };
+        assert_eq!([&fact.format, &changed.format], ["1", "1 elsewhere"]);
         assert_eq!(fact.blob, Descriptor::of(MediaType::OCI_LAYER, b"b"));
         assert_eq!((fact.compression, &fact.diff_id), (Compression::Uncompressed, &diff_id("b")));
     }
