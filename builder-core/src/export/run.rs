@@ -285,11 +285,11 @@ impl<'a> Exporter<'a> {
     ) -> Result<Option<String>, ExportError> {
         let Some(make) = &image.cache else { return Ok(None) };
         let mut made = Vec::new();
-        for index in image.image.base_layers..layers.len() {
+        for (index, diff_id) in diff_ids.iter().enumerate().skip(image.image.base_layers) {
             let Some((tree, _)) = layers.built(index) else { return Ok(None) };
             let blob = blobs.map(|want| layers.blob(index, format, want)).transpose()?;
             let blob = blob.map(|blob| blob.descriptor.digest);
-            made.push(FinalLayer { tree, diff_id: &diff_ids[index], blob });
+            made.push(FinalLayer { tree, diff_id, blob });
         }
         let (label, epoch) = (label_of(format.level), epoch(self.context, format));
         Ok(make(&FinalLayers { layers: made, format: label, epoch }))
