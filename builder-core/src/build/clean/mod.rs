@@ -195,6 +195,10 @@ fn remove(item: &CacheItem, pruned: &mut Pruned) -> Result<(), ImageError> {
             for path in records {
                 fs::remove_file(path).or_else(gone).map_err(|source| cannot("remove", path, source))?;
             }
+            // Its tree goes in the sweep, unless an image has it.
+            if !item.shared {
+                pruned.bytes += item.facts;
+            }
         }
         Place::Path(path) => {
             let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
