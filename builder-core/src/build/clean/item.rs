@@ -129,9 +129,7 @@ impl Engine {
             }
         }
         self.mounts(&mut items)?;
-        for (kind, area) in
-            [(CacheKind::Source, "contexts/sources"), (CacheKind::Source, "git"), (CacheKind::Download, "downloads")]
-        {
+        for (kind, area) in [(CacheKind::Source, "git"), (CacheKind::Download, "downloads")] {
             let directory = self.content.state().join(area);
             for path in entries(&directory)? {
                 let mut item = CacheItem::of(file_name(&path), kind);

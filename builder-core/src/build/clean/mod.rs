@@ -20,6 +20,7 @@ use super::op::http::downloads;
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
 use crate::progress::{Silent, TaskId};
+use crate::tree::TreeId;
 
 use item::Place;
 pub(in crate::build) use item::size;
@@ -139,7 +140,7 @@ impl Engine {
         &self,
         policy: &Policy,
         items: &mut Vec<CacheItem>,
-        without_files: &mut HashSet<crate::tree::TreeId>,
+        without_files: &mut HashSet<TreeId>,
         pruned: &mut Pruned,
     ) -> Result<(), ImageError> {
         let chosen = policy.choose(items, self.disk(), seconds_now());
@@ -158,16 +159,17 @@ impl Engine {
             remove(&items[*at], pruned)?;
             pruned.items.push(items[*at].clone());
         }
+        let whole: HashSet<usize> = chosen.whole.into_iter().collect();
         let mut at = 0;
         items.retain(|item| {
             at += 1;
-            !chosen.whole.contains(&(at - 1)) && (item.files > 0 || item.facts > 0)
+            !whole.contains(&(at - 1)) && (item.files > 0 || item.facts > 0)
         });
         Ok(())
     }
 
     /// Trees without which changes could not be explained; none where the history cannot be read.
-    fn explaining_trees(&self) -> HashSet<crate::tree::TreeId> {
+    fn explaining_trees(&self) -> HashSet<TreeId> {
         self.history.trees().unwrap_or_default()
     }
 

@@ -4,7 +4,7 @@
 //! that it occupies, and less the longer nobody used it. (`max_used_space`, `reserved_space` and `min_free_space` mean
 //! what they mean in BuildKit's garbage collection.)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::item::{CacheItem, CacheKind};
@@ -118,7 +118,8 @@ impl Policy {
                 chosen.whole.push(at);
             }
         }
-        chosen.files.retain(|at| !chosen.whole.contains(at));
+        let whole: HashSet<usize> = chosen.whole.iter().copied().collect();
+        chosen.files.retain(|at| !whole.contains(at));
         chosen
     }
 }
