@@ -3,9 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::lock::lock;
 
 /// Tells every part of a build to stop, at most once; clones share the switch.
 ///
@@ -37,7 +39,7 @@ impl CancelToken {
     #[must_use]
     pub fn child(&self) -> Self {
         let child = Self::new();
-        self.inner.children.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&child.inner));
+        lock(&self.inner.children).push(Arc::downgrade(&child.inner));
         if self.is_cancelled() {
             child.cancel();
         }
@@ -93,7 +95,7 @@ impl Inner {
             // The counter cannot overflow: one write a cancel. A failure leaves the flag, which every poll loop re-reads.
             let _ = rustix::io::write(event, &1u64.to_ne_bytes());
         }
-        let children = self.children.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let children = lock(&self.children).clone();
         for child in children.iter().filter_map(Weak::upgrade) {
             child.cancel();
         }

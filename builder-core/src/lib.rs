@@ -11,6 +11,7 @@
 #[allow(unsafe_code, reason = "kernel calls without a safe wrapper live here and nowhere else")]
 pub mod sys;
 
+pub(crate) mod lock;
 pub mod cancel;
 pub mod progress;
 pub mod diagnostic;

@@ -5,7 +5,15 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `lib.rs` in the order of their declaration.
 fn modules(lib: &str) -> Vec<&str> {
-    lib.lines().filter_map(|line| line.trim().strip_prefix("pub mod ")?.strip_suffix(';')).collect()
+    lib.lines()
+        .filter_map(|line| {
+            line.trim()
+                .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub ")
+                .strip_prefix("mod ")?
+                .strip_suffix(';')
+        })
+        .collect()
 }
 
 /// The modules of this crate that a source names by `crate::…`, each with its line.

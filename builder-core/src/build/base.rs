@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::engine::{Engine, seconds_now};
 use super::error::StepError;
@@ -15,6 +15,7 @@ use crate::content::{ContentError, ImageRecord, LayerRecord, ResolvedTag};
 use crate::graph::{ImageRequest, KnownImage};
 use crate::image::{ImageLayer, LayerSource};
 use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
+use crate::lock::{lock, unlocked};
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, MediaKind, Reference, chain_id};
 use crate::progress::{Outcome, TaskId};
 use crate::registry::RegistryError;
@@ -205,7 +206,7 @@ impl BaseLayers {
 
     /// Says which vertex the progress of fetching belongs to.
     pub(super) fn belongs_to(&self, task: TaskId) {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(task);
+        lock(&self.task).get_or_insert(task);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -225,7 +226,7 @@ impl BaseLayers {
 
     /// The trees; `None` if some are not known and no work is allowed.
     pub(super) fn trees(&self, access: &Access<'_>, work: Work) -> Result<Option<Vec<Tree>>, StepError> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = lock(&self.loaded);
         if loaded.is_none() {
             *loaded = self.known_trees(access)?;
         }
@@ -244,7 +245,7 @@ impl BaseLayers {
                 snapshots.push(snapshot);
                 continue;
             }
-            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut loaded = lock(&self.loaded);
             let before = loaded.replace(self.load(access)?);
             let ids = |all: &[(TreeId, Tree)]| all.iter().map(|(id, _)| *id).collect::<Vec<_>>();
             // A cache elsewhere said something else, and keys were made of it.
@@ -311,7 +312,7 @@ impl BaseLayers {
         if access.dry {
             return Err(StepError::NeedsWork);
         }
-        let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = *lock(&self.task);
         let first = !self.shown.swap(true, Ordering::Relaxed);
         if let Some(task) = task.filter(|_| first) {
             access.events.started(task);
@@ -332,13 +333,13 @@ impl BaseLayers {
 
     /// Whether everything about its layers is known without fetching anything.
     pub(super) fn is_known(&self, access: &Access<'_>) -> bool {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let loaded = lock(&self.loaded).is_some();
         loaded || self.layers.iter().all(|layer| matches!(known_tree(access.engine, layer), Ok(Some(_))))
     }
 
     /// Tells that nobody needed its files, if that is so.
     pub(super) fn finish(&self, access: &Access<'_>) {
-        let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = *lock(&self.task);
         if let Some(task) = task.filter(|_| !self.shown.swap(true, Ordering::Relaxed)) {
             access.events.finished(task, Outcome::Cached);
         }
@@ -383,9 +384,9 @@ impl BaseLayers {
         let work = || {
             while let Some(index) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
                 match self.unpack(access, *index, &stop) {
-                    Ok(done) => drop(results.lock().unwrap_or_else(PoisonError::into_inner).insert(*index, done)),
+                    Ok(done) => drop(lock(&results).insert(*index, done)),
                     Err(error) => {
-                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        lock(&failure).get_or_insert(error);
                         stop.cancel();
                         return;
                     }
@@ -398,9 +399,9 @@ impl BaseLayers {
             }
             work();
         });
-        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match unlocked(failure) {
             Some(error) => Err(error),
-            None => Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(unlocked(results)),
         }
     }
 
@@ -413,7 +414,7 @@ impl BaseLayers {
             reason: format!("the files of layer {} vanished from the store", layer.diff_id),
         };
         let Some(descriptor) = &layer.descriptor else { return Err(vanished()) };
-        let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = *lock(&self.task);
         let report = |current: u64, finished: bool| {
             if let Some(task) = task {
                 access.events.status(task, descriptor.digest.as_str(), current, Some(descriptor.size), finished);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::error::{BuildError, StepError};
 use super::events::TaskNumbers;
@@ -11,6 +11,7 @@ use super::remote::{Bring, FetchedContext};
 use super::request::{BuildRequest, ContextSource};
 use crate::context::{BuildContext, IgnoreSource};
 use crate::graph::{ContextId, Graph};
+use crate::lock::lock;
 
 /// The contexts of a build.
 pub(super) struct Contexts<'a> {
@@ -74,7 +75,7 @@ impl<'a> Contexts<'a> {
         if let Some(ContextSource::Fetched(fetched)) = self.source(id) {
             return Ok(OpenContext::Files(fetched.filesystem()));
         }
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = lock(&self.opened);
         if let Some(context) = opened.get(id) {
             return Ok(OpenContext::Directory(Arc::clone(context)));
         }
@@ -85,7 +86,7 @@ impl<'a> Contexts<'a> {
 
     /// Writes the indexes of all open contexts. They only save time: one that cannot be written is not an error.
     pub(super) fn save(&self) {
-        for context in self.opened.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for context in lock(&self.opened).values() {
             let _ = context.save();
         }
     }

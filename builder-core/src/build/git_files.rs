@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::error::StepError;
 use super::filesystem::{BuiltLayer, Filesystem, Source};
@@ -15,6 +15,7 @@ use crate::cache::Preimage;
 use crate::git::{Ask, GitAccess, GitContext, GitError, Repository, Resolved, Wanted};
 use crate::graph::VertexId;
 use crate::layer;
+use crate::lock::lock;
 use crate::progress::{Stream, TaskId};
 use crate::snapshot::Snapshot;
 use crate::ssh::{self, Socket, SshSource};
@@ -129,7 +130,7 @@ impl Bring<'_> {
     fn resolve(&self, wanted: &Wanted, repository: &Repository<'_>, ask: Ask) -> Result<Resolved, GitError> {
         let address = &wanted.address;
         let question = (address.remote().to_owned(), address.reference.clone());
-        let answers = || self.git.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = || lock(&self.git.answers.0);
         if let Some(known) = answers().get(&question) {
             return wanted.fitting(known.clone());
         }

@@ -4,7 +4,7 @@
 //! at which its first step may start, so that others see it, and so that what it did is known even if it is killed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
 use super::error::BuildError;
@@ -14,6 +14,7 @@ use crate::history::{
     Build, End, HistoryStore, Inputs, Journal, KEEP_BUILDS, Line, LogWriter, Mask, Status, Step, Verdict, Verified,
     is_proxy, platform_in, without_credentials,
 };
+use crate::lock::lock;
 use crate::oci::Digest;
 use crate::progress::{Event, Outcome, Sink, TaskId};
 
@@ -187,7 +188,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cache_mounts::move_into;
 use super::engine::Engine;
@@ -25,6 +25,7 @@ use crate::export::layers::FORMAT;
 use crate::export::{ExportContext, Output};
 use crate::graph::{CacheMount, Graph, MountTarget, Op, VertexId};
 use crate::layer::Files;
+use crate::lock::lock;
 use crate::oci::{Compression, DiffId};
 use crate::progress::{Outcome, Sink, TaskId};
 use crate::remote::{
@@ -67,10 +68,6 @@ pub(super) struct Noted {
 
 fn identity(mount: &CacheMount) -> MountIdentity {
     MountIdentity { id: mount.id.clone(), mode: mount.mode, uid: mount.uid, gid: mount.gid }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RemoteCache {

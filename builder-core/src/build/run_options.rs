@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::error::{BuildError, StepError};
 use super::solve::step_error;
 use crate::dockerfile::{Network, Security};
 use crate::executor::{self, Dns, HostLoopback, PRIVATE_NAME_SERVER, PrivateNetwork};
 use crate::graph::{Graph, Op, RunOp, VertexId};
+use crate::lock::lock;
 use crate::ssh::SshSource;
 
 /// What every RUN of a build gets, apart from its limits. Nothing of this is part of a key.
@@ -56,7 +57,7 @@ impl BuildNetwork {
                 open.map(executor::Network::Joined).map_err(|source| io(&what(), source))
             }
             (Network::Default, StepNetwork::Private(helper)) => {
-                let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut made = lock(&self.0);
                 let network = match made.take() {
                     Some(network) => network,
                     None => PrivateNetwork::start(helper)?,

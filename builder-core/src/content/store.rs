@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{BlobReader, BlobWriter, ContentError, Database, ExclusiveLease};
+use crate::lock::lock;
 use crate::oci::{Algorithm, Digest};
 
 /// The format of the state directory that this program writes.
@@ -216,7 +217,7 @@ impl ContentStore {
     /// [`ContentError::Write`] if the filesystem refuses.
     pub fn remove(&self, digest: &Digest) -> Result<bool, ContentError> {
         let Some(dir) = self.inner.area(area_of(digest), false)? else { return Ok(false) };
-        self.inner.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        lock(&self.inner.verified).remove(digest);
         match rustix::fs::unlinkat(dir, digest.hex(), AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -380,16 +381,16 @@ impl Inner {
     }
 
     pub(super) fn is_verified(&self, digest: &Digest) -> bool {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        lock(&self.verified).contains(digest)
     }
 
     pub(super) fn mark_verified(&self, digest: &Digest) {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+        lock(&self.verified).insert(digest.clone());
     }
 
     /// Takes a blob with wrong bytes out of the way, so that it is fetched or built again.
     pub(super) fn quarantine(&self, digest: &Digest) {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        lock(&self.verified).remove(digest);
         let Ok(Some(from)) = self.area(area_of(digest), false) else { return };
         // Best effort: the reader reports the damage in any case, and the next one finds it again.
         if let Ok(Some(to)) = self.area(Area::Damaged, true) {

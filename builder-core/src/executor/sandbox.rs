@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{DumpableBehavior, PidfdFlags, dumpable_behavior, getpid, pidfd_open};
@@ -17,6 +17,7 @@ use super::pump::{self, Running};
 use super::watcher::Watcher;
 use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp};
 use crate::cancel::CancelToken;
+use crate::lock::lock;
 use crate::sys::clone::{CloneOptions, Stack, spawn};
 
 /// What all processes of a sandbox have in common.
@@ -72,7 +73,7 @@ impl Sandbox {
 
     /// Tells the watcher, which is started with the first process.
     fn watch(&self, running: &Running, cgroup: &StepCgroup) -> io::Result<()> {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watcher = lock(&self.watcher);
         if watcher.is_none() {
             *watcher = Some(Watcher::start()?);
         }

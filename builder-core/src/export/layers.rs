@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::context::Progress;
 use super::root::clamp;
@@ -13,6 +13,7 @@ use crate::cancel::CancelToken;
 use crate::content::{BlobWriter, ContentError};
 use crate::image::{ImageLayer, LayerSource, UnassembledImage};
 use crate::layer::{self, Compressor, Decompressor, Files, LayerFormat, Level, PackOptions};
+use crate::lock::{lock, unlocked};
 use crate::oci::{Compression, Descriptor, DiffId, Digest, Hasher, MediaKind, MediaType, Reference};
 use crate::tree::{Entry, Tree, TreeId};
 
@@ -198,7 +199,7 @@ impl<'a> Layers<'a> {
     }
 
     fn packed(&self) -> std::sync::MutexGuard<'_, Packed> {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.packed)
     }
 
     fn pulled_blob(&self, index: usize, descriptor: &Descriptor, want: Want) -> Result<LayerBlob, ExportError> {
@@ -352,7 +353,7 @@ impl LayerBlob {
     pub(crate) fn open(&self, context: &ExportContext<'_>) -> Result<Box<dyn Read + Send>, ExportError> {
         match &self.place {
             Place::Store => Ok(Box::new(context.content.open_blob(&self.descriptor.digest)?)),
-            Place::Temporary(writer) => Ok(Box::new(writer.lock().unwrap_or_else(PoisonError::into_inner).reopen()?)),
+            Place::Temporary(writer) => Ok(Box::new(lock(writer).reopen()?)),
             Place::Origin(origin) => {
                 Ok(Box::new(context.registry.open_blob(origin, &self.descriptor, context.cancel)?))
             }
@@ -407,7 +408,7 @@ pub(crate) fn fetch_and<E: From<ExportError> + Send>(
                 return;
             }
             if let Err(error) = one(index) {
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                lock(&failure).get_or_insert(error);
                 stop.cancel();
             }
         }
@@ -419,7 +420,7 @@ pub(crate) fn fetch_and<E: From<ExportError> + Send>(
         work();
     });
     context.cancel.check().map_err(ExportError::from)?;
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    unlocked(failure).map_or(Ok(()), Err)
 }
 
 /// What else than tar and compression decides the bytes of a blob.

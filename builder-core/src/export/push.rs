@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::context::Progress;
 use super::layers::{LayerBlob, Place};
 use super::packed::{PackedImage, PackedSet};
 use super::{ExportContext, ExportError};
 use crate::content::RepoDigest;
+use crate::lock::{lock, unlocked};
 use crate::oci::{Descriptor, Digest, MediaType, Reference};
 use crate::registry::{BlobSource, BlobToPush, ImageToPush, Registry, RegistryError, TransferEvent};
 
@@ -61,7 +62,7 @@ pub(crate) fn push(
     for names in repositories.values() {
         let pusher = Pusher { context, registry, make, moving: Mutex::default(), arrived: Mutex::default() };
         pusher.repository(set, names, options.by_digest)?;
-        blobs.extend(pusher.arrived.into_inner().unwrap_or_else(PoisonError::into_inner));
+        blobs.extend(unlocked(pusher.arrived));
     }
     Ok(blobs)
 }
@@ -141,9 +142,9 @@ impl Pusher<'_> {
 
     fn event(&self, event: TransferEvent) {
         let context = self.context;
-        let moving = || self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let moving = || lock(&self.moving);
         let arrived = |blob: &Descriptor, how| {
-            self.arrived.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest.clone(), how);
+            lock(&self.arrived).insert(blob.digest.clone(), how);
         };
         match event {
             TransferEvent::Exists(blob) => {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::PoisonError;
 
 use jiff::Timestamp;
 
@@ -22,6 +21,7 @@ use crate::cancel::Cancelled;
 use crate::content::RepoDigest;
 use crate::image::{Document, Image, assemble};
 use crate::layer::{self, PackOptions};
+use crate::lock::lock;
 use crate::oci::{Descriptor, DiffId, ImageId, MediaKind, MediaType, Platform, Reference};
 
 /// What exporting led to.
@@ -365,7 +365,7 @@ impl<'a> Exporter<'a> {
 
     fn to_stdout(&self, write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>) -> Result<(), ExportError> {
         let out = self.context.stdout.expect("it was checked before anything was done");
-        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = lock(out);
         write(&mut *out)?;
         out.flush().map_err(|source| ExportError::Stdout { source })
     }

@@ -1,7 +1,7 @@
 //! Authorization: which header lets a request in, and tokens.
 
 use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -17,6 +17,7 @@ use super::error::{RegistryError, one_line};
 use super::retry::{Backoff, retry_after};
 use super::url::{Url, escape, host_of};
 use crate::cancel::CancelToken;
+use crate::lock::lock;
 
 /// Token servers on another host than their registry to which passwords may go: (registry, token server).
 const KNOWN_TOKEN_HOSTS: [(&str, &str); 2] =
@@ -98,7 +99,7 @@ impl std::fmt::Debug for AuthState {
 
 impl Inner {
     fn auth(&self) -> MutexGuard<'_, AuthState> {
-        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.auth)
     }
 
     /// Forgets credentials and tokens, because they may have changed.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ureq::http::Method;
 
@@ -14,6 +14,7 @@ use super::error::{RegistryError, one_line};
 use super::retry::{Backoff, retry_after};
 use super::url::Url;
 use crate::cancel::CancelToken;
+use crate::lock::lock;
 
 /// Redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 10;
@@ -205,7 +206,7 @@ impl Inner {
                 let url = url_of(call.endpoint, path, false)?;
                 // No credentials before the registry has shown that it speaks http at all.
                 let response = self.follow(call.endpoint, request(url), None, None, call.cancel)?;
-                self.plain.lock().unwrap_or_else(PoisonError::into_inner).insert(call.endpoint.authority.clone());
+                lock(&self.plain).insert(call.endpoint.authority.clone());
                 Ok(response)
             }
             (result, _) => Ok(result?),
@@ -259,9 +260,7 @@ impl Inner {
         match endpoint.security {
             Security::Https => true,
             Security::Http => false,
-            Security::Insecure => {
-                !self.plain.lock().unwrap_or_else(PoisonError::into_inner).contains(&endpoint.authority)
-            }
+            Security::Insecure => !lock(&self.plain).contains(&endpoint.authority),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,6 +23,7 @@ use ureq::{Agent, Body, Proxy, SendBody};
 use super::config::RegistryConfig;
 use super::url::{Url, host_of, is_link_local, is_loopback};
 use crate::cancel::{CancelToken, Cancelled};
+use crate::lock::lock;
 
 /// Agents kept: one a host and build, so a few hosts of the latest builds.
 const MAX_AGENTS: usize = 16;
@@ -164,7 +165,7 @@ impl Connections {
         verified: bool,
         cancel: &CancelToken,
     ) -> Result<Agent, Fault> {
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = lock(&self.agents);
         let fits =
             |kept: &Kept| kept.authority == authority && kept.verified == verified && kept.cancel.is_same(cancel);
         if let Some(at) = agents.iter().position(fits) {

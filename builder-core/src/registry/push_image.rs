@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::auth::Access;
 use super::client::Registry;
@@ -11,6 +11,7 @@ use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::push::BlobSource;
 use crate::cancel::CancelToken;
+use crate::lock::{lock, unlocked};
 use crate::oci::{Descriptor, Digest, MediaType, Reference};
 
 /// Blobs that are sent at the same time.
@@ -149,7 +150,7 @@ fn in_parallel(
             if let Err(error) = work(blob, &stop) {
                 // What fails after the stop fails because of it.
                 if !stop.swap(true, Ordering::Relaxed) {
-                    *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    *lock(&first) = Some(error);
                 }
             }
         }
@@ -160,5 +161,5 @@ fn in_parallel(
         }
         run();
     });
-    first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    unlocked(first).map_or(Ok(()), Err)
 }

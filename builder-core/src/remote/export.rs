@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::backend::{self, Backend, Backends, BlobToPut};
 use super::deadline::within;
@@ -21,6 +21,7 @@ use crate::content::BlobWriter;
 use crate::export::layers::{FORMAT, label_of};
 use crate::export::{ExportContext, ExportError};
 use crate::layer::{self, Files, LayerFormat, Level, PackOptions};
+use crate::lock::{lock, unlocked};
 use crate::oci::{Compression, Digest, Manifest, MediaType};
 use crate::tree::{Tree, TreeId};
 
@@ -188,7 +189,7 @@ impl Job<'_> {
         let (sent, left_out) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let facts = Mutex::new(facts);
         self.in_parallel(layers.len(), &|number, stop| {
-            let known = facts.lock().unwrap_or_else(PoisonError::into_inner)[number].clone();
+            let known = lock(&facts)[number].clone();
             let fact = match self.bring(&layers[number], known.as_ref(), &sent, stop) {
                 Ok(fact) => Some(fact),
                 Err(error) if is_local(&error) => {
@@ -197,10 +198,10 @@ impl Job<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            facts.lock().unwrap_or_else(PoisonError::into_inner)[number] = fact;
+            lock(&facts)[number] = fact;
             Ok(())
         })?;
-        let encoded = complete(&facts.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let encoded = complete(&unlocked(facts));
         let exported = || Exported { sent: sent.load(Ordering::Relaxed), left_out: left_out.load(Ordering::Relaxed) };
         if old.is_some_and(|old| encoded.manifest == old) {
             return Ok(exported());
@@ -248,7 +249,7 @@ impl Job<'_> {
             };
             for (descriptor, writer) in &packed.packs {
                 let source = || {
-                    let file = writer.lock().unwrap_or_else(PoisonError::into_inner).reopen();
+                    let file = lock(writer).reopen();
                     file.map(|file| Box::new(file) as Box<dyn Read + Send>).map_err(io::Error::other)
                 };
                 self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, &stop)?;
@@ -321,7 +322,7 @@ impl Job<'_> {
         // Packed only if it cannot be mounted.
         let ready = Mutex::new(None);
         let make = || -> Result<Box<dyn Read + Send>, RemoteError> {
-            let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ready = lock(&ready);
             if ready.is_none() {
                 *ready = Some(self.pack(layer, known)?);
             }
@@ -331,7 +332,7 @@ impl Job<'_> {
             fact.clone()
         } else {
             make()?;
-            ready.lock().unwrap_or_else(PoisonError::into_inner).as_ref().expect("made just now").fact.clone()
+            lock(&ready).as_ref().expect("made just now").fact.clone()
         };
         let source = || make().map_err(io::Error::other);
         let mount_from = self.context.content.database().blob_sources(&fact.blob.digest)?;
@@ -368,7 +369,7 @@ impl Job<'_> {
 
     fn open(&self, ready: &Ready) -> Result<Box<dyn Read + Send>, RemoteError> {
         Ok(match &ready.bytes {
-            Some(writer) => Box::new(writer.lock().unwrap_or_else(PoisonError::into_inner).reopen()?),
+            Some(writer) => Box::new(lock(writer).reopen()?),
             None => Box::new(self.context.content.open_blob(&ready.fact.blob.digest)?),
         })
     }
@@ -409,7 +410,7 @@ impl Job<'_> {
                 if let Err(error) = done
                     && !stop.swap(true, Ordering::Relaxed)
                 {
-                    *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    *lock(&first) = Some(error);
                 }
             }
         };
@@ -419,7 +420,7 @@ impl Job<'_> {
             }
             run();
         });
-        first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        unlocked(first).map_or(Ok(()), Err)
     }
 }
 

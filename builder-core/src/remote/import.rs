@@ -1,7 +1,7 @@
 //! [`Imports`]: what `--cache-from` knows, fetched as far as somebody asks.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::backend::{self, Backend, Backends};
@@ -13,6 +13,7 @@ use super::{CacheSource, RemoteError};
 use crate::cache::{CacheKey, Record};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
+use crate::lock::lock;
 use crate::oci::{DiffId, Digest, Manifest, MediaKind, MediaType, Platform};
 use crate::snapshot::{Active, SnapshotStore};
 use crate::tree::{ContentDigest, SemanticDigest, Stack, StateDigest, Tree, TreeId};
@@ -82,10 +83,6 @@ impl RemoteLayer<'_> {
     pub(crate) fn repository(&self) -> Option<String> {
         self.backend.repository()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Imports {

@@ -23,6 +23,7 @@ use super::format::{self, Chunk};
 use crate::cancel::CancelToken;
 use crate::content::{BlobWriter, ContentStore};
 use crate::layer::{self, Files};
+use crate::lock::lock;
 use crate::oci::{Algorithm, Descriptor, Hasher, MediaType};
 use crate::rootfs::{Kind, RootDir, RootPath};
 use crate::snapshot::{Active, SnapshotStore, hash_file, read_entry};
@@ -373,7 +374,7 @@ impl<'a> ChunkFiles<'a> {
 
     /// Hands the bytes of a chunk to `work`.
     fn with_chunk(&self, number: usize, work: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = lock(&self.last);
         if last.as_ref().is_none_or(|(known, _)| *known != number) {
             let chunk = &self.chunks[number].1;
             let wrong = || io::Error::other("a chunk is not what the list says");

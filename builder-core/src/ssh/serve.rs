@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread::{self, Scope};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,6 +14,8 @@ use rustix::io::Errno;
 
 use super::key::Key;
 use super::{SshSource, protocol};
+
+use crate::lock::lock;
 
 /// A socket, and what answers there.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ struct Open(Mutex<(u64, BTreeMap<u64, Vec<UnixStream>>)>);
 impl Open {
     /// Keeps copies of the streams for the end; `None` if there are too many.
     fn add(&self, streams: &[&UnixStream]) -> Option<u64> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.0);
         if open.1.len() >= MAX_CONNECTIONS {
             return None;
         }
@@ -69,11 +71,11 @@ impl Open {
     }
 
     fn remove(&self, number: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number);
+        lock(&self.0).1.remove(&number);
     }
 
     fn close_all(&self) {
-        for stream in self.0.lock().unwrap_or_else(PoisonError::into_inner).1.values().flatten() {
+        for stream in lock(&self.0).1.values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

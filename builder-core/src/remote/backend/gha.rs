@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 use ureq::http::Method;
@@ -16,6 +16,7 @@ use super::http::{Body, Http, Request, document, refusal};
 use super::signature::encoded;
 use super::{Backend, BlobToPut};
 use crate::cancel::CancelToken;
+use crate::lock::lock;
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::registry::Registry;
 use crate::remote::{GhaPlace, RemoteError};
@@ -204,7 +205,7 @@ impl Backend for GhaBackend {
     fn has(&self, blob: &Descriptor, cancel: &CancelToken) -> Result<bool, RemoteError> {
         let key = Self::key(&blob.digest);
         if let Some((repository, token)) = &self.place.repository {
-            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut listed = lock(&self.listed);
             if listed.is_none() {
                 *listed = Some(self.list(repository, token, cancel)?);
             }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::{Backend, BlobToPut};
 use crate::cancel::CancelToken;
+use crate::lock::lock;
 use crate::oci::{Descriptor, Digest, Index, Manifest, MediaType};
 use crate::remote::RemoteError;
 
@@ -96,7 +97,7 @@ impl Backend for LocalBackend {
             cancel.check()?;
             std::thread::sleep(Duration::from_millis(20));
         }
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        *lock(&self.lock) = Some(file);
         Ok(())
     }
 
