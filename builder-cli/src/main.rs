@@ -18,6 +18,7 @@ mod signals;
 mod template;
 mod ui;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -26,10 +27,10 @@ use crate::args::Cli;
 use crate::command_error::{CommandError, Kind};
 
 fn main() -> ExitCode {
-    let arguments = args::normalize(std::env::args_os());
-    let cli = match Cli::try_parse_from(arguments) {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(args::normalize(typed.clone())) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &typed),
     };
     match commands::run(cli) {
         Ok(code) => ExitCode::from(code),
@@ -41,10 +42,18 @@ fn main() -> ExitCode {
 }
 
 /// Help and version go to standard output; what is wrong with the command line to standard error.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, typed: &[OsString]) -> ExitCode {
     // Without anything to do docker shows its help, too.
     let help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let code = if error.use_stderr() && !help { Kind::Usage.exit_code() } else { 0 };
+    if error.kind() == clap::error::ErrorKind::UnknownArgument
+        && let Some((word, nearest)) = args::mistaken_command(typed)
+    {
+        let error = CommandError::usage(format!("`{word}` is not a command"))
+            .with_hint(format!("did you mean `rbuild {nearest}`?"));
+        ui::print_error(&error.render(ui::paint()));
+        return ExitCode::from(code);
+    }
     match error.print() {
         Err(error) if code == 0 => ExitCode::from(CommandError::stdout(&error).exit_code()),
         _ => ExitCode::from(code),

@@ -23,7 +23,7 @@ pub(crate) use images::{
     CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs,
     PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
 };
-pub(crate) use normalize::{nearest_command, normalize};
+pub(crate) use normalize::{mistaken_command, nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
 pub(crate) use steps::StepArgs;
 

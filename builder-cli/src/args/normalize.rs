@@ -47,6 +47,12 @@ pub(crate) fn nearest_command(word: &str) -> Option<String> {
     builder_core::diagnostic::nearest(word, names).map(str::to_owned)
 }
 
+/// The first word when it is no command, and the command that was meant: `buidl -t app .`
+pub(crate) fn mistaken_command(arguments: &[OsString]) -> Option<(&str, String)> {
+    let word = arguments.iter().skip(1).find_map(|word| word.to_str().filter(|word| !word.starts_with('-')))?;
+    nearest_command(word).filter(|nearest| nearest != word).map(|nearest| (word, nearest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ fn errors_of_the_command_line() {
         "build",
         "build . extra",
         "imagse",
+        "buidl -t app .",
         "build --tga x .",
         "build --progress=fancy .",
         "build -t Not/Valid .",

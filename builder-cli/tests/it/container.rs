@@ -51,6 +51,18 @@ fn exit_codes_are_dockers() {
 }
 
 #[test]
+fn an_image_that_is_nowhere_is_said_to_be_missing_here_first() {
+    let Some(env) = image("an_image_that_is_nowhere_is_said_to_be_missing_here_first") else { return };
+    let ended = end(&mut env.command(["run", "127.0.0.1:1/nowhere"]));
+    assert_eq!(ended.code, 125);
+    assert!(
+        ended.stderr.starts_with("note: image `127.0.0.1:1/nowhere:latest` is not in the store"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
 fn standard_input_reaches_the_container_only_when_asked_for() {
     let Some(env) = image("standard_input_reaches_the_container_only_when_asked_for") else { return };
     std::fs::write(env.path("input"), "typed\n").expect("written");

@@ -103,7 +103,12 @@ impl ExportContext<'_> {
         self.sink.event(Event::Status { task, id: id.into(), current, total, at, finished });
     }
 
-    /// Tells that something was done at once.
+    /// Tells that something has begun whose bytes nobody counts.
+    pub(crate) fn begun(&self, id: impl Into<String>) {
+        self.status(id, 0, None, false);
+    }
+
+    /// Tells that something was done, now if it had not begun.
     pub(crate) fn done(&self, id: impl Into<String>) {
         self.status(id, 0, None, true);
     }

@@ -185,7 +185,7 @@ pub enum ExportError {
     #[error("an image to be pushed needs a name")]
     NoName,
     /// The bytes of a layer are in no place that is known.
-    #[error("the files of layer {layer} (`{diff_id}`) are not in the store")]
+    #[error("the files of layer {} (`{diff_id}`) are not in the store", .layer + 1)]
     LayerGone {
         /// Number of the layer, the lowest is 0.
         layer: usize,
@@ -193,7 +193,7 @@ pub enum ExportError {
         diff_id: DiffId,
     },
     /// A layer is not what the config says.
-    #[error("layer {layer} is damaged: its tar has digest `{actual}`, the image says `{expected}`")]
+    #[error("layer {} is damaged: its tar has digest `{actual}`, the image says `{expected}`", .layer + 1)]
     DiffId {
         /// Number of the layer, the lowest is 0.
         layer: usize,
@@ -203,7 +203,7 @@ pub enum ExportError {
         actual: DiffId,
     },
     /// A layer cannot be packed.
-    #[error("cannot pack layer {layer}")]
+    #[error("cannot pack layer {}", .layer + 1)]
     Pack {
         /// Number of the layer, the lowest is 0.
         layer: usize,
@@ -211,7 +211,7 @@ pub enum ExportError {
         source: PackError,
     },
     /// A compressed layer cannot be read.
-    #[error("cannot read layer {layer}")]
+    #[error("cannot read layer {}", .layer + 1)]
     Read {
         /// Number of the layer, the lowest is 0.
         layer: usize,

@@ -126,6 +126,11 @@ impl<'a> Layers<'a> {
         (0..self.all.len()).map(|index| self.diff_id(index)).collect()
     }
 
+    /// Says whether no layer has to be read for its diff id.
+    pub(crate) fn all_known(&self) -> bool {
+        (0..self.all.len()).all(|index| matches!(self.known_diff_id(index), Ok(Some(_))))
+    }
+
     pub(crate) fn diff_id(&self, index: usize) -> Result<DiffId, ExportError> {
         if let Some(known) = self.known_diff_id(index)? {
             return Ok(known);

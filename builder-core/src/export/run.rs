@@ -258,6 +258,9 @@ impl<'a> Exporter<'a> {
         let epoch = epoch(self.context, format).and_then(|seconds| Timestamp::from_second(seconds).ok());
         let layers = &self.layers[&rewrite(self.context, format)];
         let mut images = Vec::with_capacity(self.images.len());
+        if layers.iter().any(|layers| !layers.all_known()) {
+            self.context.begun("exporting layers");
+        }
         for (image, layers) in self.images.iter().zip(layers) {
             if let Some(want) = blobs {
                 // Packing gives diff id and blob in one read; asking for the diff id first would read twice.

@@ -25,11 +25,15 @@ use crate::ui::{self, Mode, Progress};
 pub(super) fn run(session: &Session, args: RunArgs) -> Outcome {
     let environment = &session.environment;
     let stdin = io::stdin();
+    let typed = args.image_and_command[0].clone();
     if args.tty && args.interactive && !stdin.is_terminal() {
         return Err(CommandError::usage("standard input is not a terminal").with_hint("leave out `-t`"));
     }
     let engine = session.engine()?;
     let mut request = request(args, environment, engine.content())?;
+    if matches!(request.start.pull, PullPolicy::Missing) && images::find(engine.content(), &typed).is_err() {
+        ui::note(&format!("image `{}` is not in the store, asking its registry", request.start.image.familiar()));
+    }
     let cancel = CancelToken::new();
     let signals = Signals::watch(&cancel)?;
     let paint = ui::paint();
