@@ -1,7 +1,7 @@
 """What compare-buildkit and compare-buildah share: builds cases with rbuild and with another builder, and prints where the images differ.
 
 Compared are the flattened tree (type, mode, owner, size, time, content, link target, link groups, extended attributes, devices), config
-and history. Times of files that were made during the build are `now`.
+and history; with --layers also each layer alone. Times of files that were made during the build are `now`.
 """
 
 import difflib
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 CASES = os.path.dirname(os.path.abspath(__file__))
 APPLETS = "sh pwd ls cat echo id env true false sleep mkdir rm touch ln chmod chown cp mv grep head wc stat dd test sync sha256sum find sort printf".split()
@@ -38,7 +39,7 @@ def must(*words, **more):
 
 
 def image(path):
-    """The config and the flattened tree of the image in an OCI or Docker archive."""
+    """The config, the flattened tree and each layer of the image in an OCI or Docker archive."""
     with tarfile.open(path) as archive:
         names = set(archive.getnames())
         load = lambda name: json.load(archive.extractfile(name))
@@ -47,17 +48,19 @@ def image(path):
             manifest = load(blob(load("index.json")["manifests"][0]))
             while "manifests" in manifest:
                 manifest = load(blob(manifest["manifests"][0]))
-            config, layers = load(blob(manifest["config"])), [blob(layer) for layer in manifest["layers"]]
+            config, layers = load(blob(manifest["config"])), [blob(layer) for layer in manifest["layers"] or []]
         else:
             manifest = load("manifest.json")[0]
             config, layers = load(manifest["Config"]), manifest["Layers"]
-        tree = {}
+        tree, alone = {}, []
         for layer in layers:
             member = archive.getmember(layer)
             if member.issym():
                 member = archive.getmember(os.path.normpath(os.path.join(os.path.dirname(layer), member.linkname)))
-            apply(tree, archive.extractfile(member).read())
-    return config, tree
+            data = archive.extractfile(member).read()
+            apply(tree, data)
+            alone.append(members(data))
+    return config, tree, alone
 
 
 class Entry:
@@ -90,10 +93,20 @@ def apply(tree, data):
             tree[path] = Entry(text_of(member, layer), member.isdir())
 
 
+def members(data):
+    """The entries of a layer, sorted."""
+    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape", encoding="utf8") as layer:
+        link = lambda member: f"hard link to {member.linkname.strip('/')}"
+        return sorted(f"/{member.name.strip('/')} {link(member) if member.islnk() else text_of(member, layer)}" for member in layer)
+
+
 def text_of(member, layer):
     owner = f"{member.mode & 0o7777:04o} {member.uid}:{member.gid}"
     time = int(member.mtime)
-    end = " now" if time > RECENT else f" @{time}" if time != CONTEXT_TIME else ""
+    # The times that directories of a context have in BuildKit are those of the transfer, or not.
+    end = f" @{time}" if time != CONTEXT_TIME else ""
+    if time > RECENT:
+        end = "" if member.isdir() else " now"
     for key, value in sorted(member.pax_headers.items()):
         if key.startswith("SCHILY.xattr."):
             end += f" {key[13:]}={value.encode('utf8', 'surrogateescape').hex()}"
@@ -113,13 +126,15 @@ def clear(tree, path, itself):
         del tree[other]
 
 
-def lines(config, tree):
+def lines(config, tree, layers, separate):
     groups = {}
     for path, entry in sorted(tree.items()):
         groups.setdefault(id(entry), []).append(path)
     for path, entry in sorted(tree.items()):
         group = groups[id(entry)]
         yield f"{path} {entry.text}{' linked with ' + group[0] if len(group) > 1 else ''}".encode("utf8", "backslashreplace").decode()
+    for number, layer in enumerate(layers if separate else []):
+        yield from (f"layer {number} {line}".encode("utf8", "backslashreplace").decode() for line in layer)
     for key, value in sorted((config.get("config") or {}).items()):
         if value:
             yield f"config {key} {json.dumps(value, sort_keys=True)}"
@@ -155,17 +170,17 @@ def make_base(scratch, rbuild):
 
 
 def make_context(case, work, scratch):
-    """The context of a case as a fresh directory; its flags."""
+    """The context of a case as a fresh directory; its flags, and more options of the output."""
     shutil.copytree(case, work, symlinks=True)
-    flags = ""
+    texts = {"flags": "", "output": ""}
     for extra in os.listdir(work):
         path = f"{work}/{extra}"
-        if extra == "flags":
+        if extra in texts:
             with open(path, encoding="utf8") as file:
-                flags = file.read()
+                texts[extra] = file.read()
         if extra == "prepare.sh":
             shutil.move(path, f"{scratch}/prepare.sh")
-        elif extra in ("flags", "notes") or extra.startswith("expect."):
+        elif extra in texts or extra.startswith("expect."):
             os.remove(path)
     if os.path.exists(f"{scratch}/prepare.sh"):
         must("sh", "-e", f"{scratch}/prepare.sh", cwd=work)
@@ -174,7 +189,22 @@ def make_context(case, work, scratch):
         for path in [os.path.join(folder, name) for name in files + folders] + [folder]:
             if os.lstat(path).st_mtime > RECENT:
                 os.utime(path, (CONTEXT_TIME, CONTEXT_TIME), follow_symlinks=False)
-    return shlex.split(flags)
+    # What the builders have built in is compared.
+    dockerfile = f"{work}/Dockerfile"
+    if os.path.isfile(dockerfile) and not os.path.islink(dockerfile):
+        rewrite(dockerfile, lambda text: re.sub(r"(?i)\A((?:#.*\n)*?)#( *)syntax *= *docker/dockerfile", r"\1# \2frontend: docker/dockerfile", text))
+    return shlex.split(texts["flags"]), "".join("," + word for word in texts["output"].split())
+
+
+def rewrite(path, change):
+    with open(path, encoding="utf8", errors="surrogateescape", newline="") as file:
+        text = file.read()
+    changed = change(text)
+    if changed != text:
+        times = os.stat(path)
+        with open(path, "w", encoding="utf8", errors="surrogateescape", newline="") as file:
+            file.write(changed)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def make_removable(work):
@@ -186,77 +216,67 @@ def make_removable(work):
 
 
 def compare(arguments, usage, builder):
-    """Builds each case twice. `builder(scratch, base)` gives two functions: `(context, flags) → (image or None, output)`, and one that takes
-    from a line about an image what the builder can't have.
+    """Builds each case twice. `builder(scratch, base)` gives a function: `(context, flags, output, archive) → (image or None, what was said)`.
 
-    A third answer, `(False, reason)`, means that the builder does not know the language of the case.
+    A third answer, `(False, reason)`, means that the builder can't be asked this.
     """
-    show = "--show" in arguments
-    arguments = [argument for argument in arguments if argument != "--show"]
-    if not arguments:
+    options = {argument for argument in arguments if argument.startswith("--")}
+    arguments = [argument for argument in arguments if argument not in options]
+    if not arguments or options - {"--show", "--layers"}:
         sys.exit(usage)
     chosen = []
     for name in arguments[1:] or [CASES]:
         path = name if os.path.isdir(name) else f"{CASES}/{name}"
         holds = os.path.exists(f"{path}/Dockerfile") or os.path.exists(f"{path}/prepare.sh")
-        chosen += [path] if holds else sorted(entry.path for entry in os.scandir(path) if entry.is_dir())
+        chosen += [path] if holds else sorted(entry.path for entry in os.scandir(path) if entry.is_dir() and entry.name != "__pycache__")
     counts = {"equal": 0, "different": 0, "not known to this engine": 0}
-    with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
-        rbuild = [os.path.abspath(arguments[0]), "--root", f"{scratch}/rbuild"]
-        theirs, normal = builder(scratch, make_base(scratch, rbuild))
-        for number, case in enumerate(chosen):
-            name = os.path.basename(os.path.normpath(case))
-            # Engines take a file for unchanged that has path, size and time of one that they have seen.
-            work = f"{scratch}/{os.getpid()}-{number}"
-            flags = make_context(case, work, scratch)
-            ours = f"{scratch}/ours.tar"
-            ended = run(*rbuild, "build", "-q", "--no-cache", "--pull=never", *flags, "-o", f"type=oci,compression=uncompressed,dest={ours}", ".", cwd=work)
-            left = list(map(normal, lines(*image(ours)))) if ended.returncode == 0 else ["error"]
-            if "panicked" in ended.stdout:
-                left = ["panic"]
-            right, said = theirs(work, flags)
-            verdict = "not known to this engine" if right is False else "equal"
-            if right is not False:
-                right = list(map(normal, lines(*right))) if right else ["error"]
-                differences = [line for line in difflib.ndiff(left, right) if line[0] in "-+"] if left != right else []
-                if differences:
-                    verdict = "different"
+    with tempfile.TemporaryDirectory(prefix="compare-") as scratch, ThreadPoolExecutor(4) as threads:
+        rbuild = os.path.abspath(arguments[0])
+        theirs = builder(scratch, make_base(scratch, [rbuild, "--root", f"{scratch}/rbuild"]))
+        one = lambda number, case: judge(number, case, scratch, rbuild, theirs, options)
+        for case, (verdict, text) in zip(chosen, threads.map(one, *zip(*enumerate(chosen)))):
             counts[verdict] += 1
-            print(f"== {name}: {verdict}")
-            if verdict == "different":
-                if ended.returncode:
-                    print("rbuild: " + ended.stdout.strip()[:600])
-                if right == ["error"]:
-                    print("other:  " + said.strip()[-600:])
-                if left != ["error"] and right != ["error"]:
-                    print("\n".join(differences))
-            elif verdict != "equal":
-                print(f"other:  {said.strip()[-200:]}")
-            elif show:
-                print("\n".join(left) if ended.returncode == 0 else ended.stdout.strip() + "\nother:  " + said.strip()[-300:])
+            print(f"== {os.path.basename(os.path.normpath(case))}: {verdict}")
+            if text:
+                print(text)
             sys.stdout.flush()
-            make_removable(work)
-            shutil.rmtree(work)
-            if os.path.exists(ours):
-                os.remove(ours)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
-# What the Dockerfile frontend of BuildKit 0.8 does not have.
-NEWER = re.compile(r"<<-?[\"']?\w|--(link|parents|exclude|checksum|keep-git-dir|unpack|security|device|start-interval)\b|--chmod=[^0-9\s]|\$\{\w+(#|%|/|-|\+|\?)|\.zst\b", re.M)
+def judge(number, case, scratch, rbuild, theirs, options):
+    """The verdict about one case, and what there is to say."""
+    # Engines take a file for unchanged that has path, size and time of one that they have seen.
+    own = f"{scratch}/{os.getpid()}-{number}"
+    os.mkdir(own)
+    work, ours = f"{own}/context", f"{own}/ours.tar"
+    flags, output = make_context(case, work, own)
+    shown = lambda image: list(lines(*image, "--layers" in options))
+    destination = f"type=oci,compression=uncompressed,dest={ours}{output}"
+    # A store of its own: a layer that is equal to one of another case but for its times would be that one.
+    must("cp", "-a", f"{scratch}/rbuild", f"{own}/store")
+    ended = run(rbuild, "--root", f"{own}/store", "build", "-q", "--no-cache", "--pull=never", *flags, "-o", destination, ".", cwd=work)
+    left = shown(image(ours)) if ended.returncode == 0 else ["error"]
+    if "panicked" in ended.stdout:
+        left = ["panic"]
+    right, said = theirs(work, flags, output, f"{own}/theirs.tar")
+    make_removable(own)
+    if right is False:
+        shutil.rmtree(own)
+        return "not known to this engine", f"other:  {said.strip()[-200:]}"
+    right = shown(right) if right else ["error"]
+    shutil.rmtree(own)
+    if left == right:
+        return "equal", ("\n".join(left) if left != ["error"] else f"{ended.stdout.strip()}\nother:  {said.strip()[-300:]}") if "--show" in options else ""
+    text = []
+    if ended.returncode:
+        text.append("rbuild: " + ended.stdout.strip()[:600])
+    if right == ["error"]:
+        text.append("other:  " + said.strip()[-600:])
+    if left != ["error"] and right != ["error"]:
+        text += [line for line in difflib.ndiff(left, right) if line[0] in "-+"]
+    return "different", "\n".join(text)
 
 
 def file_of(flags):
     named = [flags[at + 1] for at, flag in enumerate(flags[:-1]) if flag in ("-f", "--file")]
     return named or ["Dockerfile"]
-
-
-def newer_syntax(work, flags):
-    """The first thing in a Dockerfile that BuildKit 0.8 does not know."""
-    path = os.path.join(work, *file_of(flags))
-    try:
-        with open(path, encoding="utf8", errors="replace") as file:
-            found = NEWER.search(file.read())
-    except OSError:
-        return None
-    return found and found.group()

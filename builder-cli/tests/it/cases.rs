@@ -1,7 +1,7 @@
 //! Images compared whole: every folder of `testdata/cases` is built, and what comes out is in its `expect.snap`.
 //!
-//! A case has a `Dockerfile`, files of its context, `prepare.sh` for those that a repository cannot hold, and `flags`
-//! for the command line. `base` is an image with a shell. All are built with one store: a layer that is equal to one of
+//! A case has a `Dockerfile`, files of its context, `prepare.sh` for those that a repository cannot hold, `flags` for the
+//! command line, and `output` for options of the output. `base` is an image with a shell. All are built with one store: a layer that is equal to one of
 //! an earlier case but for times is that one. `testdata/cases/compare-buildkit` builds them with BuildKit too.
 
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ fn build(env: &TestEnv, case: &Path) -> String {
     let context = env.path("case");
     let _ = std::fs::remove_dir_all(&context);
     sh(
-        "umask 022 && cp -a \"$0\" \"$1\" && cd \"$1\" && rm -f expect.snap* prepare.sh flags && chmod 644 Dockerfile",
+        "umask 022 && cp -a \"$0\" \"$1\" && cd \"$1\" && rm -f expect.snap* prepare.sh flags output && chmod 644 Dockerfile",
         &[case, &context],
     );
     let prepare = case.join("prepare.sh");
@@ -72,7 +72,9 @@ fn build(env: &TestEnv, case: &Path) -> String {
     sh(&settle, &[&context]);
     let image = env.path("image.tar");
     let flags = std::fs::read_to_string(case.join("flags")).unwrap_or_default();
-    let output = format!("type=oci,compression=uncompressed,dest={}", image.display());
+    let options = std::fs::read_to_string(case.join("output")).unwrap_or_default();
+    let options = options.split_whitespace().fold(String::new(), |all, option| all + "," + option);
+    let output = format!("type=oci,compression=uncompressed,dest={}{options}", image.display());
     let mut command = env.command(["build", "-q", "--no-cache", "--pull=never", "-o", output.as_str()]);
     let ended = end(command.args(flags.split_whitespace()).arg(".").current_dir(&context));
     if ended.code == 0 { show(&image) } else { env.stable(&ended.stderr) }

@@ -7,7 +7,7 @@ use super::materialise::copy;
 use super::{LowerLink, PackError, UnpackError};
 use crate::rootfs::RootPath;
 use crate::snapshot::{Active, Snapshot, create_node, set_metadata, set_metadata_of};
-use crate::tree::{Entry, Node, Stack, Tree, TreeBuilder};
+use crate::tree::{Entry, Node, Stack, Time, Tree, TreeBuilder};
 
 /// Gives directories that an archive had no entry for the metadata that they have in `lower`; those that are new stay
 /// as they are. Returns the new tree.
@@ -28,6 +28,22 @@ pub fn fix_implied(active: &Active, tree: &Tree, implied: &[RootPath], lower: &S
         fixed.push(entry);
     }
     Ok(with(tree, fixed))
+}
+
+/// Gives `directories` the time `time`. Returns the new tree.
+///
+/// # Errors
+/// [`UnpackError::Write`] if the disk fails.
+pub fn stamp(active: &Active, tree: &Tree, directories: &[RootPath], time: Time) -> Result<Tree, UnpackError> {
+    let mut stamped = Vec::new();
+    for path in directories {
+        let Some(mut entry) = tree.get(path) else { continue };
+        entry.mtime = time;
+        let place = || set_metadata_of(active.root().open_dir_exact(path)?, &entry);
+        place().map_err(|source| UnpackError::Write { path: path.clone(), source })?;
+        stamped.push(entry);
+    }
+    Ok(with(tree, stamped))
 }
 
 /// The tree with these entries, in place of those that it has at their paths.

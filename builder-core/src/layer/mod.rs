@@ -22,7 +22,7 @@ pub use capture::capture;
 pub use compression::{Compressor, Decompressor, Level, begins_as_archive};
 pub use error::{CaptureError, PackError, UnpackError};
 pub use files::Files;
-pub use lower::{fix_implied, resolve_lower_links};
+pub use lower::{fix_implied, resolve_lower_links, stamp};
 pub use materialise::materialise;
 pub use pack::{PackOptions, pack};
 pub use unpack::{Archive, LowerLink, UnpackLimits, UnpackOptions, Unpacked, unpack};

@@ -6,17 +6,21 @@ use std::io::{self, Read};
 use crate::build::engine::seconds_now;
 use crate::build::error::StepError;
 use crate::build::filesystem::Work;
+use crate::build::op::copy::UnpackedArchive;
 use crate::build::solve::Session;
 use crate::cache::{Preimage, Record};
 use crate::layer::{self, Archive, Decompressor, LowerLink, UnpackError, UnpackOptions};
 use crate::snapshot::Snapshot;
 use crate::tar;
-use crate::tree::{Entry, Node, Tree};
+use crate::tree::{Entry, Node, Time, Tree};
+
+/// Marks, in what is remembered of an archive, the directories that it has no entry for: the last moment before 1970.
+const IMPLIED: Time = Time { seconds: -1, nanoseconds: 999_999_999 };
 
 /// What became of an archive.
 pub(crate) enum Unpacked {
     /// What it changes, and the snapshot that has its files.
-    Archive(Tree, Snapshot),
+    Archive(UnpackedArchive, Snapshot),
     /// It takes work to find out, and none is allowed.
     Unknown,
 }
@@ -44,7 +48,7 @@ pub(crate) fn unpack(
     let failed = |source| StepError::Io { what: format!("cannot read `{}`", entry.path), source };
     let Node::File { content, .. } = entry.node else { unreachable!("only files hold archives") };
     let engine = session.engine;
-    let mut preimage = Preimage::new("archive");
+    let mut preimage = Preimage::new("archive with implied directories");
     preimage.add("content", content);
     preimage.add("into", &archive.into);
     preimage.add("owner", format_args!("{:?}", archive.owner));
@@ -53,7 +57,7 @@ pub(crate) fn unpack(
         && let Some(tree) = engine.trees.get(&record.tree)?
         && let Some(snapshot) = engine.snapshots.get_verified(&tree)?
     {
-        return Ok(Unpacked::Archive(tree, snapshot));
+        return Ok(Unpacked::Archive(described(tree), snapshot));
     }
     if work == Work::Known {
         return Ok(Unpacked::Unknown);
@@ -65,13 +69,19 @@ pub(crate) fn unpack(
     if let Some(LowerLink { path, target }) = unpacked.lower_links.into_iter().next() {
         return Err(UnpackError::LinkTarget { path, target }.into());
     }
-    // A directory that the archive does not describe stays as the image has it.
+    // A directory that the archive does not describe stays as the image has it, but for its time.
     let tree = layer::fix_implied(&active, &unpacked.tree, &unpacked.implied, lower)?;
+    let tree = layer::stamp(&active, &tree, &unpacked.implied, IMPLIED)?;
     let id = engine.trees.put(&tree)?;
     let snapshot = engine.snapshots.commit(active, &tree)?;
     let record = Record { preimage, tree: id, semantic: tree.semantic(), created: seconds_now(), milliseconds: 0 };
     engine.cache.put(&record)?;
-    Ok(Unpacked::Archive(tree, snapshot))
+    Ok(Unpacked::Archive(described(tree), snapshot))
+}
+
+fn described(tree: Tree) -> UnpackedArchive {
+    let implied = tree.iter().filter(|entry| entry.mtime == IMPLIED && entry.node.is_directory());
+    UnpackedArchive { implied: implied.map(|entry| entry.path).collect(), tree }
 }
 
 /// Whether a file begins, uncompressed, with a header of tar: the checksum of the first block is right.

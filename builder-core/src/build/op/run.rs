@@ -131,6 +131,10 @@ fn execute(
     found.check()?;
     let mut account = resolve_user(session, &job.root, stack, &op.user)?;
     account.groups.extend(&found.groups);
+    // As containerd: what the own group is denied is denied to whoever leaves it.
+    if !account.groups.contains(&account.gid) {
+        account.groups.insert(0, account.gid);
+    }
     let mut prepared = mounts::prepare(job, op, stack, sources)?;
     for (target, shown) in found.mounts()? {
         prepared.add(stack.resolve(&target, true)?, shown)?;

@@ -55,6 +55,10 @@ fn plan(stack: &Stack, path: &RootPath, (uid, gid, owned): (u32, u32, bool), now
         }
     }
     if made {
+        // A directory is made in it.
+        if let Some(last) = above.last_mut() {
+            last.mtime = now;
+        }
         for entry in above {
             builder.push(entry);
         }

@@ -77,6 +77,9 @@ impl<'a> Placer<'a> {
         if path.as_bytes().len() > 4095 {
             return Err(refused(&header, "its path is longer than 4095 bytes"));
         }
+        if self.options.archive.is_some() && leads_out(&header.path) {
+            return Err(refused(&header, "its name leads out of the directory that it is unpacked into"));
+        }
         // The directory that an archive is unpacked into stays as it is.
         if relative.is_root() && self.options.archive.is_some() {
             return if header.kind == Kind::Directory {
@@ -446,6 +449,20 @@ fn entry_of(path: RootPath, node: Node, header: &Header) -> Entry {
         xattrs: xattrs.map(|(name, value)| Xattr { name: name.clone(), value: value.clone() }).collect(),
         node,
     }
+}
+
+/// Whether a relative name begins with more `..` than it has directories before them.
+pub(super) fn leads_out(name: &[u8]) -> bool {
+    let mut depth = 0_i64;
+    !name.starts_with(b"/")
+        && name.split(|byte| *byte == b'/').any(|component| {
+            depth += match component {
+                b"" | b"." => 0,
+                b".." => -1,
+                _ => 1,
+            };
+            depth < 0
+        })
 }
 
 fn refused(header: &Header, reason: &str) -> UnpackError {

@@ -379,6 +379,13 @@ fn hard_links_into_lower_layers_become_files() {
 }
 
 #[test]
+fn names_in_archives_of_add_do_not_lead_out() {
+    for (name, fine) in [("../f", false), ("./../f", false), ("a/../../f", false), ("a/../f", true), ("/../f", true)] {
+        assert_eq!(!super::placer::leads_out(name.as_bytes()), fine, "{name}");
+    }
+}
+
+#[test]
 fn archives_of_add_are_no_layers() {
     let bench = Bench::new();
     let mut builder = TreeBuilder::new();
@@ -387,7 +394,7 @@ fn archives_of_add_are_no_layers() {
     let lower = Stack::new(vec![builder.finish()]);
     let archived = Archive { into: path("app"), owner: Some(Owner { uid: 0, gid: 0 }), lower: &lower };
     let options = UnpackOptions { archive: Some(archived), ..UnpackOptions::default() };
-    let files = ["./", "lib/f=1", "h=>lib/f", "../x=2"].map(header);
+    let files = ["./", "lib/f=1", "h=>lib/f", "/../x=2"].map(header);
     let (unpacked, active) = bench.unpack(&archive(files), &options).expect("unpacked");
     let shown = describe(&unpacked.tree, &active.path());
     assert_eq!(shown, ["app/", "app/h=1*", "app/usr/", "app/usr/lib/", "app/usr/lib/f=1*", "app/x=2"]);

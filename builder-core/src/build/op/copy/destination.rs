@@ -170,6 +170,7 @@ impl<'a> Destination<'a> {
             let entry = match self.look(&path) {
                 None => {
                     self.fresh.insert(path.clone());
+                    self.touch(&path.parent().unwrap_or_default());
                     inherit(above.as_ref(), self.made.owner.is_some(), self.made.directory(path))
                 }
                 Some(entry) if entry.node.is_directory() => entry,
@@ -193,6 +194,18 @@ impl<'a> Destination<'a> {
     pub(super) fn place_fresh(&mut self, entry: Entry) {
         self.fresh.insert(entry.path.clone());
         self.place(entry, None);
+    }
+
+    /// Gives a directory of the layer the time of now: something was made in it.
+    pub(super) fn touch(&mut self, directory: &RootPath) {
+        self.set_time(directory, self.made.time);
+    }
+
+    /// Sets the time of a directory of the layer. The root has no entry.
+    pub(super) fn set_time(&mut self, directory: &RootPath, time: Time) {
+        if self.find_placed(directory).is_some() {
+            self.placed[self.index[directory]].entry.mtime = time;
+        }
     }
 
     /// Takes away a path with all that was put below it.

@@ -24,6 +24,9 @@
 //! but directories. Missing directories above the destination are made as 0755, or as the number of `--chmod` says, and
 //! get the group of a set-group-id directory that they are in. Symbolic links in the destination are followed inside
 //! the root; one whose name is that of a copied file is replaced.
+//!
+//! Times of modification are those of the sources, also of a directory that is merged into another. A directory that
+//! was there and in which something is made or replaced has the time of the copy, like those that are made.
 
 mod destination;
 mod error;
@@ -37,7 +40,7 @@ pub use error::CopyError;
 pub use mode::ModeChange;
 pub use stack::select;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,7 +61,16 @@ pub enum CopySource {
     /// One file that has no place yet: a here-document or a download.
     File(LooseFile),
     /// What an archive changes that was unpacked for [`landing`]. `--chown` has been applied, `--chmod` does not count.
-    Unpacked(Tree),
+    Unpacked(UnpackedArchive),
+}
+
+/// What an archive changes.
+#[derive(Debug, Clone)]
+pub struct UnpackedArchive {
+    /// Everything that it makes, and the directories above.
+    pub tree: Tree,
+    /// Directories that it has no entry for.
+    pub implied: HashSet<RootPath>,
 }
 
 /// A file that is not in a tree.
@@ -213,7 +225,7 @@ pub fn plan(
                 }
             }
             CopySource::File(file) => copy.loose_file(file)?,
-            CopySource::Unpacked(tree) => copy.unpacked(number, &tree)?,
+            CopySource::Unpacked(archive) => copy.unpacked(number, archive)?,
         }
     }
     let mut tree = TreeBuilder::new();
@@ -288,7 +300,17 @@ impl Copy<'_> {
         }
         let was_there = self.destination.find(&target).is_some();
         let made = if is_directory { Some(target.clone()) } else { target.parent() };
-        self.destination.ensure(&made.unwrap_or_default())?;
+        let made = made.unwrap_or_default();
+        self.destination.ensure(&made)?;
+        match entries.first() {
+            // The time of a context's own directory, or of a root, says nothing.
+            Some(first) if is_directory && first.entry.path == root && !root.is_root() => {
+                self.destination.set_time(&made, first.entry.mtime);
+            }
+            _ => self.destination.touch(&made),
+        }
+        // Directories that are there only for what is below them.
+        let mut passed = HashSet::new();
         // The directory that this match has made last: nothing can be in the way below it.
         let mut fresh = (is_directory && !was_there).then(|| target.clone());
         let mut links = HashMap::new();
@@ -303,7 +325,18 @@ impl Copy<'_> {
                 Node::File { size, .. } => Some(bytes(origin, size, layer)),
                 _ => None,
             };
-            let entry = self.transformed(entry, &mut links);
+            let mut entry = self.transformed(entry, &mut links);
+            let parent = (!passed.is_empty()).then(|| entry.path.parent().unwrap_or_default());
+            let parent = parent.filter(|parent| passed.contains(parent));
+            if !included {
+                entry.mtime = self.destination.made.time;
+                passed.insert(entry.path.clone());
+            }
+            if let Some(parent) = parent
+                && !(entry.node.is_directory() && self.destination.find(&entry.path).is_some())
+            {
+                self.destination.touch(&parent);
+            }
             match (entry.node.is_directory(), free) {
                 (true, true) => self.destination.place_fresh(entry),
                 (true, false) => {
@@ -325,7 +358,9 @@ impl Copy<'_> {
         if self.destination.at(&target).is_some_and(|node| node.is_directory()) {
             target = target.join(name.trim_start_matches('/'))?;
         }
-        self.destination.ensure(&target.parent().unwrap_or_default())?;
+        let parent = target.parent().unwrap_or_default();
+        self.destination.ensure(&parent)?;
+        self.destination.touch(&parent);
         let node = Node::File { size, content, link: 0 };
         let Owner { uid, gid } = self.owner.unwrap_or_default();
         let mode = self.mode.as_ref().map_or(mode, |change| change.apply(mode, false));
@@ -333,7 +368,7 @@ impl Copy<'_> {
     }
 
     /// Takes over what an archive changes; its paths are where they land.
-    fn unpacked(&mut self, number: usize, tree: &Tree) -> Result<(), CopyError> {
+    fn unpacked(&mut self, number: usize, UnpackedArchive { tree, implied }: UnpackedArchive) -> Result<(), CopyError> {
         // Also for an archive with nothing in it. `--chmod` is not for archives.
         let top = self.destination.resolve(&self.path)?;
         let mode = std::mem::replace(&mut self.destination.made.mode, Made::MODE);
@@ -342,7 +377,17 @@ impl Copy<'_> {
         let mut links = HashMap::new();
         // What leads to the destination is not the archive's, which has it only to have a place for its files.
         for mut entry in tree.iter().filter(|entry| !top.starts_with(&entry.path)) {
-            self.destination.ensure(&entry.path.parent().unwrap_or_default())?;
+            let parent = entry.path.parent().unwrap_or_default();
+            self.destination.ensure(&parent)?;
+            let there = self.destination.find(&entry.path);
+            let is_new = !entry.node.is_directory() || !there.as_ref().is_some_and(|there| there.node.is_directory());
+            // Directories get the time that the archive says when it is all there.
+            if is_new && (parent == top || implied.contains(&parent)) {
+                self.destination.touch(&parent);
+            }
+            if implied.contains(&entry.path) {
+                entry.mtime = there.filter(|_| !is_new).map_or(self.destination.made.time, |there| there.mtime);
+            }
             self.renumber(&mut entry, &mut links);
             let bytes = entry.node.is_file().then_some(FileSource::Unpacked { source: number });
             if !entry.node.is_directory() {

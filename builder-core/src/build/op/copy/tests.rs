@@ -186,8 +186,8 @@ fn directories_that_exist_keep_what_they_are_only_at_the_top() {
     let directory = |name: &str| {
         plan.tree.get(&path(name)).map(|entry| (entry.mode, entry.uid, entry.gid, entry.mtime)).expect(name)
     };
-    assert_eq!(directory("/q"), (0o755, 0, 0, at(99)));
-    assert_eq!(directory("/q/r"), (0o755, 0, 0, at(99)), "not 0700 as the source is");
+    assert_eq!(directory("/q"), (0o755, 0, 0, at(1)));
+    assert_eq!(directory("/q/r"), (0o755, 0, 0, at(1)), "not 0700 as the source is");
     assert_eq!(directory("/q/r/s"), (0o711, 7, 8, at(1)));
 }
 
@@ -308,7 +308,10 @@ fn loose_files_and_archives() {
     };
     let sources = vec![
         CopySource::File(file),
-        CopySource::Unpacked(tree(&["dir/sub/", "dir/sub/a=file", "dir/new/", "dir/new/f#1", "dir/new/g#1"])),
+        CopySource::Unpacked(UnpackedArchive {
+            tree: tree(&["dir/sub/", "dir/sub/a=file", "dir/new/", "dir/new/f#1", "dir/new/g#1"]),
+            implied: HashSet::new(),
+        }),
     ];
     let plan = plan(&op("/dir/"), sources, &base(), PLAIN).expect("planned");
     let paths: Vec<String> = plan.tree.iter().map(|entry| entry.path.to_string()).collect();
@@ -317,4 +320,32 @@ fn loose_files_and_archives() {
     assert_eq!(plan.tree.get(&path("/dir/EOF")).map(|entry| (entry.mode, entry.uid)), Some((0o644, 0)));
     assert_eq!(landing(&op("/link/x"), &base()).expect("resolved"), path("/dir/x"));
     assert!(landing(&op("/flink"), &base()).is_err());
+}
+
+/// The times of directories: 1 was there before or is the source's, 99 is now.
+#[test]
+fn directories_in_which_something_is_made_change() {
+    let from = stack(&[&["a=1", "d/", "d/s/", "d/s/y", "e/", "e/keep/", "e/keep/not", "e/keep/yes"]]);
+    let shown = |tree: &Tree| {
+        let directories = tree.iter().filter(|entry| entry.node.is_directory());
+        directories.map(|entry| format!("{} {}", entry.path, entry.mtime.seconds)).collect::<Vec<_>>().join(", ")
+    };
+    for (source, destination, expected) in [
+        ("a", "/dir/n", "/dir 99"),
+        ("a", "/dir/a", "/dir 99"),
+        ("a", "/dir/sub/x/", "/dir 1, /dir/sub 99, /dir/sub/x 99"),
+        ("d", "/dir", "/dir 1, /dir/s 1"),
+        ("d", "/dir/d", "/dir 99, /dir/d 1, /dir/d/s 1"),
+        ("d", "/", "/s 1"),
+        ("e", "/dir", "/dir 1, /dir/keep 99"),
+    ] {
+        let exclude = vec!["keep".to_owned(), "!keep/yes".to_owned()];
+        let plan = run(&from, &[source], &CopyOp { exclude, ..op(destination) }, &base(), PLAIN).expect(source);
+        assert_eq!(shown(&plan.tree), expected, "{source} {destination}");
+    }
+    let archive = tree(&["dir/", "dir/sub/", "dir/sub/f=", "dir/new/", "dir/new/f=", "dir/told/", "dir/told/f="]);
+    let implied = ["/dir", "/dir/sub", "/dir/new"].into_iter().map(path).collect();
+    let source = CopySource::Unpacked(UnpackedArchive { tree: archive, implied });
+    let plan = plan(&op("/"), vec![source], &base(), PLAIN).expect("planned");
+    assert_eq!(shown(&plan.tree), "/dir 99, /dir/new 99, /dir/sub 99, /dir/told 1");
 }
