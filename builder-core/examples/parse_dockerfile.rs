@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match dockerfile::parse(&source) {
         Ok(parsed) => {
             for instruction in &parsed.instructions {
-                println!("{:4} {}", instruction.start_line, instruction.original);
+                println!("{:4} {}", instruction.start_line(), instruction.original);
             }
             for warning in lint::Options::of(&parsed).filter(&parsed, lint::check(&parsed)) {
                 println!("{:4} {}: {}", warning.line, warning.rule.name(), warning.detail);

@@ -28,14 +28,14 @@ fn node_json(node: &Node) -> Value {
     };
     json!({
         "instruction": node.name.text.to_lowercase(),
-        "flags": node.flags.iter().map(|flag| flag.text.as_str()).collect::<Vec<_>>(),
+        "flags": node.flags.iter().map(|flag| &*flag.text).collect::<Vec<_>>(),
         "args": args(node),
         "json": node.is_json(),
         "child": child,
         "heredocs": node.heredocs.iter().map(heredoc_json).collect::<Vec<_>>(),
         "start_line": node.start_line,
         "end_line": node.end_line,
-        "original": node.original,
+        "original": &*node.original,
     })
 }
 
@@ -45,17 +45,15 @@ fn args(node: &Node) -> Vec<&str> {
             .iter()
             .flat_map(|word| match word.text.split_once('=') {
                 Some((name, default)) => [name, default, "="],
-                None => [word.text.as_str(), "", ""],
+                None => [&*word.text, "", ""],
             })
             .collect(),
-        Args::Words(words) | Args::Json(words) => words.iter().map(|word| word.text.as_str()).collect(),
+        Args::Words(words) | Args::Json(words) => words.iter().map(|word| &*word.text).collect(),
         Args::Pairs(pairs) => pairs.iter().flat_map(triple).collect(),
         Args::Health { kind, json: Some(words), .. } => {
-            std::iter::once(kind).chain(words).map(|word| word.text.as_str()).collect()
+            std::iter::once(kind).chain(words).map(|word| &*word.text).collect()
         }
-        Args::Health { kind, command, .. } => {
-            std::iter::once(kind).chain(command).map(|word| word.text.as_str()).collect()
-        }
+        Args::Health { kind, command, .. } => std::iter::once(kind).chain(command).map(|word| &*word.text).collect(),
         Args::Child(_) => Vec::new(),
     }
 }
@@ -66,8 +64,8 @@ fn triple(pair: &KeyValue) -> [&str; 3] {
 
 fn heredoc_json(heredoc: &Heredoc) -> Value {
     json!({
-        "name": heredoc.name,
-        "content": heredoc.content,
+        "name": &*heredoc.name,
+        "content": &*heredoc.content,
         "expand": heredoc.expand,
         "chomp": heredoc.chomp,
     })

@@ -46,7 +46,7 @@ pub(super) fn read(text: &str, start: usize) -> Block {
         match key.as_str() {
             "syntax" if at_margin => block.directives.syntax = Some(word),
             "check" if at_margin => block.directives.check = Some(word),
-            "escape" if !after_shebang => match value.text.as_str() {
+            "escape" if !after_shebang => match &*value.text {
                 "\\" => block.directives.escape = '\\',
                 "`" => block.directives.escape = '`',
                 other => block.errors.push((Problem::EscapeDirective(other.to_owned()), value.span)),
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn syntax_in_other_files() {
-        let detect = |text: &str| detect_syntax(&Source::new("x", text.as_bytes())).map(|word| word.text);
+        let detect = |text: &str| detect_syntax(&Source::new("x", text.as_bytes())).map(|word| word.text.to_string());
         assert_eq!(detect("// syntax=a/b x\nint main;"), Some("a/b".to_owned()));
         assert_eq!(detect("{\"syntax\": \"a/b\", \"x\": 1}"), Some("a/b".to_owned()));
         assert_eq!(detect("\u{feff}#!/bin/x\n# syntax=c\n"), Some("c".to_owned()));

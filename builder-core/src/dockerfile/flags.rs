@@ -82,9 +82,9 @@ impl<'a> Flags<'a> {
         values: &[T],
     ) -> Option<T> {
         let word = self.text(name)?;
-        let index = known.iter().position(|known| *known == word.text);
+        let index = known.iter().position(|known| word.text == *known);
         if index.is_none() {
-            let problem = Problem::FlagChoice { name, value: word.text, known };
+            let problem = Problem::FlagChoice { name, value: word.text.into(), known };
             self.errors.push(ParseError::new(self.source, word.span, problem));
         }
         values.get(index?).copied()
@@ -92,7 +92,7 @@ impl<'a> Flags<'a> {
 
     fn value(&mut self, flag: &Flag) -> Option<Word> {
         if let Some(value) = flag.value() {
-            return Some(Word::new(value, value_span(flag)));
+            return Some(Word::new(flag.text.part(value), value_span(flag)));
         }
         self.error(flag, Problem::FlagValue(flag.name().to_owned()));
         None

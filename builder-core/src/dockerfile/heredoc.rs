@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::expand::{ExpandError, delimiter_words, raw_words};
 use super::lines::Joined;
-use super::{Heredoc, Word};
+use super::{Heredoc, Text, Word};
 use crate::diagnostic::Span;
 
 /// A heredoc token: what a [`Heredoc`] says without its body.
@@ -18,9 +18,9 @@ pub(super) struct Token {
 
 impl Token {
     /// The heredoc with its body.
-    pub(super) fn with_body(self, content: String, span: Span, body: Span) -> Heredoc {
+    pub(super) fn with_body(self, content: Text, span: Span, body: Span) -> Heredoc {
         let Self { name, expand, chomp, fd } = self;
-        Heredoc { name, content, expand, chomp, fd, span, body }
+        Heredoc { name: name.into(), content, expand, chomp, fd, span, body }
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn parse_token(word: &str) -> Result<Option<Token>, ExpandError> {
 ///
 /// # Errors
 /// As [`parse_token`]. A line that as a whole is not well formed (an odd quote in a shell comment) opens none.
-pub(super) fn tokens(line: &Joined<'_>) -> Result<Vec<(Token, Span)>, ExpandError> {
+pub(super) fn tokens(line: &Joined) -> Result<Vec<(Token, Span)>, ExpandError> {
     let mut found = Vec::new();
     for (word, at) in raw_words(line.text()).unwrap_or_default() {
         if let Some(token) = parse_token(&word)? {
@@ -69,7 +69,7 @@ pub(super) struct Bodies<'a>(HashMap<&'a str, &'a Heredoc>);
 
 impl<'a> Bodies<'a> {
     pub(super) fn new(heredocs: &'a [Heredoc]) -> Self {
-        Self(heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect())
+        Self(heredocs.iter().map(|heredoc| (&*heredoc.name, heredoc)).collect())
     }
 
     /// The heredoc that a word of `COPY` or `ADD` names; an empty one if there is no such body (the JSON form has
@@ -78,7 +78,7 @@ impl<'a> Bodies<'a> {
         let token = parse_token(&word.text).ok().flatten()?;
         let (content, body) = match self.0.get(token.name.as_str()) {
             Some(heredoc) => (heredoc.content.clone(), heredoc.body),
-            None => (String::new(), Span::new(word.span.end, word.span.end)),
+            None => (Text::default(), Span::new(word.span.end, word.span.end)),
         };
         Some(token.with_body(content, word.span, body))
     }

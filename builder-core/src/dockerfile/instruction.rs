@@ -6,20 +6,22 @@ use std::time::Duration;
 use crate::diagnostic::Span;
 
 use super::mount::MountError;
-use super::{Expander, Mount};
+use super::syntax::Node;
+use super::words::split_first;
+use super::{Expander, Mount, Text};
 
 /// A piece of the text, quotes, escapes and variables as written; line continuations are already removed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Word {
     /// The text.
-    pub text: String,
+    pub text: Text,
     /// Where it stands. With continuation lines inside it is longer than `text`.
     pub span: Span,
 }
 
 impl Word {
     /// A word at a place.
-    pub fn new(text: impl Into<String>, span: Span) -> Self {
+    pub fn new(text: impl Into<Text>, span: Span) -> Self {
         Self { text: text.into(), span }
     }
 }
@@ -28,7 +30,7 @@ impl Word {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flag {
     /// The whole word: `--from=build`.
-    pub text: String,
+    pub text: Text,
     /// Where it stands.
     pub span: Span,
 }
@@ -50,9 +52,9 @@ impl Flag {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heredoc {
     /// The delimiter without quotes; the file name in `COPY` and `ADD`.
-    pub name: String,
+    pub name: Text,
     /// The body as it stands in the file, line ends included, delimiter line excluded.
-    pub content: String,
+    pub content: Text,
     /// Variables are expanded (the delimiter was not quoted).
     pub expand: bool,
     /// Leading tabs are stripped (`<<-`).
@@ -75,37 +77,67 @@ impl Heredoc {
     }
 }
 
-/// One instruction. Kept small: a file may hold a million of them, so what is large is behind a box.
+/// One instruction. Kept small, as a file may hold millions of them: texts are shared, what few have is behind a box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instruction {
     /// From the name to the end of the last line, heredoc bodies included.
     pub span: Span,
-    /// Length of the name in `original`.
-    pub(super) name_length: usize,
-    /// The flags as written, in order.
-    pub flags: Box<[Flag]>,
     /// What it says.
     pub kind: InstructionKind,
     /// The instruction as one logical line: continuations joined, comments dropped, without bodies of heredocs. Begins
     /// with the name.
-    pub original: Box<str>,
-    /// First line, from 1.
-    pub start_line: usize,
-    /// Last line, from 1.
-    pub end_line: usize,
-    /// The comment lines above, without `#` and the blanks around; those above an empty comment do not count.
-    pub comments: Box<[Word]>,
+    pub original: Text,
+    /// First and last line.
+    lines: (u32, u32),
+    parts: Option<Box<Parts>>,
+}
+
+/// What many instructions do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
+    flags: Box<[Flag]>,
+    comments: Box<[Word]>,
 }
 
 impl Instruction {
+    /// The instruction of a statement.
+    pub(super) fn new(node: Node, kind: InstructionKind) -> Self {
+        let Node { flags, original, span, start_line, end_line, comments, .. } = node;
+        let line = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let parts = (!flags.is_empty() || !comments.is_empty())
+            .then(|| Box::new(Parts { flags: flags.into(), comments: comments.into() }));
+        // Nothing stands before the name; blanks may stand at the end.
+        Self { span, kind, original: original.trim_end(), lines: (line(start_line), line(end_line)), parts }
+    }
+
     /// The name as written (`run`, `RUN`).
     pub fn name(&self) -> &str {
-        &self.original[..self.name_length]
+        split_first(&self.original).0
+    }
+
+    /// The flags as written, in order.
+    pub fn flags(&self) -> &[Flag] {
+        self.parts.as_ref().map_or(&[], |parts| &parts.flags)
+    }
+
+    /// The comment lines above, without `#` and the blanks around; those above an empty comment do not count.
+    pub fn comments(&self) -> &[Word] {
+        self.parts.as_ref().map_or(&[], |parts| &parts.comments)
+    }
+
+    /// First line, from 1.
+    pub fn start_line(&self) -> usize {
+        self.lines.0 as usize
+    }
+
+    /// Last line, from 1.
+    pub fn end_line(&self) -> usize {
+        self.lines.1 as usize
     }
 
     /// Where the name stands.
     pub fn name_span(&self) -> Span {
-        Span::new(self.span.start, (self.span.start + self.name_length).min(self.span.end))
+        Span::new(self.span.start, (self.span.start + self.name().len()).min(self.span.end))
     }
 
     /// Whether it begins a stage.
@@ -116,7 +148,7 @@ impl Instruction {
     /// What the comments above say about `name` (a stage or an argument): the text after `name ` of the first comment
     /// line that begins so.
     pub fn description(&self, name: &str) -> Option<&str> {
-        self.comments.iter().find_map(|comment| comment.text.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
+        self.comments().iter().find_map(|comment| comment.text.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
     }
 }
 
@@ -126,7 +158,7 @@ pub enum InstructionKind {
     /// `FROM`
     From(Box<From>),
     /// `RUN`
-    Run(Box<Run>),
+    Run(Run),
     /// `CMD`
     Cmd(CommandLine),
     /// `LABEL`
@@ -154,7 +186,7 @@ pub enum InstructionKind {
     /// `ONBUILD`
     Onbuild {
         /// What the image config stores: the text after `ONBUILD`, heredocs included.
-        text: String,
+        text: Text,
         /// The same, parsed (and so checked).
         trigger: Box<Instruction>,
     },
@@ -194,7 +226,7 @@ pub enum CommandLine {
     /// The JSON form.
     Exec(Vec<String>),
     /// Anything else.
-    Shell(String),
+    Shell(Text),
 }
 
 /// `RUN`
@@ -202,6 +234,12 @@ pub enum CommandLine {
 pub struct Run {
     /// What runs.
     pub command: RunCommand,
+    pub(super) parts: Option<Box<RunParts>>,
+}
+
+/// What a `RUN` has besides its command.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunParts {
     /// `--mount` values, raw: variables in them are expanded at [`Run::mounts`].
     pub mounts: Vec<Word>,
     /// `--network`
@@ -214,7 +252,16 @@ pub struct Run {
     pub heredocs: Vec<Heredoc>,
 }
 
+/// Those of a `RUN` that is its command and nothing else.
+const NO_PARTS: &RunParts =
+    &RunParts { mounts: Vec::new(), network: None, security: None, devices: Vec::new(), heredocs: Vec::new() };
+
 impl Run {
+    /// Flags and heredocs.
+    pub fn parts(&self) -> &RunParts {
+        self.parts.as_deref().unwrap_or(NO_PARTS)
+    }
+
     /// The mounts with their variables expanded, in order, each with the place of its flag's value.
     ///
     /// # Errors
@@ -224,7 +271,8 @@ impl Run {
         expander: &Expander,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Vec<(Mount, Span)>, (MountError, Span)> {
-        self.mounts
+        self.parts()
+            .mounts
             .iter()
             .map(|word| match Mount::expand(&word.text, expander, lookup) {
                 Ok(mount) => Ok((mount, word.span)),
@@ -241,15 +289,19 @@ pub enum RunCommand {
     Exec(Vec<String>),
     /// One argument for the shell of the stage. A lone heredoc is its body; heredocs with a command are reassembled
     /// with their bodies for the shell to read.
-    Shell(String),
+    Shell(Text),
     /// A lone heredoc that begins with `#!`: the body is a read-only file `/dev/pipes/NAME` of mode 0755, and that
     /// path is the one argument of the shell.
-    Script {
-        /// The file name.
-        name: String,
-        /// The whole file.
-        body: String,
-    },
+    Script(Box<Script>),
+}
+
+/// A file that a `RUN` executes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// The file name.
+    pub name: Text,
+    /// The whole file.
+    pub body: Text,
 }
 
 /// `RUN --network`
@@ -307,7 +359,7 @@ pub enum CopySource {
     /// A path, pattern or, in `ADD`, a URL.
     Path(Word),
     /// An inline file.
-    Heredoc(Heredoc),
+    Heredoc(Box<Heredoc>),
 }
 
 /// `COPY`

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::Text;
 use crate::diagnostic::Span;
 
 /// A physical line.
@@ -73,16 +74,24 @@ pub(super) fn continued(line: &str, escape: char) -> Option<&str> {
     (!before.ends_with(escape)).then_some(before)
 }
 
-/// A logical line: physical ones joined, and where each of them came from.
+/// A logical line while its physical ones are joined.
 #[derive(Debug)]
-pub(super) struct Joined<'a> {
+pub(super) struct Joining<'a> {
     text: Cow<'a, str>,
     first: usize,
     /// Offset in `text` and in the source of each further piece.
     more: Vec<(usize, usize)>,
 }
 
-impl<'a> Joined<'a> {
+/// A logical line, and where each of its pieces came from.
+#[derive(Debug)]
+pub(super) struct Joined {
+    text: Text,
+    first: usize,
+    more: Vec<(usize, usize)>,
+}
+
+impl<'a> Joining<'a> {
     /// One piece at an offset of the source.
     pub(super) fn new(text: &'a str, source_at: usize) -> Self {
         Self { text: Cow::Borrowed(text), first: source_at, more: Vec::new() }
@@ -103,14 +112,20 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// The joined text.
-    pub(super) fn text(&self) -> &str {
-        &self.text
+    /// The whole line. One of a single piece shares the bytes of `file`.
+    pub(super) fn end(self, file: &Text) -> Joined {
+        let text = match self.text {
+            Cow::Borrowed(piece) => file.part(piece),
+            Cow::Owned(text) => Text::from(text),
+        };
+        Joined { text, first: self.first, more: self.more }
     }
+}
 
-    /// The joined text, owned.
-    pub(super) fn into_text(self) -> String {
-        self.text.into_owned()
+impl Joined {
+    /// The joined text.
+    pub(super) fn text(&self) -> &Text {
+        &self.text
     }
 
     /// Where a range of the joined text stands in the source.
@@ -153,10 +168,11 @@ mod tests {
 
     #[test]
     fn spans_of_joined_lines() {
-        let mut joined = Joined::new("RUN a ", 10);
+        let mut joined = Joining::new("RUN a ", 10);
         joined.push("  b ", 30);
         joined.push("c", 50);
-        assert_eq!(joined.text(), "RUN a   b c");
+        let joined = joined.end(&Text::default());
+        assert_eq!(*joined.text(), "RUN a   b c");
         assert_eq!(joined.span(0, 3), Span::new(10, 13));
         assert_eq!(joined.span(4, 9), Span::new(14, 33));
         assert_eq!(joined.span(10, 11), Span::new(50, 51));

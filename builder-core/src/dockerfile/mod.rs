@@ -25,6 +25,7 @@ mod parse;
 mod port;
 mod signal;
 mod syntax;
+mod text;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
@@ -38,13 +39,14 @@ pub use error::{ParseError, ParseErrors, Problem};
 pub use expand::{ExpandError, Expanded, ExpandedWords, Expander};
 pub use instruction::{
     Add, ArgDeclaration, CommandLine, Copy, CopySource, Device, Flag, From, Healthcheck, Heredoc, Instruction,
-    InstructionKind, KeyValue, Network, Probe, Run, RunCommand, Security, StageName, Word,
+    InstructionKind, KeyValue, Network, Probe, Run, RunCommand, RunParts, Script, Security, StageName, Word,
 };
 pub use lint::{LintWarning, Rule};
 pub use mount::{Mount, MountError, MountKind, Ownership, Sharing};
 pub use port::{PortError, parse_ports};
 pub use signal::parse_signal;
 pub use syntax::MAX_SIZE;
+pub use text::Text;
 
 /// A parsed Dockerfile.
 #[derive(Debug, Clone)]

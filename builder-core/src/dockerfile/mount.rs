@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::expand::Lookup;
-use super::{Device, ExpandError, Expander, Word};
+use super::{Device, ExpandError, Expander, Text, Word};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
 /// One mount of a `RUN`, variables expanded.
@@ -391,8 +391,8 @@ pub(super) fn parse_device(value: &Word) -> Result<Device, String> {
                     boolean("required", text.to_owned()).map_err(|_| format!("`required` is not `{text}`"))?;
             }
             ("name", Some(_)) if !device.name.text.is_empty() => return Err("it has two names".to_owned()),
-            ("name", Some(text)) => text.clone_into(&mut device.name.text),
-            _ if device.name.text.is_empty() => device.name.text = field.into_owned(),
+            ("name", Some(text)) => device.name.text = Text::from(text),
+            _ if device.name.text.is_empty() => device.name.text = Text::from(field.into_owned()),
             (_, None) => return Err(format!("field `{field}` must be a key=value pair")),
             (_, Some(_)) => return Err(format!("unexpected key `{key}`")),
         }
@@ -587,7 +587,8 @@ mod tests {
     #[test]
     fn devices() {
         let device = |text: &str| {
-            parse_device(&Word::new(text, Span::default())).map(|device| (device.name.text, device.required))
+            parse_device(&Word::new(text, Span::default()))
+                .map(|device| (device.name.text.to_string(), device.required))
         };
         assert_eq!(device("vendor.com/gpu=all"), Ok(("vendor.com/gpu=all".to_owned(), false)));
         assert_eq!(device("name=a,required"), Ok(("a".to_owned(), true)));

@@ -1,5 +1,7 @@
 //! From statements to typed instructions: which words, flags and forms each instruction takes.
 
+use std::borrow::Cow;
+
 use super::duration;
 use super::flags::Flags;
 use super::heredoc;
@@ -7,8 +9,8 @@ use super::mount::{self, Mount};
 use super::syntax::{Args, Keyword, Node};
 use super::{
     Add, ArgDeclaration, CommandLine, Copy, CopySource, Device, From, Healthcheck, Heredoc, Instruction,
-    InstructionKind, KeyValue, Network, ParseError, Probe, Problem, Run, RunCommand, Security, StageName, Word,
-    parse_signal, words,
+    InstructionKind, KeyValue, Network, ParseError, Probe, Problem, Run, RunCommand, RunParts, Script, Security,
+    StageName, Text, Word, parse_signal, words,
 };
 use crate::diagnostic::{Source, Span};
 
@@ -27,19 +29,7 @@ pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<Pars
     if errors.len() > before {
         return None;
     }
-    let Node { name, flags, mut original, span, start_line, end_line, comments, .. } = node;
-    // Nothing stands before the name; blanks may stand at the end.
-    original.truncate(original.trim_end().len());
-    Some(Instruction {
-        span,
-        name_length: name.text.len(),
-        flags: flags.into(),
-        kind: kind?,
-        original: original.into(),
-        start_line,
-        end_line,
-        comments: comments.into(),
-    })
+    Some(Instruction::new(node, kind?))
 }
 
 struct Parser<'a> {
@@ -52,7 +42,7 @@ impl Parser<'_> {
     fn kind(mut self, keyword: Keyword) -> Option<InstructionKind> {
         Some(match keyword {
             Keyword::From => InstructionKind::From(Box::new(self.from()?)),
-            Keyword::Run => InstructionKind::Run(Box::new(self.run()?)),
+            Keyword::Run => InstructionKind::Run(self.run()?),
             Keyword::Cmd => InstructionKind::Cmd(self.command()),
             Keyword::Entrypoint => InstructionKind::Entrypoint(self.command()),
             Keyword::Label => InstructionKind::Label(self.pairs("LABEL")?),
@@ -125,7 +115,11 @@ impl Parser<'_> {
     fn command_line(&mut self) -> CommandLine {
         let is_json = self.node.is_json();
         let mut words = self.take_words().into_iter().map(|word| word.text);
-        if is_json { CommandLine::Exec(words.collect()) } else { CommandLine::Shell(words.next().unwrap_or_default()) }
+        if is_json {
+            CommandLine::Exec(words.map(String::from).collect())
+        } else {
+            CommandLine::Shell(words.next().unwrap_or_default())
+        }
     }
 
     fn pairs(&mut self, name: &'static str) -> Option<Vec<KeyValue>> {
@@ -196,13 +190,14 @@ impl Parser<'_> {
         let devices = devices.iter().filter_map(|word| self.device(word)).collect();
         let command = self.run_command()?;
         let heredocs = std::mem::take(&mut self.node.heredocs);
-        Some(Run { command, mounts, network, security, devices, heredocs })
+        let parts = RunParts { mounts, network, security, devices, heredocs };
+        Some(Run { command, parts: (parts != RunParts::default()).then(|| Box::new(parts)) })
     }
 
     fn device(&mut self, word: &Word) -> Option<Device> {
         match mount::parse_device(word) {
             Ok(device) => Some(device),
-            Err(reason) => self.fail(Problem::Device { value: word.text.clone(), reason }, word.span),
+            Err(reason) => self.fail(Problem::Device { value: word.text.to_string(), reason }, word.span),
         }
     }
 
@@ -217,14 +212,17 @@ impl Parser<'_> {
         let heredocs = &self.node.heredocs;
         let Some(first) = heredocs.first() else { return Some(RunCommand::Shell(text)) };
         if heredoc::parse_token(&text).ok().flatten().is_some() {
-            let body = first.text().into_owned();
+            let body = match first.text() {
+                Cow::Borrowed(_) => first.content.clone(),
+                Cow::Owned(body) => Text::from(body),
+            };
             return Some(if first.content.starts_with("#!") {
-                RunCommand::Script { name: first.name.clone(), body }
+                RunCommand::Script(Box::new(Script { name: first.name.clone(), body }))
             } else {
                 RunCommand::Shell(body)
             });
         }
-        Some(RunCommand::Shell(with_bodies(text, heredocs)))
+        Some(RunCommand::Shell(with_bodies(&text, heredocs).into()))
     }
 
     fn copy(&mut self) -> Option<Copy> {
@@ -267,7 +265,7 @@ impl Parser<'_> {
         }
         let bodies = heredoc::Bodies::new(&self.node.heredocs);
         let resolve = |word: Word| match bodies.resolve(&word) {
-            Some(heredoc) => CopySource::Heredoc(heredoc),
+            Some(heredoc) => CopySource::Heredoc(Box::new(heredoc)),
             None => CopySource::Path(word),
         };
         Some((sources.into_iter().map(resolve).collect(), destination))
@@ -276,7 +274,7 @@ impl Parser<'_> {
     fn stopsignal(&mut self) -> Option<Word> {
         let signal = self.one("STOPSIGNAL")?;
         if is_literal(&signal.text) && parse_signal(&signal.text).is_none() {
-            return self.fail(Problem::Signal(signal.text), signal.span);
+            return self.fail(Problem::Signal(signal.text.into()), signal.span);
         }
         Some(signal)
     }
@@ -300,7 +298,7 @@ impl Parser<'_> {
         if self.words().is_empty() {
             return self.fail_whole(Problem::AtLeastOne("VOLUME"));
         }
-        let trim = |word: Word| Word::new(word.text.trim(), word.span);
+        let trim = |word: Word| Word::new(word.text.part(word.text.trim()), word.span);
         let paths: Vec<_> = self.take_words().into_iter().map(trim).collect();
         match paths.iter().find(|path| path.text.is_empty()) {
             Some(empty) => self.fail(Problem::EmptyVolume, empty.span),
@@ -316,7 +314,7 @@ impl Parser<'_> {
         if !self.node.is_json() {
             return self.fail_whole(Problem::ShellNotJson);
         }
-        Some(self.take_words().into_iter().map(|word| word.text).collect())
+        Some(self.take_words().into_iter().map(|word| word.text.into()).collect())
     }
 
     fn healthcheck(&mut self) -> Option<Healthcheck> {
@@ -339,24 +337,24 @@ impl Parser<'_> {
             "CMD" => {
                 let command = match (json, command) {
                     (Some(words), _) if !words.is_empty() => {
-                        CommandLine::Exec(words.into_iter().map(|word| word.text).collect())
+                        CommandLine::Exec(words.into_iter().map(|word| word.text.into()).collect())
                     }
                     (None, Some(command)) => CommandLine::Shell(command.text),
                     _ => return self.fail(Problem::HealthCommand, kind.span),
                 };
                 Some(Healthcheck::Command(Probe { command, interval, timeout, start_period, start_interval, retries }))
             }
-            _ => self.fail(Problem::HealthType(kind.text), kind.span),
+            _ => self.fail(Problem::HealthType(kind.text.into()), kind.span),
         }
     }
 
     /// A time of at least 1 ms; 0 is the same as none.
     fn duration(&mut self, word: &Word) -> Option<std::time::Duration> {
         match duration::parse(&word.text) {
-            None => self.fail(Problem::Duration(word.text.clone()), word.span),
+            None => self.fail(Problem::Duration(word.text.to_string()), word.span),
             Some(Ok(time)) if time.is_zero() => None,
             Some(Ok(time)) if time.as_millis() > 0 => Some(time),
-            Some(_) => self.fail(Problem::ShortDuration(word.text.clone()), word.span),
+            Some(_) => self.fail(Problem::ShortDuration(word.text.to_string()), word.span),
         }
     }
 
@@ -367,7 +365,7 @@ impl Parser<'_> {
                 let number = word.text.parse().unwrap_or_default();
                 self.fail(Problem::NegativeRetries(number), word.span)
             }
-            Err(_) => self.fail(Problem::Retries(word.text.clone()), word.span),
+            Err(_) => self.fail(Problem::Retries(word.text.to_string()), word.span),
         }
     }
 }
@@ -381,7 +379,7 @@ fn onbuild(node: &mut Node, source: &Source, errors: &mut Vec<ParseError>) -> Op
         return parser.fail_whole(Problem::AtLeastOne("ONBUILD"));
     };
     check_trigger(&child, source, errors)?;
-    let text = with_bodies(child_text(node).to_owned(), &node.heredocs);
+    let text = with_bodies(child_text(node), &node.heredocs).into();
     child.heredocs.clone_from(&node.heredocs);
     let trigger = instruction(*child, source, errors)?;
     Some(InstructionKind::Onbuild { text, trigger: Box::new(trigger) })
@@ -405,7 +403,8 @@ fn child_text(node: &Node) -> &str {
 }
 
 /// A command with the bodies of its heredocs behind it, as the shell reads them.
-fn with_bodies(mut text: String, heredocs: &[Heredoc]) -> String {
+fn with_bodies(text: &str, heredocs: &[Heredoc]) -> String {
+    let mut text = text.to_owned();
     for heredoc in heredocs {
         text.push('\n');
         text.push_str(&heredoc.content);

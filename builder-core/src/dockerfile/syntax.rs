@@ -6,10 +6,10 @@ use std::borrow::Cow;
 
 use super::directive::{self, bom_length};
 use super::heredoc;
-use super::lines::{Joined, Line, Lines, continued};
+use super::lines::{Joined, Joining, Line, Lines, continued};
 use super::lint::{LintWarning, Rule};
 use super::words::{self, Json, Piece};
-use super::{Directives, Flag, Heredoc, KeyValue, ParseError, Problem, Word};
+use super::{Directives, Flag, Heredoc, KeyValue, ParseError, Problem, Text, Word};
 use crate::diagnostic::{Source, Span};
 
 /// Largest Dockerfile, in bytes.
@@ -62,7 +62,7 @@ pub(super) struct Node {
     pub(super) args: Args,
     pub(super) heredocs: Vec<Heredoc>,
     /// The logical line; blanks at its end are still there.
-    pub(super) original: String,
+    pub(super) original: Text,
     pub(super) span: Span,
     pub(super) start_line: usize,
     pub(super) end_line: usize,
@@ -100,7 +100,7 @@ pub(super) fn read(source: &Source, sink: &mut dyn FnMut(Node)) -> Syntax {
         reader.error(Problem::TooLarge, Span::new(0, 0));
         return reader.finish(Directives::default());
     }
-    let text = reader.decode(bytes);
+    let text = Text::from(reader.decode(bytes).into_owned());
     let start = bom_length(bytes);
     let block = directive::read(&text, start);
     reader.escape = block.directives.escape;
@@ -166,7 +166,7 @@ impl Reader<'_> {
         }
     }
 
-    fn statements(&mut self, text: &str, start: usize, directives_end: usize) {
+    fn statements(&mut self, text: &Text, start: usize, directives_end: usize) {
         let mut lines = Lines::new(text, start);
         let mut comments = Vec::new();
         while let Some(line) = lines.next() {
@@ -179,20 +179,21 @@ impl Reader<'_> {
             }
             if body.starts_with('#') {
                 if line.start >= directives_end {
-                    collect_comment(&line, &mut comments);
+                    collect_comment(&line, text, &mut comments);
                 }
                 continue;
             }
-            self.statement(&mut lines, &line, std::mem::take(&mut comments));
+            self.statement(text, &mut lines, &line, std::mem::take(&mut comments));
         }
     }
 
     /// One statement: its logical line, then the heredocs that it opens.
-    fn statement<'t>(&mut self, lines: &mut Lines<'t>, first: &Line<'t>, comments: Vec<Word>) {
+    fn statement<'t>(&mut self, file: &Text, lines: &mut Lines<'t>, first: &Line<'t>, comments: Vec<Word>) {
         let start_line = lines.number();
         let body = first.text.trim_start();
         let start = first.end() - body.len();
         let (joined, mut end) = self.join(lines, body, start);
+        let joined = joined.end(file);
         let mut node = match self.node(&joined, 0, joined.text().len(), 0) {
             Ok(node) => node,
             Err((problem, span)) => {
@@ -204,7 +205,9 @@ impl Reader<'_> {
             match heredoc::tokens(&joined) {
                 Ok(tokens) => {
                     for (token, span) in tokens {
-                        let Some((heredoc, body_end)) = self.body(lines, token, span, first.start) else { return };
+                        let Some((heredoc, body_end)) = self.body(file, lines, token, span, first.start) else {
+                            return;
+                        };
                         node.heredocs.push(heredoc);
                         end = body_end;
                     }
@@ -212,7 +215,7 @@ impl Reader<'_> {
                 Err(error) => self.error(Problem::Heredoc(error), node.span),
             }
         }
-        node.original = joined.into_text();
+        node.original = joined.text().clone();
         node.span = Span::new(start, end);
         node.comments = comments;
         node.set_lines(start_line, lines.number());
@@ -221,11 +224,11 @@ impl Reader<'_> {
     }
 
     /// Joins continuation lines; returns also where the last line ends.
-    fn join<'t>(&mut self, lines: &mut Lines<'t>, body: &'t str, start: usize) -> (Joined<'t>, usize) {
+    fn join<'t>(&mut self, lines: &mut Lines<'t>, body: &'t str, start: usize) -> (Joining<'t>, usize) {
         let mut end = start + body.len();
         self.check_bytes(start, end);
-        let Some(before) = continued(body, self.escape) else { return (Joined::new(body, start), end) };
-        let mut joined = Joined::new(before, start);
+        let Some(before) = continued(body, self.escape) else { return (Joining::new(body, start), end) };
+        let mut joined = Joining::new(before, start);
         let mut empty_line = None;
         for line in lines.by_ref() {
             if line.is_comment() {
@@ -257,21 +260,21 @@ impl Reader<'_> {
     /// Reads the body of a heredoc up to its delimiter; returns also where the delimiter's line ends.
     fn body(
         &mut self,
+        file: &Text,
         lines: &mut Lines<'_>,
         token: heredoc::Token,
         span: Span,
         statement: usize,
     ) -> Option<(Heredoc, usize)> {
-        let mut content = String::new();
         let mut start = None;
         for line in lines.by_ref() {
             let start = *start.get_or_insert(line.start);
             let possible = if token.chomp { line.text.trim_start_matches('\t') } else { line.text };
             if possible == token.name {
                 self.check_bytes(start, line.start);
+                let content = file.part(&file[start..line.start]);
                 return Some((token.with_body(content, span, Span::new(start, line.start)), line.end()));
             }
-            content.push_str(line.full);
         }
         let span = if span.end > span.start { span } else { Span::new(statement, statement) };
         self.error(Problem::UnterminatedHeredoc(token.name), span);
@@ -279,13 +282,13 @@ impl Reader<'_> {
     }
 
     /// The statement in a range of a logical line.
-    fn node(&self, joined: &Joined<'_>, start: usize, end: usize, depth: usize) -> Result<Node, (Problem, Span)> {
+    fn node(&self, joined: &Joined, start: usize, end: usize, depth: usize) -> Result<Node, (Problem, Span)> {
         let line = &joined.text()[start..end];
         let trimmed = line.trim();
         let start = start + line.len() - line.trim_start().len();
         let (name, rest) = words::split_first(trimmed);
         let keyword = Keyword::find(name);
-        let name = Word::new(name, joined.span(start, start + name.len()));
+        let name = Word::new(joined.text().part(name), joined.span(start, start + name.len()));
         let rest = rest.unwrap_or_default();
         let rest_at = start + trimmed.len() - rest.len();
         let (flags, consumed) = words::flags(rest, self.escape, rest_at);
@@ -298,7 +301,7 @@ impl Reader<'_> {
             flags,
             args,
             heredocs: Vec::new(),
-            original: if depth > 0 { line.to_owned() } else { String::new() },
+            original: if depth > 0 { joined.text().part(line) } else { Text::default() },
             span: joined.span(start, start + trimmed.len()),
             start_line: 0,
             end_line: 0,
@@ -312,20 +315,21 @@ impl Reader<'_> {
         keyword: Option<Keyword>,
         text: &str,
         at: usize,
-        joined: &Joined<'_>,
+        joined: &Joined,
         name: &Word,
         depth: usize,
     ) -> Result<Args, (Problem, Span)> {
-        let whole = || Word::new(text, joined.span(at, at + text.len()));
-        let convert = |pieces: Vec<Piece>| pieces.into_iter().map(|piece| word(piece, joined)).collect::<Vec<_>>();
-        let json = |json: Json| match json {
+        let part = |part: &str| joined.text().part(part);
+        let whole = || Word::new(part(text), joined.span(at, at + text.len()));
+        let convert = |pieces: Vec<Piece<'_>>| pieces.into_iter().map(|piece| word(piece, joined)).collect::<Vec<_>>();
+        let json = |json: Json<'_>| match json {
             Json::Strings(pieces) => Ok(Some(convert(pieces))),
             Json::OtherArray => Err((Problem::JsonNotStrings, joined.span(at, at + text.len()))),
             Json::None => Ok(None),
         };
         let one = || Args::Words(if text.is_empty() { Vec::new() } else { vec![whole()] });
         Ok(match keyword {
-            None => Args::Words(vec![Word::new("", name.span)]),
+            None => Args::Words(vec![Word::new(Text::default(), name.span)]),
             Some(Keyword::From | Keyword::Expose) => Args::Words(convert(words::split_blanks(text, at))),
             Some(Keyword::Add | Keyword::Copy | Keyword::Volume) => match json(words::json(text, at))? {
                 Some(words) => Args::Json(words),
@@ -344,9 +348,9 @@ impl Reader<'_> {
                 }
                 let rest = text[length..].trim_start();
                 let rest_at = at + text.len() - rest.len();
-                let command = Word::new(rest, joined.span(rest_at, rest_at + rest.len()));
+                let command = Word::new(part(rest), joined.span(rest_at, rest_at + rest.len()));
                 Args::Health {
-                    kind: Word::new(&text[..length], joined.span(at, at + length)),
+                    kind: Word::new(part(&text[..length]), joined.span(at, at + length)),
                     json: json(words::json(rest, rest_at))?,
                     command: (!rest.is_empty()).then_some(command),
                 }
@@ -358,7 +362,7 @@ impl Reader<'_> {
     }
 
     /// `KEY=VALUE …`, or the old form `KEY rest of the line` where the first word has no `=`.
-    fn pairs(&self, text: &str, at: usize, joined: &Joined<'_>, name: &Word) -> Result<Vec<KeyValue>, (Problem, Span)> {
+    fn pairs(&self, text: &str, at: usize, joined: &Joined, name: &Word) -> Result<Vec<KeyValue>, (Problem, Span)> {
         let pieces = words::quoted_words(text, self.escape, at);
         if pieces.first().is_some_and(|first| !first.text.contains('=')) {
             let (key, rest) = words::split_first(text);
@@ -367,14 +371,14 @@ impl Reader<'_> {
             };
             let rest_at = at + text.len() - rest.len();
             return Ok(vec![KeyValue {
-                key: Word::new(key, joined.span(at, at + key.len())),
-                value: Word::new(rest, joined.span(rest_at, at + text.len())),
+                key: Word::new(joined.text().part(key), joined.span(at, at + key.len())),
+                value: Word::new(joined.text().part(rest), joined.span(rest_at, at + text.len())),
                 legacy: true,
             }]);
         }
         let pair = |piece| {
             let word = word(piece, joined);
-            let (key, value) = words::split_pair(&word).ok_or((Problem::NoEquals(word.text), word.span))?;
+            let (key, value) = words::split_pair(&word).ok_or((Problem::NoEquals(word.text.into()), word.span))?;
             Ok(KeyValue { key, value, legacy: false })
         };
         pieces.into_iter().map(pair).collect()
@@ -401,16 +405,21 @@ impl Node {
     }
 }
 
-fn word(piece: Piece, joined: &Joined<'_>) -> Word {
-    Word { text: piece.text, span: joined.span(piece.start, piece.end) }
+fn word(piece: Piece<'_>, joined: &Joined) -> Word {
+    let text = match piece.text {
+        Cow::Borrowed(text) => joined.text().part(text),
+        Cow::Owned(text) => Text::from(text),
+    };
+    Word { text, span: joined.span(piece.start, piece.end) }
 }
 
-fn flag(piece: Piece, joined: &Joined<'_>) -> Flag {
-    Flag { text: piece.text, span: joined.span(piece.start, piece.end) }
+fn flag(piece: Piece<'_>, joined: &Joined) -> Flag {
+    let Word { text, span } = word(piece, joined);
+    Flag { text, span }
 }
 
 /// Keeps a comment line for the instruction below it; an empty one drops those above.
-fn collect_comment(line: &Line<'_>, comments: &mut Vec<Word>) {
+fn collect_comment(line: &Line<'_>, file: &Text, comments: &mut Vec<Word>) {
     // As in BuildKit the first character goes away, whatever it is: of an indented comment the `#` stays.
     let mut rest = line.text.chars();
     rest.next();
@@ -420,5 +429,5 @@ fn collect_comment(line: &Line<'_>, comments: &mut Vec<Word>) {
         return;
     }
     let start = line.end() - rest.as_str().trim_start().len();
-    comments.push(Word::new(text, Span::new(start, start + text.len())));
+    comments.push(Word::new(file.part(text), Span::new(start, start + text.len())));
 }

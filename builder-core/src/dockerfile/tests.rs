@@ -82,7 +82,7 @@ fn run_takes_its_heredocs_in() {
         InstructionKind::Run(run) => assert_eq!(run.command, expected, "{text}"),
         other => panic!("{text}: {other:?}"),
     };
-    let shell = |text: &str| RunCommand::Shell(text.to_owned());
+    let shell = |text: &str| RunCommand::Shell(text.into());
     check("RUN a b", shell("a b"));
     check("RUN", shell(""));
     check("RUN [\"a\", \"b\"]", RunCommand::Exec(vec!["a".to_owned(), "b".to_owned()]));
@@ -90,7 +90,7 @@ fn run_takes_its_heredocs_in() {
     check("RUN <<-EOF\n\ta\n\t\tb\n\tEOF\n", shell("a\nb\n"));
     check("RUN <<EOF cat\na\nEOF\n", shell("<<EOF cat\na\nEOF"));
     check("RUN cat <<A - <<-B\n1\nA\n\t2\nB\n", shell("cat <<A - <<-B\n1\nA\n\t2\nB"));
-    let script = RunCommand::Script { name: "EOF".to_owned(), body: "#!/bin/x\na\n".to_owned() };
+    let script = RunCommand::Script(Box::new(Script { name: "EOF".into(), body: "#!/bin/x\na\n".into() }));
     check("RUN <<EOF\n#!/bin/x\na\nEOF\n", script);
 }
 
@@ -113,7 +113,7 @@ fn healthcheck_has_times() {
     let check = only_instruction("HEALTHCHECK --interval=1m30s --timeout=0 --retries=3 CMD a b");
     let InstructionKind::Healthcheck(check) = check else { panic!("a HEALTHCHECK") };
     let Healthcheck::Command(probe) = *check else { panic!("a command") };
-    assert_eq!(probe.command, CommandLine::Shell("a b".to_owned()));
+    assert_eq!(probe.command, CommandLine::Shell("a b".into()));
     assert_eq!(probe.interval, Some(std::time::Duration::from_secs(90)));
     assert_eq!((probe.timeout, probe.retries), (None, Some(3)));
 }
@@ -158,12 +158,12 @@ fn spans_point_at_the_words() {
     let InstructionKind::From(from) = &file.instructions[0].kind else { panic!("a FROM") };
     assert_eq!(at(from.stage.as_ref().expect("a name").written.span), "b");
     let InstructionKind::Run(run) = &file.instructions[1].kind else { panic!("a RUN") };
-    assert_eq!(at(run.mounts[0].span), "type=cache,target=/x");
-    assert_eq!(at(file.instructions[1].flags[0].span), "--mount=type=cache,target=/x");
+    assert_eq!(at(run.parts().mounts[0].span), "type=cache,target=/x");
+    assert_eq!(at(file.instructions[1].flags()[0].span), "--mount=type=cache,target=/x");
     let InstructionKind::Env(pairs) = &file.instructions[2].kind else { panic!("an ENV") };
     assert_eq!((at(pairs[1].key.span), at(pairs[1].value.span)), ("BB", "22"));
     assert_eq!(at(file.instructions[1].span), "RUN --mount=type=cache,target=/x \\\n  # comment\n  make \\\n  it");
-    assert_eq!((file.instructions[1].start_line, file.instructions[1].end_line), (2, 5));
+    assert_eq!((file.instructions[1].start_line(), file.instructions[1].end_line()), (2, 5));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn comments_describe_what_is_below() {
     assert_eq!(file.instructions[0].description("A"), Some("the first"));
     assert_eq!(file.instructions[0].description("B"), Some("the other"));
     assert_eq!(file.instructions[0].description("C"), None);
-    assert!(file.instructions[1].comments.is_empty());
+    assert!(file.instructions[1].comments().is_empty());
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn the_oracle_agrees() {
                     let theirs: Vec<_> =
                         their.vars.iter().map(|var| (var.key.content.clone(), var.value.to_string())).collect();
                     let ours: Vec<_> =
-                        our.iter().map(|pair| (pair.key.text.clone(), pair.value.text.clone())).collect();
+                        our.iter().map(|pair| (pair.key.text.to_string(), pair.value.text.to_string())).collect();
                     assert_eq!(ours, theirs);
                 }
                 (
@@ -312,9 +312,9 @@ fn check_any(bytes: &[u8]) {
             assert!(tree.is_ok());
             let text = String::from_utf8_lossy(bytes);
             for instruction in &file.instructions {
-                assert!(instruction.span.end <= bytes.len() && instruction.start_line <= instruction.end_line);
+                assert!(instruction.span.end <= bytes.len() && instruction.start_line() <= instruction.end_line());
                 assert!(text.len() != bytes.len() || text.get(instruction.span.range()).is_some());
-                for flag in &instruction.flags {
+                for flag in instruction.flags() {
                     assert!(flag.span.start >= instruction.span.start && flag.span.end <= instruction.span.end);
                 }
             }
@@ -412,4 +412,15 @@ fn time_is_linear() {
         let limit = small * 100 + std::time::Duration::from_millis(50);
         assert!(large < limit, "{name}: {small:?} for 1,000 and {large:?} for 16,000");
     }
+}
+
+/// P-2: a file of the smallest instructions takes some ten times its size.
+#[test]
+fn small_instructions_take_little_memory() {
+    assert!(std::mem::size_of::<Instruction>() <= 88, "{} bytes", std::mem::size_of::<Instruction>());
+    let file = parse_text("FROM scratch\nRUN a\n").unwrap();
+    let InstructionKind::Run(run) = &file.instructions[1].kind else { panic!("a RUN") };
+    let RunCommand::Shell(line) = &run.command else { panic!("a line") };
+    let original = file.instructions[1].original.as_bytes().as_ptr_range();
+    assert!(original.contains(&line.as_ptr()) && run.parts.is_none(), "nothing but the file itself holds its text");
 }

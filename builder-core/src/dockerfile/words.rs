@@ -1,11 +1,14 @@
 //! Cutting an instruction's line into flags and words, quotes and escapes kept.
 
+use std::borrow::Cow;
+
 use super::Word;
+use crate::diagnostic::Span;
 
 /// A word of a line, by its offsets there, with its text where that differs from the line's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) text: String,
+pub(super) struct Piece<'a> {
+    pub(super) text: Cow<'a, str>,
     pub(super) start: usize,
     pub(super) end: usize,
 }
@@ -26,14 +29,14 @@ pub(super) fn split_first(text: &str) -> (&str, Option<&str>) {
 }
 
 /// Words between blanks; quotes mean nothing.
-pub(super) fn split_blanks(text: &str, base: usize) -> Vec<Piece> {
+pub(super) fn split_blanks(text: &str, base: usize) -> Vec<Piece<'_>> {
     let bytes = text.as_bytes();
     let mut pieces = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         let length = bytes[at..].iter().position(|byte| is_blank(*byte)).unwrap_or(bytes.len() - at);
         let word = &text[at..at + length];
-        pieces.push(Piece { text: word.to_owned(), start: base + at, end: base + at + length });
+        pieces.push(Piece { text: word.into(), start: base + at, end: base + at + length });
         at += length;
         at += bytes[at..].iter().take_while(|byte| is_blank(**byte)).count();
     }
@@ -43,7 +46,7 @@ pub(super) fn split_blanks(text: &str, base: usize) -> Vec<Piece> {
 /// The flags at the beginning of `text`, and the offset where the rest begins.
 ///
 /// Quotes group and are removed, the escape character takes the next one literally. `--` alone ends the flags.
-pub(super) fn flags(text: &str, escape: char, base: usize) -> (Vec<Piece>, usize) {
+pub(super) fn flags(text: &str, escape: char, base: usize) -> (Vec<Piece<'_>>, usize) {
     let mut found = Vec::new();
     let mut at = 0;
     loop {
@@ -62,8 +65,8 @@ pub(super) fn flags(text: &str, escape: char, base: usize) -> (Vec<Piece>, usize
 }
 
 /// One flag, and the offset behind it.
-fn flag(text: &str, start: usize, escape: char) -> (String, usize) {
-    let mut word = String::new();
+fn flag(text: &str, start: usize, escape: char) -> (Cow<'_, str>, usize) {
+    let mut word = Cow::Borrowed("");
     let mut quote = None;
     let mut chars = text[start..].char_indices();
     // Where the part begins that is copied as it is.
@@ -71,7 +74,7 @@ fn flag(text: &str, start: usize, escape: char) -> (String, usize) {
     while let Some((offset, ch)) = chars.next() {
         let at = start + offset;
         if quote.is_none() && ch.is_whitespace() {
-            word.push_str(&text[copied..at]);
+            word += &text[copied..at];
             return (word, at);
         }
         let is_quote = quote == Some(ch) || (quote.is_none() && (ch == '\'' || ch == '"'));
@@ -79,19 +82,19 @@ fn flag(text: &str, start: usize, escape: char) -> (String, usize) {
             quote = if quote.is_none() { Some(ch) } else { None };
         }
         if is_quote || ch == escape {
-            word.push_str(&text[copied..at]);
+            word += &text[copied..at];
             copied = at + 1;
             if !is_quote {
                 chars.next();
             }
         }
     }
-    word.push_str(&text[copied..]);
+    word += &text[copied..];
     (word, text.len())
 }
 
 /// Words as `ENV`, `LABEL` and `ARG` see them: quotes and escapes group but stay.
-pub(super) fn quoted_words(text: &str, escape: char, base: usize) -> Vec<Piece> {
+pub(super) fn quoted_words(text: &str, escape: char, base: usize) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut chars = text.char_indices();
     while let Some((start, first)) = chars.clone().next() {
@@ -119,7 +122,7 @@ pub(super) fn quoted_words(text: &str, escape: char, base: usize) -> Vec<Piece> 
             }
         }
         if start < word_end {
-            pieces.push(Piece { text: text[start..word_end].to_owned(), start: base + start, end: base + end });
+            pieces.push(Piece { text: text[start..word_end].into(), start: base + start, end: base + end });
         }
     }
     pieces
@@ -127,9 +130,9 @@ pub(super) fn quoted_words(text: &str, escape: char, base: usize) -> Vec<Piece> 
 
 /// What a text in JSON form is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Json {
+pub(super) enum Json<'a> {
     /// An array of strings.
-    Strings(Vec<Piece>),
+    Strings(Vec<Piece<'a>>),
     /// An array of something else: an error.
     OtherArray,
     /// No array: the shell form.
@@ -137,7 +140,7 @@ pub(super) enum Json {
 }
 
 /// Reads a JSON array of strings.
-pub(super) fn json(text: &str, base: usize) -> Json {
+pub(super) fn json(text: &str, base: usize) -> Json<'_> {
     let trimmed = text.trim_start();
     if !trimmed.starts_with('[') {
         return Json::None;
@@ -150,7 +153,7 @@ pub(super) fn json(text: &str, base: usize) -> Json {
 }
 
 /// `None` if it is not an array of strings and nothing else.
-fn json_strings(text: &str, base: usize) -> Option<Vec<Piece>> {
+fn json_strings(text: &str, base: usize) -> Option<Vec<Piece<'_>>> {
     let bytes = text.as_bytes();
     let skip = |mut at: usize| {
         while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
@@ -177,17 +180,17 @@ fn json_strings(text: &str, base: usize) -> Option<Vec<Piece>> {
 }
 
 /// One JSON string at an offset, decoded, and the offset behind it. Half surrogates become U+FFFD, as in Go.
-fn json_string(text: &str, at: usize) -> Option<(String, usize)> {
+fn json_string(text: &str, at: usize) -> Option<(Cow<'_, str>, usize)> {
     let body = text[at..].strip_prefix('"')?;
     let plain = body.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
-    let mut result = body[..plain].to_owned();
     if body.as_bytes()[plain] == b'"' {
-        return Some((result, at + 1 + plain + 1));
+        return Some((body[..plain].into(), at + 1 + plain + 1));
     }
+    let mut result = body[..plain].to_owned();
     let mut chars = body[plain..].char_indices();
     while let Some((offset, ch)) = chars.next() {
         match ch {
-            '"' => return Some((result, at + 1 + plain + offset + 1)),
+            '"' => return Some((result.into(), at + 1 + plain + offset + 1)),
             '\\' => match chars.next()?.1 {
                 'b' => result.push('\u{8}'),
                 'f' => result.push('\u{c}'),
@@ -231,8 +234,8 @@ pub(super) fn split_pair(word: &Word) -> Option<(Word, Word)> {
     let middle = (word.span.start + key.len()).min(word.span.end);
     let value_start = (middle + 1).min(word.span.end);
     Some((
-        Word::new(key, crate::diagnostic::Span::new(word.span.start, middle)),
-        Word::new(value, crate::diagnostic::Span::new(value_start, word.span.end)),
+        Word::new(word.text.part(key), Span::new(word.span.start, middle)),
+        Word::new(word.text.part(value), Span::new(value_start, word.span.end)),
     ))
 }
 
@@ -240,14 +243,14 @@ pub(super) fn split_pair(word: &Word) -> Option<(Word, Word)> {
 mod tests {
     use super::*;
 
-    fn texts(pieces: &[Piece]) -> Vec<&str> {
-        pieces.iter().map(|piece| piece.text.as_str()).collect()
+    fn texts<'a>(pieces: &'a [Piece<'_>]) -> Vec<&'a str> {
+        pieces.iter().map(|piece| &*piece.text).collect()
     }
 
     #[test]
     fn words_between_blanks() {
         assert_eq!(texts(&split_blanks("a  'b c'\td", 0)), ["a", "'b", "c'", "d"]);
-        assert_eq!(split_blanks("a  b", 5)[1], Piece { text: "b".to_owned(), start: 8, end: 9 });
+        assert_eq!(split_blanks("a  b", 5)[1], Piece { text: "b".into(), start: 8, end: 9 });
         assert_eq!(split_first("ENV  a b"), ("ENV", Some("a b")));
         assert_eq!(split_first("ENV"), ("ENV", None));
     }

@@ -38,7 +38,7 @@ const PUBLIC_PARTS: [&str; 3] = ["public", "file", "version"];
 impl<'a> Lowering<'a> {
     /// Warns of the earlier of two instructions of a kind in a stage.
     pub(super) fn check_once(&mut self, current: &mut Current, at: &At<'a>, kind: OnceKind) {
-        let here = (at.location(at.instruction.name_span()), at.instruction.start_line);
+        let here = (at.location(at.instruction.name_span()), at.instruction.start_line());
         if let Some((location, line)) = current.once.0[kind as usize].replace(here) {
             let detail = Detail::MultipleInstructionsDisallowed(at.instruction.name());
             self.checks.report(location, line, &detail);

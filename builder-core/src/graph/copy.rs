@@ -133,7 +133,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn inline(&mut self, current: &Current, at: &At<'a>, heredoc: &Heredoc) -> Option<AddSource> {
-        let name = heredoc.name.clone();
+        let name = heredoc.name.to_string();
         let body = heredoc.text();
         if !heredoc.expand {
             return Some(AddSource::Inline { name, body: body.into_owned() });

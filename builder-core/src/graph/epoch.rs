@@ -106,7 +106,7 @@ impl Reader<'_> {
             match &instruction.kind {
                 InstructionKind::Arg(arguments) => {
                     for argument in arguments {
-                        let name = &argument.name.text;
+                        let name = &*argument.name.text;
                         let value = match (self.input.options.build_args.get(name), &argument.default) {
                             (Some(value), _) => value.clone(),
                             (None, Some(word)) => self.expand(word)?,

@@ -50,7 +50,7 @@ impl Globals {
         argument: &ArgDeclaration,
         errors: &mut Vec<GraphError>,
     ) {
-        let name = &argument.name.text;
+        let name = &*argument.name.text;
         let mut used = Vec::new();
         let resolved = name == SOURCE_DATE_EPOCH && input.options.resolved_epoch.is_some();
         let value = match (build_arg(input.options, name), &argument.default) {
@@ -73,14 +73,14 @@ impl Globals {
             self.scope.set(name, value);
         }
         // `ARG A=$A-more` goes on from an earlier one: what that one used counts too.
-        if used.contains(name)
+        if used.iter().any(|used| used == name)
             && let Some(Some(earlier)) = self.declared.get(name)
         {
             used.extend(earlier.used.clone());
         }
         let description = instruction.description(name).map(str::to_owned);
-        let arg = OutlineArg { name: name.clone(), description, value, line: instruction.start_line };
-        self.declared.insert(name.clone(), Some(Declaration { arg, used }));
+        let arg = OutlineArg { name: name.to_owned(), description, value, line: instruction.start_line() };
+        self.declared.insert(name.to_owned(), Some(Declaration { arg, used }));
     }
 
     pub(super) fn declaration(&self, name: &str) -> Option<&Declaration> {

@@ -65,11 +65,11 @@ impl<'a> Lowering<'a> {
             }
             InstructionKind::Maintainer(word) => {
                 self.record(current, at, format!("MAINTAINER {}", word.text), None);
-                current.state.config.author.clone_from(&word.text);
+                current.state.config.author = word.text.to_string();
                 Some(())
             }
             InstructionKind::Onbuild { text, .. } => {
-                current.state.config.config.on_build.push(text.clone());
+                current.state.config.config.on_build.push(text.to_string());
                 Some(())
             }
         };
@@ -120,7 +120,7 @@ impl<'a> Lowering<'a> {
             let ArgumentValue { value, in_env } = self.argument(current, at, argument)?;
             history.push(match &value {
                 Some(value) => format!("{name}={value}"),
-                None => name.clone(),
+                None => name.to_string(),
             });
             if let Some(value) = &value
                 && in_env

@@ -93,9 +93,9 @@ pub fn targets(dockerfile: &Dockerfile) -> Vec<StageEntry> {
             description: name.as_ref().and_then(|name| instruction.description(name)).map(str::to_owned),
             name,
             default: false,
-            base: from.image.text.clone(),
-            platform: from.platform.as_ref().map(|platform| platform.text.clone()),
-            line: instruction.start_line,
+            base: from.image.text.to_string(),
+            platform: from.platform.as_ref().map(|platform| platform.text.to_string()),
+            line: instruction.start_line(),
         });
     }
     if let Some(last) = entries.last_mut() {

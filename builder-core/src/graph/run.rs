@@ -24,9 +24,9 @@ impl<'a> Lowering<'a> {
         let (args, script) = match &run.command {
             RunCommand::Exec(args) => (args.clone(), None),
             RunCommand::Shell(line) => (shell_args(&current.state, line), None),
-            RunCommand::Script { name, body } => {
-                let args = shell_args(&current.state, &format!("{PIPES}{name}"));
-                (args, Some(Script { name: name.clone(), body: body.clone() }))
+            RunCommand::Script(script) => {
+                let args = shell_args(&current.state, &format!("{PIPES}{}", script.name));
+                (args, Some(Script { name: script.name.to_string(), body: script.body.to_string() }))
             }
         };
         let (mounts, names) = self.mounts(current, at, run)?;
@@ -49,11 +49,11 @@ impl<'a> Lowering<'a> {
             platform: current.state.platform.clone(),
             user: current.state.config.config.user.clone(),
             mounts,
-            network: match run.network {
+            network: match run.parts().network {
                 None | Some(Network::Default) => self.options.network,
                 Some(network) => network,
             },
-            security: run.security.unwrap_or(Security::Sandbox),
+            security: run.parts().security.unwrap_or(Security::Sandbox),
             devices,
             hostname: hostname.map_or_else(|| HOSTNAME.to_owned(), Clone::clone),
             add_hosts: self.options.add_hosts.clone(),
@@ -75,9 +75,9 @@ impl<'a> Lowering<'a> {
             if secret { Some("****".to_owned()) } else { scope.get(name).map(str::to_owned) }
         };
         let mut text = at.instruction.original.to_string();
-        let lone = match (&run.heredocs[..], &run.command) {
-            ([heredoc], RunCommand::Shell(line)) => (*line == heredoc.text()).then_some(heredoc),
-            ([heredoc], RunCommand::Script { .. }) => Some(heredoc),
+        let lone = match (&run.parts().heredocs[..], &run.command) {
+            ([heredoc], RunCommand::Shell(line)) => (**line == *heredoc.text()).then_some(heredoc),
+            ([heredoc], RunCommand::Script(_)) => Some(heredoc),
             _ => None,
         };
         if let Some(heredoc) = lone {
@@ -88,16 +88,16 @@ impl<'a> Lowering<'a> {
     }
 
     fn devices(&mut self, current: &Current, at: &At<'a>, run: &Run) -> Option<Vec<DeviceOp>> {
-        let names = self.words(current, at, run.devices.iter().map(|device| &device.name))?;
-        let asked = names.into_iter().zip(&run.devices);
+        let names = self.words(current, at, run.parts().devices.iter().map(|device| &device.name))?;
+        let asked = names.into_iter().zip(&run.parts().devices);
         let asked = asked.map(|(name, device)| DeviceOp { name, required: device.required });
         Some(self.options.devices.iter().cloned().chain(asked).collect())
     }
 
     fn mounts(&mut self, current: &Current, at: &At<'a>, run: &Run) -> Option<(Vec<MountOp>, MountNames)> {
-        let mut mounts = Vec::with_capacity(run.mounts.len());
+        let mut mounts = Vec::with_capacity(run.parts().mounts.len());
         let mut names = MountNames::default();
-        for word in &run.mounts {
+        for word in &run.parts().mounts {
             let scope = &current.state.scope;
             let lookup = |name: &str| scope.get(name).map(str::to_owned);
             mounts.push(match Mount::expand(&word.text, self.expander, &lookup) {
@@ -128,7 +128,7 @@ impl<'a> Lowering<'a> {
         names: &mut MountNames,
     ) -> Option<MountOp> {
         let written = mount.target.as_deref();
-        let line = at.instruction.start_line;
+        let line = at.instruction.start_line();
         let kind = match &mount.kind {
             MountKind::Bind { from, source, writable } => MountTarget::Bind {
                 from: match from {

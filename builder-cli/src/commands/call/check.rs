@@ -65,7 +65,7 @@ fn has_unknown_base(file: &Dockerfile, line: usize, guessed: &BTreeSet<String>) 
         .instructions
         .iter()
         .filter_map(|instruction| match &instruction.kind {
-            InstructionKind::From(from) => Some((instruction.start_line, from)),
+            InstructionKind::From(from) => Some((instruction.start_line(), from)),
             _ => None,
         })
         .collect();

@@ -49,7 +49,7 @@ fn declared(file: &Dockerfile) -> Vec<&str> {
         InstructionKind::Arg(arguments) => Some(arguments),
         _ => None,
     });
-    arguments.flatten().map(|argument| argument.name.text.as_str()).collect()
+    arguments.flatten().map(|argument| &*argument.name.text).collect()
 }
 
 struct Stage<'a> {
@@ -75,7 +75,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn warn(&mut self, rule: Rule, at: &Instruction, span: Span, detail: String) {
-        self.warnings.push(LintWarning { rule, span, line: at.start_line, detail });
+        self.warnings.push(LintWarning { rule, span, line: at.start_line(), detail });
     }
 
     fn casing(&mut self, stages: &[Stage<'_>]) {
@@ -97,7 +97,7 @@ impl Checker<'_> {
         for Stage { head, from, .. } in stages {
             let Some(stage) = &from.stage else { continue };
             let (name, written, keyword) = (&stage.name, &stage.written, &stage.keyword);
-            if *name != written.text {
+            if written.text != *name {
                 let detail = format!("Stage name '{}' should be lowercase", written.text);
                 self.warn(Rule::StageNameCasing, head, written.span, detail);
             }
@@ -183,7 +183,7 @@ impl Checker<'_> {
             for argument in arguments {
                 let Some(default) = &argument.default else { continue };
                 let value = expander.word(&default.text, &|name| values.get(name).cloned()).ok()?.text;
-                values.insert(argument.name.text.clone(), value);
+                values.insert(argument.name.text.to_string(), value);
             }
         }
         Some(values)
@@ -219,7 +219,7 @@ impl Checker<'_> {
                 self.warn(Rule::MaintainerDeprecated, instruction, instruction.name_span(), detail);
             }
             InstructionKind::Arg(args) => {
-                let names: Vec<&str> = args.iter().map(|arg| arg.name.text.as_str()).collect();
+                let names: Vec<&str> = args.iter().map(|arg| &*arg.name.text).collect();
                 self.description(instruction, "ARG", &names);
             }
             InstructionKind::From(from) => {
@@ -231,7 +231,7 @@ impl Checker<'_> {
     }
 
     fn description(&mut self, instruction: &Instruction, keyword: &str, names: &[&str]) {
-        let (Some(comment), [first, others @ ..]) = (instruction.comments.last(), names) else { return };
+        let (Some(comment), [first, others @ ..]) = (instruction.comments().last(), names) else { return };
         if comment.text.split(' ').next().is_some_and(|word| names.contains(&word)) {
             return;
         }

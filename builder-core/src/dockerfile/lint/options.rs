@@ -1,7 +1,7 @@
 //! `# check=skip=…;experimental=…;error=…`
 
-use super::super::Dockerfile;
 use super::super::directive::check_in_comments;
+use super::super::{Dockerfile, Instruction};
 use super::{Level, LintWarning, Rule};
 
 /// Which rules are applied, and how much a finding weighs.
@@ -87,7 +87,7 @@ impl Options {
         warnings.retain(|warning| {
             let index = file.instructions.partition_point(|instruction| instruction.span.end <= warning.span.start);
             if last.as_ref().is_none_or(|(last, _)| *last != index) {
-                let comments = file.instructions.get(index).map_or(&[][..], |instruction| &instruction.comments);
+                let comments = file.instructions.get(index).map_or(&[][..], Instruction::comments);
                 let check = check_in_comments(comments);
                 let own = check.and_then(|check| Self::parse(&check.text).ok()).map(|own| self.merged(own));
                 last = Some((index, own));

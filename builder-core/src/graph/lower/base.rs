@@ -77,9 +77,9 @@ impl<'a> Lowering<'a> {
         if has.os != wanted.os || has.architecture != wanted.architecture {
             let written = &stage.from.image.text;
             let expanded = self.names.word(written, &|name| self.stages.globals.value(name));
-            let image = expanded.map_or_else(|_| written.clone(), |expanded| expanded.text);
+            let image = expanded.map_or_else(|_| written.to_string(), |expanded| expanded.text);
             let detail = Detail::InvalidBaseImagePlatform(&image, &has, wanted);
-            self.checks.report(location, stage.instruction.start_line, &detail);
+            self.checks.report(location, stage.instruction.start_line(), &detail);
         }
         let replaced = stage.name().and_then(|name| self.options.context(name, wanted));
         let context = replaced.or_else(|| self.options.context(&stage.from.image.text, wanted));

@@ -251,7 +251,7 @@ impl<'a> Lowering<'a> {
     }
 
     pub(super) fn warn(&mut self, at: &At<'a>, span: Span, detail: &Detail<'_>) {
-        self.checks.report(at.location(span), at.instruction.start_line, detail);
+        self.checks.report(at.location(span), at.instruction.start_line(), detail);
     }
 
     /// Expands a word with what the stage has in scope.
@@ -291,7 +291,7 @@ impl<'a> Lowering<'a> {
     /// Warns of variables that nobody set; an `ARG` without a value counts as set.
     pub(super) fn warn_unset(&mut self, current: &Current, at: &At<'a>, span: Span, unset: &[String]) {
         for name in unset {
-            if current.state.is_declared(name) || NOT_IN_ENV.contains(&name.as_str()) {
+            if current.state.is_declared(name) || NOT_IN_ENV.contains(&&**name) {
                 continue;
             }
             let env = current.state.scope.snapshot();
@@ -322,10 +322,10 @@ impl<'a> Lowering<'a> {
             self.outline.global(name);
         } else {
             let description = at.instruction.description(name).map(str::to_owned);
-            let line = at.instruction.start_line;
-            self.outline.arg(OutlineArg { name: name.clone(), description, value: own.clone(), line });
+            let line = at.instruction.start_line();
+            self.outline.arg(OutlineArg { name: name.to_string(), description, value: own.clone(), line });
         }
-        Some(ArgumentValue { value: own.or(global), in_env: !NOT_IN_ENV.contains(&name.as_str()) })
+        Some(ArgumentValue { value: own.or(global), in_env: !NOT_IN_ENV.contains(&&**name) })
     }
 
     pub(super) fn is_known(&self, request: &ImageRequest) -> bool {
@@ -388,7 +388,7 @@ fn unused_build_args(dockerfile: &Dockerfile, stages: &Stages<'_>, options: &Opt
             _ => instruction,
         };
         if let InstructionKind::Arg(arguments) = &instruction.kind {
-            declared.extend(arguments.iter().map(|argument| argument.name.text.as_str()));
+            declared.extend(arguments.iter().map(|argument| &*argument.name.text));
         }
     }
     let is_unused = |name: &&String| !declared.contains(name.as_str()) && !is_predefined(name);

@@ -41,7 +41,7 @@ impl Stages<'_> {
         let unset = self.undeclared_hint(&expanded.unset);
         used_args.extend(expanded.used);
         if expanded.text.is_empty() {
-            let error = GraphError::new(GraphErrorKind::BlankBase(from.image.text.clone())).at(location);
+            let error = GraphError::new(GraphErrorKind::BlankBase(from.image.text.to_string())).at(location);
             let hint = unset.unwrap_or_else(|| "give the argument a default value, or `--build-arg`".to_owned());
             self.errors.push(error.hint(hint));
             return None;
@@ -62,7 +62,7 @@ impl Stages<'_> {
         let unset = self.undeclared_hint(&expanded.unset);
         used_args.extend(expanded.used);
         if expanded.text.is_empty() {
-            let error = GraphError::new(GraphErrorKind::BlankPlatform(word.text.clone())).at(location);
+            let error = GraphError::new(GraphErrorKind::BlankPlatform(word.text.to_string())).at(location);
             self.errors.push(match unset {
                 Some(hint) => error.hint(hint),
                 None => error,

@@ -16,14 +16,14 @@ impl Stages<'_> {
             for instruction in stage.body {
                 for (name, span) in names_in(instruction) {
                     match self.foreign(&name) {
-                        Ok(Foreign::Stage(other)) => targets.push((other, span, instruction.start_line)),
+                        Ok(Foreign::Stage(other)) => targets.push((other, span, instruction.start_line())),
                         Ok(_) | Err(_) => self.has_foreign = true,
                     }
                 }
                 self.has_foreign |= uses_empty_cache(instruction);
             }
             if let Base::Stage(base) = stage.base {
-                targets.push((base, stage.from.image.span, stage.instruction.start_line));
+                targets.push((base, stage.from.image.span, stage.instruction.start_line()));
             }
             edges.push(targets);
         }
@@ -73,5 +73,5 @@ fn cycles(edges: &[Vec<(usize, Span, usize)>]) -> Vec<Vec<(usize, usize)>> {
 /// A cache mount without `from=` starts from `scratch`, as if that were written.
 fn uses_empty_cache(instruction: &Instruction) -> bool {
     let is_cache = |word: &Word| word.text.split(',').any(|field| field.trim().eq_ignore_ascii_case("type=cache"));
-    matches!(&instruction.kind, InstructionKind::Run(run) if run.mounts.iter().any(is_cache))
+    matches!(&instruction.kind, InstructionKind::Run(run) if run.parts().mounts.iter().any(is_cache))
 }

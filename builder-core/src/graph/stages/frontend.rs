@@ -17,7 +17,7 @@ pub(super) fn check(input: Input<'_>) -> Option<GraphError> {
         (value.to_owned(), None)
     } else {
         let word = detect_syntax(&input.dockerfile.source)?;
-        (word.text, Some(word.span))
+        (word.text.to_string(), Some(word.span))
     };
     let wanted = wanted.split_whitespace().next()?;
     let meant = match input.options.context(wanted, &input.options.build_platform) {

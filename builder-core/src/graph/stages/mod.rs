@@ -270,9 +270,9 @@ impl<'a> Stages<'a> {
 /// The names after `--from=` and in mounts, with their places.
 fn names_in(instruction: &Instruction) -> Vec<(String, Span)> {
     match &instruction.kind {
-        InstructionKind::Copy(copy) => copy.from.iter().map(|word| (word.text.clone(), word.span)).collect(),
+        InstructionKind::Copy(copy) => copy.from.iter().map(|word| (word.text.to_string(), word.span)).collect(),
         InstructionKind::Run(run) => {
-            run.mounts.iter().filter_map(|word| Some((Mount::source_name(&word.text)?, word.span))).collect()
+            run.parts().mounts.iter().filter_map(|word| Some((Mount::source_name(&word.text)?, word.span))).collect()
         }
         _ => Vec::new(),
     }
