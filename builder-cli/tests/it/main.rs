@@ -43,4 +43,5 @@ mod ssh;
 mod store;
 mod tidy;
 mod time;
+mod unchanged;
 mod web;

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -166,19 +167,20 @@ impl Stat {
         }
     }
 
-    /// What it becomes in an image; `None` for a regular file, whose content is not known yet. `target` reads the link.
-    pub(super) fn node(&self, target: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Option<Node>> {
+    /// What it becomes in an image; `None` for a regular file, whose content is not known yet. `target` is that of a
+    /// symbolic link.
+    pub(super) fn node(&self, target: Option<&[u8]>) -> Option<Node> {
         let (major, minor) = self.device_number;
-        Ok(Some(match self.kind {
-            FileType::RegularFile => return Ok(None),
+        Some(match self.kind {
+            FileType::RegularFile => return None,
             FileType::Directory => Node::Directory { opaque: false },
-            FileType::Symlink => Node::Symlink { target: target()? },
+            FileType::Symlink => Node::Symlink { target: target.unwrap_or_default().to_vec() },
             FileType::Fifo => Node::Fifo,
             FileType::CharacterDevice => Node::CharDevice { major, minor },
             FileType::BlockDevice => Node::BlockDevice { major, minor },
             // A socket means nothing in an image; BuildKit makes it an empty file.
             FileType::Socket | FileType::Unknown => Node::File { size: 0, content: ContentDigest::of(b""), link: 0 },
-        }))
+        })
     }
 }
 
@@ -202,19 +204,58 @@ impl From<Statx> for Stat {
 }
 
 /// The names in a directory with their kinds, sorted.
-pub(super) fn list(directory: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, FileType)>> {
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push((name.to_vec(), entry.file_type()));
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    bytes: Vec<u8>,
+    spans: Vec<(Range<usize>, FileType)>,
+}
+
+impl Names {
+    pub(super) fn of(directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut buffer = Vec::with_capacity(32 << 10);
+        let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+        let mut names = Self::default();
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name, entry.file_type());
+            }
         }
+        let Self { bytes, spans } = &mut names;
+        spans.sort_unstable_by(|a, b| bytes[a.0.clone()].cmp(&bytes[b.0.clone()]));
+        Ok(names)
     }
-    names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok(names)
+
+    /// The names of which one is known.
+    pub(super) fn one(name: &[u8], kind: FileType) -> Self {
+        let mut names = Self::default();
+        names.push(name, kind);
+        names
+    }
+
+    pub(super) fn push(&mut self, name: &[u8], kind: FileType) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.spans.push((start..self.bytes.len(), kind));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(super) fn get(&self, number: usize) -> (&[u8], FileType) {
+        let (range, kind) = &self.spans[number];
+        (&self.bytes[range.clone()], *kind)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], FileType)> {
+        self.spans.iter().map(|(range, kind)| (&self.bytes[range.clone()], *kind))
+    }
+
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        self.spans.binary_search_by(|(range, _)| self.bytes[range.clone()].cmp(name)).is_ok()
+    }
 }
 
 /// The attributes that belong to an image.

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::disk::Names;
 use crate::tree::{ContentDigest, Time, Xattr};
 
 const MAGIC: &[u8; 8] = b"rbindex1";
@@ -80,14 +81,14 @@ impl Index {
         self.loaded().directories.get(path).cloned()
     }
 
-    /// Remembers files of a directory. Old records stay unless `listing`, all names in the directory in order, is
-    /// given and lacks them.
-    pub(super) fn remember(&mut self, path: &[u8], mut new: Vec<(Vec<u8>, Record)>, listing: Option<&[Vec<u8>]>) {
+    /// Remembers files of a directory. Old records stay unless `listing`, all names in the directory, is given and lacks
+    /// them.
+    pub(super) fn remember(&mut self, path: &[u8], mut new: Vec<(Vec<u8>, Record)>, listing: Option<&Names>) {
         new.sort_by(|a, b| a.0.cmp(&b.0));
         let old = self.directory(path);
         let old = old.iter().flat_map(Records::iter).filter(|(name, _)| {
             new.binary_search_by(|(other, _)| other.as_slice().cmp(name)).is_err()
-                && listing.is_none_or(|all| all.binary_search_by(|other| other.as_slice().cmp(name)).is_ok())
+                && listing.is_none_or(|all| all.has(name))
         });
         let mut all: Vec<(Vec<u8>, Record)> = old.map(|(name, record)| (name.to_vec(), record)).collect();
         all.append(&mut new);
@@ -277,6 +278,8 @@ fn encode(name: &[u8], record: &Record, bytes: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::FileType;
+
     use super::*;
 
     fn record(number: u64) -> Record {
@@ -311,7 +314,9 @@ mod tests {
         assert_eq!(reader.find(b"b"), Some(record(2)));
         assert_eq!(reader.find(b"c"), None);
 
-        again.remember(b"d", vec![(b"c".to_vec(), record(4))], Some(&[b"b".to_vec(), b"c".to_vec()]));
+        let mut listing = Names::one(b"b", FileType::RegularFile);
+        listing.push(b"c", FileType::RegularFile);
+        again.remember(b"d", vec![(b"c".to_vec(), record(4))], Some(&listing));
         again.save(|_| true).expect("written");
         assert_eq!(names(&mut open(), "d"), ["b", "c"]);
         assert_eq!(names(&mut open(), ""), ["x"]);

@@ -1,17 +1,16 @@
-//! [`BuildContext::select`]: from a request to entries with digests.
+//! [`BuildContext::survey`]: from a request to what there is of it.
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use rustix::fs::FileType;
 
-use super::disk::{self, Hashed, Stat};
-use super::index::Record;
-use super::walk::{Found, Item, Walk, item, spread};
-use super::{Above, BuildContext, Compiled, ContextError, Filter, Match, Request, Selected};
+use super::disk::{self, Names, Stat};
+use super::survey::{Directory, Entered, Seen, SeenEntry, Survey};
+use super::walk::Walk;
+use super::{Above, BuildContext, Compiled, ContextError, Filter, Match, Request};
 use crate::diagnostic::nearest;
 use crate::rootfs::RootPath;
-use crate::tree::{Entry, Node};
+use crate::tree::Time;
 
 /// Most symbolic links followed in one path, as in Linux (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -36,28 +35,34 @@ impl BuildContext {
     /// [`ContextError::NotFound`] for a path without patterns that is not there or is ignored; a pattern may match
     /// nothing. [`ContextError::Changed`] if a file does not stay the same while it is read.
     pub fn select(&self, request: &Request<'_>) -> Result<Vec<Match>, ContextError> {
+        Ok(self.read(&self.survey(request)?)?.matches)
+    }
+
+    /// The first half of [`BuildContext::select`]: finds out what there is, and reads no file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn survey(&self, request: &Request<'_>) -> Result<Survey, ContextError> {
         let compiled = request.compile()?;
+        let base = self.resolve(&compiled.literal)?;
         if compiled.globs.is_empty() {
-            let place = self.resolve(&compiled.literal)?;
-            let ignored = place.ignored;
+            let ignored = base.ignored;
             let name = compiled.literal.file_name().unwrap_or_default().to_vec();
-            let found = self.collect(place, name, &compiled.filter)?;
-            let Some(found) = found else {
+            let Some(found) = self.look(base, name, &compiled.filter)? else {
                 return Err(self.not_found(&compiled.literal, ignored));
             };
             self.check_required(&compiled, &found)?;
-            return Ok(vec![found]);
+            return Ok(Survey { matches: vec![found] });
         }
-        let base = self.resolve(&compiled.literal)?;
         let mut paths = Vec::new();
         self.expand(&base, &compiled, 0, &mut paths)?;
         let mut matches = Vec::new();
         for path in paths {
             let place = self.resolve(&path)?;
             let name = path.file_name().unwrap_or_default().to_vec();
-            matches.extend(self.collect(place, name, &compiled.filter)?);
+            matches.extend(self.look(place, name, &compiled.filter)?);
         }
-        Ok(matches)
+        Ok(Survey { matches })
     }
 
     /// Finds the paths that match the patterns from number `depth` on. Directories are read, links not followed.
@@ -72,9 +77,9 @@ impl BuildContext {
             paths.push(place.path.clone());
             return Ok(());
         };
-        for (name, _) in self.names(place)? {
-            if glob.matches(&name)
-                && let Some(next) = self.step(place, &name)?
+        for (name, _) in self.names(place)?.iter() {
+            if glob.matches(name)
+                && let Some(next) = self.step(place, name)?
             {
                 self.expand(&next, compiled, depth + 1, paths)?;
             }
@@ -83,13 +88,13 @@ impl BuildContext {
     }
 
     /// The names in a directory, ignored ones too; none if it is not one.
-    fn names(&self, place: &Place) -> Result<Vec<(Vec<u8>, FileType)>, ContextError> {
+    fn names(&self, place: &Place) -> Result<Names, ContextError> {
         if place.stat.kind != FileType::Directory {
-            return Ok(Vec::new());
+            return Ok(Names::default());
         }
-        let names = self.disk.directory(&place.path).and_then(|fd| disk::list(fd.as_fd()));
+        let names = self.disk.directory(&place.path).and_then(|fd| Names::of(fd.as_fd()));
         match names {
-            Err(error) if disk::is_gone(&error) => Ok(Vec::new()),
+            Err(error) if disk::is_gone(&error) => Ok(Names::default()),
             names => names.map_err(|source| ContextError::Read { path: place.path.clone(), source }),
         }
     }
@@ -187,98 +192,41 @@ impl BuildContext {
         self.disk.file_following_links(path.as_relative()).is_ok()
     }
 
-    /// Takes a place and all below it. `None` if it is an ignored directory with nothing in it that is not ignored.
-    fn collect(&self, place: Place, name: Vec<u8>, filter: &Filter) -> Result<Option<Match>, ContextError> {
-        let Place { path, stat, ignored, inside } = place;
-        let failed = |source| ContextError::Read { path: path.clone(), source };
-        let node = stat.node(|| self.disk.read_link(&path)).map_err(failed)?;
-        let mut found = if stat.kind == FileType::Directory {
-            let walk = Walk {
-                disk: &self.disk,
-                index: &self.index,
-                ignore: self.matcher(),
-                filter,
-                strip: if path.is_root() { 0 } else { path.as_bytes().len() + 1 },
-            };
-            walk.walk(item(path.clone(), &stat, node, None), (ignored, inside))?
-        } else {
-            let parent = path.parent().unwrap_or_default();
-            let records = self.index.lock().expect("no holder panics").directory(parent.as_bytes());
-            let known = records.and_then(|records| records.reader().find(path.file_name().unwrap_or_default()));
-            let newest = stat.stamp.changed;
-            Found { items: vec![item(path.clone(), &stat, node, known)], newest, ..Found::default() }
+    /// Looks at a place and all below it. `None` if it is an ignored directory with nothing in it that is not ignored.
+    fn look(&self, place: Place, name: Vec<u8>, filter: &Filter) -> Result<Option<Seen>, ContextError> {
+        let Place { path: root, stat, ignored, inside } = place;
+        let is_directory = stat.kind == FileType::Directory;
+        let mut above = Directory {
+            path: root.parent().unwrap_or_default(),
+            names: Names::one(root.file_name().unwrap_or_default(), stat.kind),
+            newest: if is_directory { Time::default() } else { stat.stamp.changed },
+            ..Directory::default()
         };
-        if found.items.is_empty() {
-            return Ok(None);
-        }
-        self.read_files(&mut found)?;
-        number_links(&mut found.items);
-        let entries = found.items.into_iter().map(|item| item.selected).collect();
-        Ok(Some(Match { name, root: path, entries }))
-    }
-
-    /// Reads the files whose content the index does not know, and tells it what it may keep.
-    fn read_files(&self, found: &mut Found) -> Result<(), ContextError> {
-        let unread: Vec<(usize, RootPath)> = found
-            .items
-            .iter()
-            .enumerate()
-            .filter(|(_, item)| item.unread)
-            .map(|(at, item)| (at, item.selected.entry.path.clone()))
-            .collect();
-        if unread.is_empty() {
-            return Ok(());
-        }
-        let weight = unread.iter().map(|(at, _)| found.items[*at].stamp.size).sum();
-        let hashed = spread(&unread, weight, |(_, path), buffer| self.disk.hash(path, buffer))?;
-        let mut settled: HashMap<RootPath, Vec<(Vec<u8>, Record)>> = HashMap::new();
-        for ((at, path), Hashed { stat, record, began }) in unread.into_iter().zip(hashed) {
-            let item = &mut found.items[at];
-            item.stamp = stat.stamp;
-            item.links = stat.links;
-            let entry = &mut item.selected.entry;
-            entry.node = Node::File { size: stat.stamp.size, content: record.content, link: 0 };
-            entry.mode = stat.mode;
-            entry.mtime = stat.stamp.modified;
-            entry.xattrs.clone_from(&record.xattrs);
-            if self.disk.is_settled(&stat.stamp, began, found.newest) {
-                let name = path.file_name().expect("a file is not the root").to_vec();
-                settled.entry(path.parent().unwrap_or_default()).or_default().push((name, record));
-            }
-        }
-        let mut index = self.index.lock().expect("no holder panics");
-        for (directory, records) in settled {
-            let listing = found.listings.get(&directory).map(Vec::as_slice);
-            index.remember(directory.as_bytes(), records, listing);
-        }
-        Ok(())
+        let child = is_directory.then_some(1);
+        above.entries.push(SeenEntry { name: 0, stat, target: None, included: true, visible: !ignored, child });
+        above.seal(&mut Vec::new());
+        let directories = if is_directory {
+            let strip = if root.is_root() { 0 } else { root.as_bytes().len() + 1 };
+            let walk = Walk { disk: &self.disk, ignore: self.matcher(), filter, strip };
+            walk.walk(above, Entered { path: root.clone(), slot: 1, ignored: inside, filtered: filter.root() })?
+        } else {
+            vec![above]
+        };
+        let seen = Seen { name, root, directories };
+        Ok((!seen.is_empty()).then_some(seen))
     }
 
     /// With `--parents`, a path without patterns has to be there.
-    fn check_required(&self, compiled: &Compiled, found: &Match) -> Result<(), ContextError> {
+    fn check_required(&self, compiled: &Compiled, found: &Seen) -> Result<(), ContextError> {
         let Some(required) = &compiled.required else { return Ok(()) };
         let path = found.root.append(required);
-        if found.entries.iter().any(|selected| selected.entry.path == path) {
+        if found.has(&path) {
             return Ok(());
         }
         // Excluded by a flag is not missing.
         match self.resolve(&path) {
             Ok(_) => Ok(()),
             Err(error) => Err(error),
-        }
-    }
-}
-
-/// Gives regular files that are one inode a common number.
-fn number_links(items: &mut [Item]) {
-    let mut numbers: HashMap<(u64, u64), u32> = HashMap::new();
-    for item in items {
-        let Selected { entry: Entry { node, .. }, .. } = &mut item.selected;
-        if let Node::File { link, .. } = node
-            && item.links > 1
-        {
-            let next = u32::try_from(numbers.len()).expect("fewer than 2^32 files") + 1;
-            *link = *numbers.entry((item.stamp.device, item.stamp.inode)).or_insert(next);
         }
     }
 }

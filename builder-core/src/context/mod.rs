@@ -3,8 +3,9 @@
 //! ```text
 //! root + ignore file ── open ──▶ BuildContext                                  nothing else read yet
 //! Request ── compile ──▶ literal part, patterns, Filter
-//!            └─ select: follow links inside the root ─▶ walk (ignored directories not entered)
-//!                 └─▶ Index: (device, inode, size, mtime, ctime) known? its digest : read and hash the file
+//!            └─ survey: follow links inside the root ─▶ walk (ignored directories not entered)
+//!                 ├─▶ Fingerprint of all that was seen ─▶ Memo: what was made of exactly this before
+//!                 └─ read ─▶ Index: (device, inode, size, mtime, ctime) known? its digest : read and hash the file
 //!                      └─▶ Match { name, entries with digests }
 //! Match entry ── open_file ──▶ File                                            packed straight from the context
 //! ```
@@ -15,11 +16,14 @@ mod error;
 mod glob;
 mod pattern;
 mod ignore;
-mod index;
 mod disk;
+mod index;
+mod memo;
 mod select;
+mod survey;
 mod walk;
 mod lookup;
+mod read;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +32,9 @@ pub use error::{ContextError, IgnoredBy};
 pub use glob::{BadPattern, Glob};
 pub use ignore::{IgnoreFile, IgnoreSource};
 pub use pattern::{Above, Matcher, Verdict};
+pub use read::Reading;
 pub use select::{Compiled, Filter, FilterAbove, Match, Request, RequestError, Selected};
+pub use survey::{Fingerprint, Survey};
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,9 +43,10 @@ use std::sync::Mutex;
 
 use crate::diagnostic::Source;
 use crate::rootfs::RootPath;
-use crate::tree::{Entry, Node};
+use crate::tree::{Entry, Node, SemanticDigest};
 use disk::Disk;
 use index::Index;
+use memo::Memo;
 
 /// A directory that `COPY`, `ADD` and bind mounts take files from.
 ///
@@ -52,6 +59,7 @@ pub struct BuildContext {
     /// What is not ignored when there is no ignore file: everything.
     nothing: Matcher,
     index: Mutex<Index>,
+    memo: Mutex<Memo>,
 }
 
 impl BuildContext {
@@ -71,7 +79,8 @@ impl BuildContext {
         };
         let ignore = ignore.map(IgnoreFile::parse).transpose()?;
         let index = Mutex::new(Index::new(state, &canonical));
-        Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), index })
+        let memo = Mutex::new(Memo::new(state, &canonical));
+        Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), index, memo })
     }
 
     /// What says which files do not count; `None` if all do.
@@ -122,13 +131,27 @@ impl BuildContext {
         }
     }
 
-    /// Writes the index, if files were read that it did not know. Dropping the context does the same.
+    /// What was made of files of this context before; `None` if that is not known.
+    ///
+    /// `inputs` is a digest of all that decides what is made: the fingerprints of surveys, and whatever else. It has to
+    /// hold a version of the code that makes it.
+    pub fn recall(&self, inputs: &[u8; 32]) -> Option<SemanticDigest> {
+        self.memo.lock().expect("no holder panics").get(inputs)
+    }
+
+    /// Remembers what was made of files, for [`BuildContext::recall`]. Only for what was [settled](Reading::settled).
+    pub fn remember(&self, inputs: [u8; 32], result: SemanticDigest) {
+        self.memo.lock().expect("no holder panics").put(inputs, result);
+    }
+
+    /// Writes what is new in the index, and what was remembered. Dropping the context does the same.
     ///
     /// # Errors
     /// If it can't be written; the next build then reads the files again, nothing else is lost.
     pub fn save(&self) -> io::Result<()> {
         let disk = &self.disk;
-        self.index.lock().expect("no holder panics").save(|path| disk.has(path))
+        self.index.lock().expect("no holder panics").save(|path| disk.has(path))?;
+        self.memo.lock().expect("no holder panics").save()
     }
 
     fn matcher(&self) -> &Matcher {
@@ -138,10 +161,11 @@ impl BuildContext {
 
 impl Drop for BuildContext {
     fn drop(&mut self) {
-        // The index only saves time: a build does not fail for it.
-        if let Ok(index) = self.index.get_mut() {
+        // Both only save time: a build does not fail for them.
+        if let (Ok(index), Ok(memo)) = (self.index.get_mut(), self.memo.get_mut()) {
             let disk = &self.disk;
             let _ = index.save(|path| disk.has(path));
+            let _ = memo.save();
         }
     }
 }

@@ -8,4 +8,5 @@ pub(super) mod image;
 pub(super) mod mounts;
 pub(super) mod run;
 pub(super) mod transfer;
+mod unchanged;
 pub(super) mod workdir;

@@ -15,6 +15,7 @@ use super::archive;
 use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile, PlannedFiles};
 use super::http::{self, Fetched, Fetcher};
 use super::run::accounts_for_key;
+use super::unchanged;
 use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, LayerFiles, Source, Work};
@@ -23,14 +24,14 @@ use crate::build::remote::Bring;
 use crate::build::request::PullPolicy;
 use crate::build::solve::{Job, Solved};
 use crate::cache::Preimage;
-use crate::context::{BuildContext, Match, Request, Selected};
+use crate::context::{BuildContext, Match, Reading, Request, Selected, Survey};
 use crate::git::Wanted;
 use crate::graph::{AddSource, CopyOp, Files};
 use crate::layer::{self, Archive};
 use crate::oci::Digest;
 use crate::rootfs::{Owner, RootPath, UserSpec};
 use crate::snapshot::Snapshot;
-use crate::tree::{ContentDigest, Entry, Node, Stack, Time};
+use crate::tree::{ContentDigest, Entry, Node, SemanticDigest, Stack, Time};
 
 pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Solved>, StepError> {
     let session = job.session;
@@ -45,24 +46,58 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
         }
         None => None,
     };
-    let Some(found) = (Finder { job, op, work, below: &below, owner, found: Found::default() }).all()? else {
-        return Ok(None);
-    };
     let attributes = Attributes { owner, created: Time::from_seconds(session.now) };
-    let plan = copy::plan(op, found.sources, &below, attributes)?;
+    let seen = unchanged::see(job, op)?;
+    let inputs = seen.as_ref().map(|seen| seen.inputs(op, &below, attributes));
+    let recalled = seen.as_ref().zip(inputs).and_then(|(seen, inputs)| seen.context.recall(&inputs));
+    // Who verifies wants everything to be planned.
+    let asked = recalled.filter(|_| session.request.verify_cache.is_none());
+    if let (Some(seen), Some(result)) = (&seen, asked)
+        && let Some(known) = job.lookup(&preimage(op, result))?
+    {
+        let files = seen.files(op, &below, attributes);
+        return Ok(Some(Solved::layer(job, known, Source::Files(Arc::new(files)), true)));
+    }
 
-    let mut preimage = Preimage::new(if op.add { "add" } else { "copy" });
-    preimage.add("result", plan.tree.semantic());
+    let surveys = seen.map(|seen| seen.surveys).unwrap_or_default().into_iter();
+    let mut finder = Finder { job, op, work, below: &below, owner, surveys, settled: true, found: Found::default() };
+    if !finder.all()? {
+        return Ok(None);
+    }
+    let (found, settled) = (finder.found, finder.settled);
+    let plan = copy::plan(op, found.sources, &below, attributes)?;
+    let result = plan.tree.semantic();
+    if let (Some(context), Some(inputs)) = (&found.places.context, inputs) {
+        if settled && recalled.is_some_and(|recalled| recalled != result) {
+            session
+                .events
+                .warning(Some(job.task), "the memo of the build context was wrong; it is not used".to_owned());
+        }
+        // What an archive holds is looked at each time, as its files are somewhere else.
+        if settled && found.places.unpacked.is_empty() {
+            context.remember(inputs, result);
+        }
+    }
+    let preimage = preimage(op, result);
     let from_layers = plan.files.values().any(|file| matches!(file, FileSource::Layer { .. }));
     let files = Arc::new(Copied { files: plan.files, places: found.places });
     let source = if from_layers { Source::Layers(files) } else { Source::Files(files) };
-    if let Some(known) = job.lookup(&preimage)? {
+    if asked != Some(result)
+        && let Some(known) = job.lookup(&preimage)?
+    {
         return Ok(Some(Solved::layer(job, known, source, true)));
     }
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     // The root is left out: the same files are the same layer wherever they are copied to.
     let made = job.remember(preimage, &Stack::default().state(), plan.tree, milliseconds)?;
     Ok(Some(Solved::layer(job, made, source, false)))
+}
+
+/// What the key of a copy is made of: its result.
+fn preimage(op: &CopyOp, result: SemanticDigest) -> Preimage {
+    let mut preimage = Preimage::new(if op.add { "add" } else { "copy" });
+    preimage.add("result", result);
+    preimage
 }
 
 /// The sources of a copy, and where their bytes are.
@@ -90,6 +125,10 @@ struct Finder<'a> {
     work: Work,
     below: &'a Stack,
     owner: Option<Owner>,
+    /// Of the sources in order, if all of them were looked at before.
+    surveys: std::vec::IntoIter<Survey>,
+    /// What was read is as it was looked at, and stays so unless that shows.
+    settled: bool,
     found: Found,
 }
 
@@ -97,8 +136,8 @@ struct Finder<'a> {
 type Known = bool;
 
 impl Finder<'_> {
-    /// Finds every source; `None` if that takes work and none is allowed.
-    fn all(mut self) -> Result<Option<Found>, StepError> {
+    /// Finds every source.
+    fn all(&mut self) -> Result<Known, StepError> {
         for source in &self.op.sources {
             let known = match source {
                 AddSource::Inline { name, body } => {
@@ -112,10 +151,10 @@ impl Finder<'_> {
                 AddSource::Path(path) => self.path(path)?,
             };
             if !known {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        Ok(Some(self.found))
+        Ok(true)
     }
 
     /// Adds a repository: its files, without the directory that they are in.
@@ -145,7 +184,9 @@ impl Finder<'_> {
         let filesystem = match &self.op.from {
             Files::Context(id) => match self.job.session.contexts.get(id)? {
                 OpenContext::Directory(context) => {
-                    let matches = context.select(&request)?;
+                    let survey = self.surveys.next().map_or_else(|| context.survey(&request), Ok)?;
+                    let Reading { matches, settled } = context.read(&survey)?;
+                    self.settled &= settled;
                     self.found.places.context = Some(Arc::clone(&context));
                     return self.add_matches(matches, CopySource::Context, |found| context.open_file(&found.entry));
                 }
@@ -262,9 +303,16 @@ fn inline(job: &Job<'_>, name: &str, body: &str) -> CopySource {
 }
 
 /// Where the files of a copy are.
-struct Copied {
+pub(super) struct Copied {
     files: PlannedFiles,
     places: Places,
+}
+
+impl Copied {
+    /// All of them are in one context.
+    pub(super) fn of_context(files: PlannedFiles, context: Arc<BuildContext>) -> Self {
+        Self { files, places: Places { context: Some(context), ..Places::default() } }
+    }
 }
 
 impl layer::Files for Copied {

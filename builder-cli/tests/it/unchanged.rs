@@ -1,0 +1,158 @@
+//! Copies of a context in which nothing changed are known without planning them, and never when something did.
+
+use std::fs::{self, FileTimes};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::cache::build;
+use crate::env::{TestEnv, end};
+use crate::keys::in_place;
+
+/// The cache keys of the steps of the last build: for copies they are their results.
+fn keys(env: &TestEnv) -> Vec<String> {
+    let text = env.ok("history inspect --format json").stdout;
+    let build: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    build["Steps"].as_array().expect("steps").iter().map(|step| step["Key"].to_string()).collect()
+}
+
+/// The files of the store about contexts, with that ending.
+fn files(env: &TestEnv, memo: bool) -> Vec<PathBuf> {
+    let all = fs::read_dir(env.path("state/contexts")).into_iter().flatten();
+    let all = all.map(|entry| entry.expect("readable").path()).filter(|path| path.is_file());
+    all.filter(|path| path.extension().is_some() == memo).collect()
+}
+
+/// Builds until nothing is read again. The clock has to go on for that, as change times can't be set.
+fn settle(env: &TestEnv) {
+    std::thread::sleep(std::time::Duration::from_millis(40));
+    build(env, "");
+    assert_eq!(files(env, true).len(), 1, "a memo is written");
+}
+
+/// Whether a build takes what it knows from the memo: then it does not look into the index, nor write one.
+fn is_recalled(env: &TestEnv) -> bool {
+    let index = files(env, false);
+    index.iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    assert_eq!(build(env, "").0, [""; 0], "all steps hit");
+    files(env, false).is_empty()
+}
+
+fn example() -> TestEnv {
+    let env = TestEnv::new();
+    let dockerfile = "FROM scratch\nCOPY --exclude=left . /all/\nCOPY src/a* to/\nADD --chown=1:2 src /\nCOPY --chmod=go= --parents src/./**/x /parents/\n";
+    env.write("Dockerfile", dockerfile).write(".dockerignore", "id\n*.log\nDockerfile\n.dockerignore\n");
+    env.write("src/a1", "one").write("src/a2", "two").write("src/sub/x", "x").write("src/left", "l");
+    symlink("a1", env.context("src/link")).expect("linked");
+    settle(&env);
+    env
+}
+
+#[test]
+fn nothing_changed_is_seen_without_reading_anything() {
+    let env = example();
+    assert!(is_recalled(&env));
+    assert!(is_recalled(&env));
+    let known = keys(&env);
+
+    // A damaged memo is none.
+    let memo = files(&env, true).remove(0);
+    let mut bytes = fs::read(&memo).expect("readable");
+    bytes[20] ^= 1;
+    fs::write(&memo, bytes).expect("written");
+    assert!(!is_recalled(&env));
+    assert_eq!(keys(&env), known);
+    assert!(is_recalled(&env), "it was written again");
+
+    // Who verifies wants everything to be read.
+    let index = files(&env, false);
+    index.iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    let (ran, _) = build(&env, "--verify-cache=100");
+    assert_eq!((ran.as_slice(), files(&env, false).len()), (&[][..], 1));
+
+    // Records that are gone are made again, although the files are known.
+    env.ok("build -q --no-cache .");
+    assert_eq!(keys(&env), known);
+    fs::remove_dir_all(env.path("state/cache")).expect("removed");
+    assert_eq!(build(&env, "").0.len(), 4);
+    assert_eq!(keys(&env), known);
+    assert!(is_recalled(&env));
+}
+
+#[test]
+fn files_of_a_copy_that_is_known_can_be_read() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY . /to/\n")
+        .write("a/b", "content")
+        .write(".dockerignore", "id\n*.tar\n");
+    for _ in 0..2 {
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        env.ok("build -q -o type=cacheonly .");
+    }
+    let index = files(&env, false);
+    index.iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    env.ok("build -q -o type=tar,dest=out.tar .");
+    let mut archive = tar::Archive::new(fs::File::open(env.context("out.tar")).expect("written"));
+    let mut found = String::new();
+    for entry in archive.entries().expect("an archive") {
+        let mut entry = entry.expect("an entry");
+        if entry.path().expect("a path") == Path::new("to/a/b") {
+            std::io::Read::read_to_string(&mut entry, &mut found).expect("read");
+        }
+    }
+    assert_eq!(found, "content");
+}
+
+#[test]
+fn whatever_changes_is_noticed() {
+    let env = example();
+    let fresh = TestEnv::new();
+    let changes: [(&str, fn(&TestEnv)); 15] = [
+        ("content", |env| _ = env.write("src/a1", "ONE")),
+        ("content in place, size and time restored", |env| in_place(&env.context("src/a1"), "new")),
+        ("another one right after it", |env| in_place(&env.context("src/a1"), "old")),
+        ("mode", |env| fs::set_permissions(env.context("src/a1"), fs::Permissions::from_mode(0o600)).expect("set")),
+        ("renamed", |env| fs::rename(env.context("src/a2"), env.context("src/a3")).expect("renamed")),
+        ("new", |env| _ = env.write("src/new", "n")),
+        ("new, and ignored", |env| _ = env.write("x.log", "n")),
+        ("no longer ignored", |env| _ = env.write(".dockerignore", "id\nDockerfile\n.dockerignore\n")),
+        ("ignored", |env| _ = env.write(".dockerignore", "id\nDockerfile\n.dockerignore\nsrc/new\n")),
+        ("removed", |env| fs::remove_file(env.context("src/sub/x")).expect("removed")),
+        ("target of a link", |env| {
+            fs::remove_file(env.context("src/link")).expect("removed");
+            symlink("a3", env.context("src/link")).expect("linked");
+        }),
+        ("a file and its name", |env| fs::hard_link(env.context("src/a1"), env.context("src/a0")).expect("linked")),
+        ("a copy of it", |env| {
+            fs::remove_file(env.context("src/a0")).expect("removed");
+            fs::copy(env.context("src/a1"), env.context("src/a0")).expect("copied");
+        }),
+        ("another source", |env| _ = env.write("Dockerfile", "FROM scratch\nCOPY --chmod=700 src /x\n")),
+        ("nothing but times", |env| {
+            let file = fs::File::open(env.context("src/a1")).expect("open");
+            file.set_times(FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH)).expect("set");
+        }),
+    ];
+    for (change, make) in changes {
+        make(&env);
+        build(&env, "");
+        let at_once = keys(&env);
+        settle(&env);
+        let later = keys(&env);
+        // The same context with a store that knows nothing.
+        let _ = fs::remove_dir_all(fresh.path("state"));
+        let mut command = env.command(["build", "-q", "."]);
+        assert_eq!(end(command.env("RBUILD_ROOT", fresh.path("state"))).code, 0);
+        assert_eq!((&at_once, &later), (&keys(&fresh), &keys(&fresh)), "{change}");
+        assert!(is_recalled(&env), "{change}: and then nothing changes");
+    }
+}
+
+#[test]
+fn the_file_that_changed_is_named_after_many_builds_without_a_change() {
+    let env = example();
+    assert!(is_recalled(&env));
+    env.write("src/sub/x", "other");
+    assert_eq!(build(&env, "").0.len(), 3);
+    let text = env.ok("explain").stdout;
+    assert!(text.contains("/all/src/sub/x (content)"), "{text}");
+}

@@ -1,0 +1,129 @@
+//! [`Memo`]: what was made of the same files before, so that nothing has to be made of them to know it.
+//!
+//! One file a context, `STATE/contexts/<BLAKE3 of its canonical path>.memo`, version 1:
+//!
+//! ```text
+//! "rbmemo1\n"
+//! digest of all that decides the result (32)  semantic digest of the result (32)       × n, oldest first
+//! BLAKE3 of everything before (32)
+//! ```
+//!
+//! A damaged, foreign or missing file is an empty memo. It only saves time: it is not synced, and who writes last wins.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::tree::SemanticDigest;
+
+const MAGIC: &[u8; 8] = b"rbmemo1\n";
+
+/// Results that are kept for a context: more than a Dockerfile has steps. Each is 64 bytes.
+const MOST: usize = 1000;
+
+/// The memo of one context.
+#[derive(Debug)]
+pub(super) struct Memo {
+    file: PathBuf,
+    loaded: Option<Vec<([u8; 32], SemanticDigest)>>,
+    changed: bool,
+}
+
+impl Memo {
+    /// Names the memo of a context; nothing is read yet.
+    pub(super) fn new(state: &Path, canonical_root: &Path) -> Self {
+        let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
+        Self { file: state.join("contexts").join(format!("{name}.memo")), loaded: None, changed: false }
+    }
+
+    pub(super) fn get(&mut self, inputs: &[u8; 32]) -> Option<SemanticDigest> {
+        self.loaded().iter().rev().find(|(known, _)| known == inputs).map(|(_, result)| *result)
+    }
+
+    pub(super) fn put(&mut self, inputs: [u8; 32], result: SemanticDigest) {
+        if self.get(&inputs) == Some(result) {
+            return;
+        }
+        let loaded = self.loaded();
+        loaded.retain(|(known, _)| *known != inputs);
+        loaded.push((inputs, result));
+        let surplus = loaded.len().saturating_sub(MOST);
+        loaded.drain(..surplus);
+        self.changed = true;
+    }
+
+    /// Writes the file, if there is something new.
+    pub(super) fn save(&mut self) -> io::Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        let mut bytes = MAGIC.to_vec();
+        for (inputs, result) in self.loaded() {
+            bytes.extend_from_slice(inputs);
+            bytes.extend_from_slice(result.as_bytes());
+        }
+        let checksum = *blake3::hash(&bytes).as_bytes();
+        bytes.extend_from_slice(&checksum);
+        let folder = self.file.parent().expect("it was joined to a directory");
+        fs::create_dir_all(folder)?;
+        let temporary = tempfile::NamedTempFile::new_in(folder)?;
+        fs::write(temporary.path(), &bytes)?;
+        temporary.persist(&self.file)?;
+        self.changed = false;
+        Ok(())
+    }
+
+    fn loaded(&mut self) -> &mut Vec<([u8; 32], SemanticDigest)> {
+        self.loaded.get_or_insert_with(|| fs::read(&self.file).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default())
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Vec<([u8; 32], SemanticDigest)>> {
+    let (body, checksum) = bytes.split_last_chunk::<32>()?;
+    if blake3::hash(body).as_bytes() != checksum {
+        return None;
+    }
+    let (digests, rest) = body.strip_prefix(MAGIC)?.as_chunks::<32>();
+    let (pairs, alone) = digests.as_chunks::<2>();
+    let whole = rest.is_empty() && alone.is_empty();
+    whole.then(|| pairs.iter().map(|[inputs, result]| (*inputs, SemanticDigest::new(*result))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: usize) -> [u8; 32] {
+        *blake3::hash(&number.to_le_bytes()).as_bytes()
+    }
+
+    #[test]
+    fn the_newest_results_come_back_and_damaged_ones_do_not() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let open = || Memo::new(state.path(), Path::new("/context"));
+        let mut memo = open();
+        memo.save().expect("nothing to do");
+        assert!(!state.path().join("contexts").exists());
+        let result = |number| SemanticDigest::new(digest(number + 5000));
+        for number in 0..MOST + 1 {
+            memo.put(digest(number), result(number));
+        }
+        memo.put(digest(7), result(8));
+        memo.save().expect("written");
+        let mut again = open();
+        for (number, expected) in [(0, None), (1, Some(result(1))), (7, Some(result(8))), (MOST, Some(result(MOST)))] {
+            assert_eq!(again.get(&digest(number)), expected, "{number}");
+        }
+        assert_eq!(Memo::new(state.path(), Path::new("/other")).get(&digest(1)), None);
+
+        let good = fs::read(&memo.file).expect("read");
+        for damage in [0, 9, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[damage] ^= 1;
+            fs::write(&memo.file, bad).expect("written");
+            assert_eq!(open().get(&digest(1)), None, "byte {damage}");
+        }
+        fs::write(&memo.file, &good[..good.len() - 33]).expect("written");
+        assert_eq!(open().get(&digest(1)), None);
+    }
+}
