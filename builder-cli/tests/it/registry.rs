@@ -37,9 +37,10 @@ impl Registry {
     fn with(more: &str) -> Self {
         let storage = tempfile::Builder::new().prefix("rbuild-registry-").tempdir().expect("a temporary directory");
         let root = storage.path().to_str().expect("text");
-        std::fs::write(storage.path().join("htpasswd"), HTPASSWD).expect("written");
         // Another process may take the port between the two calls; then the registry does not come up, and we try again.
         for _ in 0..5 {
+            std::fs::create_dir_all(storage.path()).expect("made");
+            std::fs::write(storage.path().join("htpasswd"), HTPASSWD).expect("written");
             let port =
                 TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
             let address = format!("127.0.0.1:{port}");
@@ -50,7 +51,7 @@ impl Registry {
             );
             let file = storage.path().join("config.yml");
             std::fs::write(&file, config).expect("written");
-            let (mut keeper, alive) = keep(&file);
+            let (mut keeper, alive) = keep(&file, storage.path());
             if answers(&address) {
                 return Self { address, storage, keeper, alive: Some(alive) };
             }
@@ -78,12 +79,13 @@ impl Drop for Registry {
     }
 }
 
-/// Starts a registry below a shell that ends it when our end of the pipe is gone, however this process ends.
-fn keep(config: &Path) -> (Child, ChildStdin) {
-    let script = "docker-registry serve \"$0\" >/dev/null 2>&1 & pid=$!; read _; kill $pid; wait $pid";
+/// Starts a registry below a shell that ends it and removes its files when our end of the pipe is gone, however this
+/// process ends: what a static holds is never dropped.
+fn keep(config: &Path, storage: &Path) -> (Child, ChildStdin) {
+    let script = "docker-registry serve \"$0\" >/dev/null 2>&1 & pid=$!; read _; kill $pid; wait $pid; rm -rf \"$1\"";
     let mut keeper = Command::new("/bin/sh")
         .args(["-c", script])
-        .arg(config)
+        .args([config, storage])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
