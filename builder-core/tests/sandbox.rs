@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -502,6 +503,19 @@ fn what_cannot_be_executed_says_why() {
             None => assert_eq!(error.hint(), None),
         }
     }
+}
+
+#[test]
+fn a_program_that_is_still_open_for_writing_is_waited_for() {
+    let Some(root) = root() else { return };
+    // As a child of another thread has it, that was cloned while a COPY wrote the program and is being set up.
+    let script = "exec 3>>\"$0\"; echo ready; sleep 0.1";
+    let mut other = Command::new("sh");
+    other.args(["-c", script]).arg(root.path().join("bin/busybox"));
+    let mut other = other.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    other.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    assert_eq!(output(root.shell("echo ran")), "ran\n");
+    other.wait().unwrap();
 }
 
 #[test]

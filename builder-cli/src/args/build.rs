@@ -238,9 +238,9 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpu_period: Option<u64>,
 
-    /// CPU time in each period, in microseconds
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) cpu_quota: Option<u64>,
+    /// CPU time in each period, in microseconds; -1 is no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
 
     /// Processors to run on, as `0-2,4`
     #[arg(long, value_name = "LIST")]
@@ -249,6 +249,10 @@ pub(crate) struct LimitArgs {
     /// Memory nodes to use, as `0,1`
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<String>,
+
+    /// Number of processes and threads; -1 is no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
 
     /// One of the limits by name, as `memory=1g` or `cpu-quota=50000` (repeatable)
     #[arg(long, value_name = "LIMIT=VALUE")]

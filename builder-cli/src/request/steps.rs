@@ -177,40 +177,69 @@ pub(super) fn limits(args: &LimitArgs) -> Result<Limits> {
     for text in &args.resource.clone() {
         resource(text, &mut args)?;
     }
-    let bytes = |name, value: &Option<String>| value.as_deref().map(|text| values::bytes(name, text)).transpose();
+    // 0 is no limit, as in docker.
+    let some = |number: Option<u64>| number.filter(|number| *number != 0);
+    let bytes = |name, value: &Option<String>| -> Result<Option<u64>> {
+        Ok(some(value.as_deref().map(|text| values::bytes(name, text)).transpose()?))
+    };
+    let memory = bytes("--memory", &args.memory)?;
     Ok(Limits {
         ulimits: values::ulimits(&args.ulimit)?,
         shm_size: bytes("--shm-size", &args.shm_size)?,
-        memory: bytes("--memory", &args.memory)?,
-        memory_swap: match args.memory_swap.as_deref() {
-            None => None,
-            Some("-1") => Some(-1),
-            Some(text) => i64::try_from(values::bytes("--memory-swap", text)?).ok(),
-        },
-        cpu_shares: args.cpu_shares,
-        cpu_quota: args.cpu_quota,
-        cpu_period: args.cpu_period,
-        cpuset_cpus: args.cpuset_cpus,
-        cpuset_mems: args.cpuset_mems,
-        pids: None,
-        cgroup_parent: args.cgroup_parent,
+        memory,
+        memory_swap: memory_swap(args.memory_swap.as_deref(), memory)?,
+        cpu_shares: some(args.cpu_shares),
+        cpu_quota: without_end("--cpu-quota", args.cpu_quota)?,
+        cpu_period: some(args.cpu_period),
+        cpuset_cpus: args.cpuset_cpus.filter(|list| !list.is_empty()),
+        cpuset_mems: args.cpuset_mems.filter(|list| !list.is_empty()),
+        pids: without_end("--pids-limit", args.pids_limit)?,
+        cgroup_parent: args.cgroup_parent.filter(|parent| !parent.is_empty()),
     })
+}
+
+/// Memory and swap together cannot be less than memory alone, and mean nothing without it.
+fn memory_swap(text: Option<&str>, memory: Option<u64>) -> Result<Option<i64>> {
+    let both = match text {
+        None => return Ok(None),
+        Some("-1") => return Ok(Some(-1)),
+        Some(text) => values::bytes("--memory-swap", text)?,
+    };
+    match memory {
+        _ if both == 0 => Ok(None),
+        None => Err(CommandError::usage("--memory-swap needs --memory").with_hint("it is memory and swap together")),
+        Some(memory) if both < memory => Err(CommandError::usage("--memory-swap is less than --memory")
+            .with_hint("it is memory and swap together: as much as `--memory` is no swap")),
+        Some(_) => Ok(i64::try_from(both).ok()),
+    }
+}
+
+/// A number of which -1, and 0 too, is no limit.
+fn without_end(option: &str, number: Option<i64>) -> Result<Option<u64>> {
+    match number {
+        None | Some(-1 | 0) => Ok(None),
+        Some(number) => u64::try_from(number)
+            .map(Some)
+            .map_err(|_| CommandError::usage(format!("{option}: `{number}` is below zero; -1 is no limit"))),
+    }
 }
 
 fn resource(text: &str, args: &mut LimitArgs) -> Result<()> {
     let wrong = |reason: &str| {
         CommandError::usage(format!("--resource `{text}`: {reason}")).with_hint(
-            "the limits are memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems",
+            "the limits are memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems, pids",
         )
     };
     let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected `LIMIT=VALUE`"))?;
     let number = || value.parse::<u64>().map_err(|_| wrong("the value is not a number"));
+    let signed = || value.parse::<i64>().map_err(|_| wrong("the value is not a number"));
     let before = match name {
         "memory" => args.memory.replace(value.to_owned()).is_some(),
         "memory-swap" => args.memory_swap.replace(value.to_owned()).is_some(),
         "cpu-shares" => args.cpu_shares.replace(number()?).is_some(),
         "cpu-period" => args.cpu_period.replace(number()?).is_some(),
-        "cpu-quota" => args.cpu_quota.replace(number()?).is_some(),
+        "cpu-quota" => args.cpu_quota.replace(signed()?).is_some(),
+        "pids" => args.pids_limit.replace(signed()?).is_some(),
         "cpuset-cpus" => args.cpuset_cpus.replace(value.to_owned()).is_some(),
         "cpuset-mems" => args.cpuset_mems.replace(value.to_owned()).is_some(),
         _ => return Err(wrong("there is no such limit")),
@@ -286,7 +315,8 @@ mod tests {
             let resource = resource.iter().map(|text| (*text).to_owned()).collect();
             limits(&LimitArgs { resource, memory_swap: Some("-1".into()), ..LimitArgs::default() })
         };
-        let found = of(&["memory=16m", "cpu-quota=50000", "cpuset-cpus=0"]).expect("limits");
+        let found = of(&["memory=16m", "cpu-quota=50000", "cpuset-cpus=0", "pids=9"]).expect("limits");
+        assert_eq!(found.pids, Some(9));
         assert_eq!((found.memory, found.memory_swap, found.cpu_quota), (Some(16 << 20), Some(-1), Some(50_000)));
         assert_eq!(found.cpuset_cpus.as_deref(), Some("0"));
         for (wrong, reason) in [
@@ -299,6 +329,33 @@ mod tests {
             let message = of(wrong).expect_err("refused").to_string();
             assert!(message.ends_with(reason), "{message}");
         }
+    }
+
+    #[test]
+    fn limits_that_are_none_and_limits_that_contradict_each_other() {
+        let none = LimitArgs {
+            memory: Some("0".into()),
+            memory_swap: Some("0".into()),
+            shm_size: Some("0".into()),
+            cpu_quota: Some(-1),
+            cpu_shares: Some(0),
+            pids_limit: Some(-1),
+            ..LimitArgs::default()
+        };
+        assert_eq!(limits(&none).expect("limits"), Limits::default());
+        let refused = |memory: Option<&str>, swap: &str| {
+            let args = LimitArgs {
+                memory: memory.map(str::to_owned),
+                memory_swap: Some(swap.to_owned()),
+                ..LimitArgs::default()
+            };
+            limits(&args).expect_err("refused").to_string()
+        };
+        assert_eq!(refused(Some("2m"), "1m"), "--memory-swap is less than --memory");
+        assert_eq!(refused(None, "1m"), "--memory-swap needs --memory");
+        let args = LimitArgs { pids_limit: Some(-5), ..LimitArgs::default() };
+        let message = limits(&args).expect_err("refused").to_string();
+        assert_eq!(message, "--pids-limit: `-5` is below zero; -1 is no limit");
     }
 
     #[test]

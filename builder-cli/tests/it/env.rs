@@ -132,6 +132,16 @@ pub(crate) fn end(command: &mut Command) -> Ended {
     Ended { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// What steps printed after `word` at the beginning of a line, from `--progress=plain`.
+pub(crate) fn lines_of_steps<'a>(progress: &'a str, word: &str) -> Vec<&'a str> {
+    let printed = |line: &'a str| {
+        let mut fields = line.splitn(4, ' ');
+        let (_, seconds, first) = (fields.next()?, fields.next()?, fields.next()?);
+        (seconds.parse::<f64>().is_ok() && first == word).then(|| fields.next().unwrap_or_default())
+    };
+    progress.lines().filter_map(printed).collect()
+}
+
 /// Says whether steps can run here; prints why not.
 #[expect(clippy::print_stdout, reason = "a test that skips says so")]
 pub(crate) fn require_sandbox(test: &str) -> bool {

@@ -26,6 +26,7 @@ mod history;
 mod hostile;
 mod inline_cache;
 mod keys;
+mod limits;
 mod moto;
 mod outputs;
 mod platforms;

@@ -1,20 +1,43 @@
-//! An ordinary user, with one id only and no privileges.
+//! An ordinary user, with one id only or with a range of them, and no privileges.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use crate::env::{Ended, TestEnv, end, program, require_sandbox};
+use crate::env::{Ended, TestEnv, end, lines_of_steps, program, require_sandbox};
 use crate::registry::base;
 
-/// The user `nobody` of every Linux.
-const NOBODY: u32 = 65534;
+const USER: u32 = 12345;
 
-struct Nobody(TestEnv);
+/// In a mount namespace of its own: `/etc` with the user, and with the ranges of ids `$1`; a node for virtual networks that everybody may open,
+/// as `udev` makes it; then the command as that user.
+const AS_USER: &str = r#"
+set -e
+mount --make-rprivate /
+folder=$1
+cp /etc/passwd "$folder/passwd"
+echo "rbuildtest:x:12345:12345::/:/bin/sh" >> "$folder/passwd"
+mount --bind "$folder/passwd" /etc/passwd
+for file in subuid subgid; do [ ! -e /etc/$file ] || mount --bind "$folder/subids" /etc/$file; done
+[ -e "$folder/net/tun" ] || { mknod "$folder/net/tun" c 10 200 && chmod 666 "$folder/net/tun"; }
+[ ! -e /dev/net/tun ] || mount --bind "$folder/net" /dev/net
+shift
+exec setpriv --reuid 12345 --regid 12345 --clear-groups "$@"
+"#;
 
-impl Nobody {
+/// How many ids the user has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    One,
+    Range,
+}
+
+struct User(TestEnv);
+
+impl User {
     /// `None`, with a reason on standard output, where this cannot be tried.
     #[expect(clippy::print_stdout, reason = "a test that skips says so")]
-    fn new(test: &str) -> Option<Self> {
+    fn new(test: &str, ids: Ids) -> Option<Self> {
         if !require_sandbox(test) {
             return None;
         }
@@ -22,66 +45,214 @@ impl Nobody {
             println!("{test}: skipped, setpriv is not installed");
             return None;
         }
+        let there = |path: &str| std::path::Path::new(path).exists();
+        if ids == Ids::Range && !(there("/etc/subuid") && there("/etc/subgid") && there("/usr/bin/newuidmap")) {
+            println!("{test}: skipped, there is no /etc/subuid, or no newuidmap");
+            return None;
+        }
         let env = TestEnv::new();
         std::fs::copy(program(), env.path("rbuild")).expect("copied");
-        for name in ["", "context", "home", "state"] {
+        std::fs::write(env.path("subids"), if ids == Ids::Range { "rbuildtest:200000:65536\n" } else { "" })
+            .expect("written");
+        std::fs::create_dir(env.path("net")).expect("made");
+        for name in ["", "context", "home", "state", "net"] {
             std::fs::set_permissions(env.path(name), std::fs::Permissions::from_mode(0o755)).expect("mode");
-            chown(env.path(name), Some(NOBODY), Some(NOBODY)).expect("owner");
+            chown(env.path(name), Some(USER), Some(USER)).expect("owner");
         }
-        Some(Self(env))
+        let user = Self(env);
+        let tried = user.rbuild("run --pull=never none:1");
+        if tried.stderr.contains("cannot create a user namespace") {
+            println!("{test}: skipped, user namespaces are not allowed here");
+            return None;
+        }
+        Some(user)
     }
 
-    fn rbuild(&self, line: &str) -> Ended {
-        let mut command = Command::new("setpriv");
+    fn command(&self) -> Command {
+        let mut command = Command::new("unshare");
         command
-            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .args(["-m", "sh", "-c", AS_USER, "sh"])
+            .arg(self.0.path(""))
             .arg(self.0.path("rbuild"))
-            .args(line.split_whitespace())
             .current_dir(self.0.context(""))
             .env_clear()
             .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", self.0.path("home"));
-        end(&mut command)
+        command
+    }
+
+    fn rbuild(&self, line: &str) -> Ended {
+        end(self.command().args(line.split_whitespace()))
+    }
+
+    /// Builds `body` on the base image; gives what its steps wrote.
+    fn build(&self, body: &str, options: &str) -> Ended {
+        self.0.write("Dockerfile", format!("FROM {}\n{body}\n", base()));
+        self.rbuild(&format!("build --progress=plain --no-cache {options} ."))
+    }
+
+    /// As [`User::build`]; it has to succeed. Gives the lines that begin with `say`.
+    fn says(&self, body: &str, options: &str) -> Vec<String> {
+        let built = self.build(body, options);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        lines_of_steps(&built.stderr, "say").into_iter().map(str::to_owned).collect()
     }
 }
 
 #[test]
 fn a_user_builds_runs_and_removes_images() {
-    let test = "a_user_builds_runs_and_removes_images";
-    let Some(nobody) = Nobody::new(test) else { return };
-    nobody.0.write(
+    let Some(user) = User::new("a_user_builds_runs_and_removes_images", Ids::One) else { return };
+    user.0.write(
         "Dockerfile",
         format!("FROM {}\nCOPY Dockerfile /\nRUN id -u > /me && ! touch /proc/sys/kernel/hostname\n", base()),
     );
-    let built = nobody.rbuild("build --progress=plain -t app:1 .");
-    if built.stderr.contains("cannot create a user namespace") {
-        println!("{test}: skipped, user namespaces are not allowed here");
-        return;
-    }
+    let built = user.rbuild("build --progress=plain -t app:1 .");
     assert_eq!(built.code, 0, "{}", built.stderr);
-    assert!(nobody.0.path("home/.local/share/rbuild/version").exists(), "the store is below the home directory");
-    let again = nobody.rbuild("build --progress=plain -t app:1 .").stderr;
+    assert!(user.0.path("home/.local/share/rbuild/version").exists(), "the store is below the home directory");
+    let again = user.rbuild("build --progress=plain -t app:1 .").stderr;
     assert!(again.contains("CACHED"), "{again}");
-    let ran = nobody.rbuild("run app:1 cat /me");
+    let ran = user.rbuild("run app:1 cat /me");
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "0\n"), "{}", ran.stderr);
-    assert_eq!(nobody.rbuild("images --format {{.Repository}}").stdout, "app\n");
+    assert_eq!(user.rbuild("images --format {{.Repository}}").stdout, "app\n");
     for line in ["save -o app.tar app:1", "prune -a -f", "rmi app:1", "load -i app.tar"] {
-        let ended = nobody.rbuild(line);
+        let ended = user.rbuild(line);
         assert_eq!(ended.code, 0, "{line}: {}", ended.stderr);
     }
 }
 
 #[test]
 fn without_a_home_a_user_is_told_to_name_a_store() {
-    let Some(nobody) = Nobody::new("without_a_home_a_user_is_told_to_name_a_store") else { return };
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-        .arg(nobody.0.path("rbuild"))
-        .arg("images")
-        .env_clear();
-    command.env("PATH", "/usr/bin:/bin");
-    let ended = end(&mut command);
+    let Some(user) = User::new("without_a_home_a_user_is_told_to_name_a_store", Ids::One) else { return };
+    let ended = end(user.command().env_remove("HOME").arg("images"));
     assert_eq!(ended.code, 125);
     insta::assert_snapshot!(ended.stderr);
+}
+
+/// Mounts of every kind, whose files belong to the user of the step.
+fn mounts(uid: u32) -> String {
+    format!(
+        "RUN --mount=type=secret,id=key,uid={uid} --mount=type=cache,target=/c,uid={uid} --mount=type=tmpfs,target=/t \
+         --mount=type=bind,rw,target=/b --mount=type=ssh,uid={uid} \
+         touch /c/x /t/x /b/x && test -S $SSH_AUTH_SOCK && echo say $(stat -c %u /run/secrets/key /c $SSH_AUTH_SOCK) $(cat /run/secrets/key)"
+    )
+}
+
+#[test]
+fn a_user_s_steps_have_mounts_networks_and_limits() {
+    for ids in [Ids::One, Ids::Range] {
+        let Some(user) = User::new("a_user_s_steps_have_mounts_networks_and_limits", ids) else { return };
+        std::fs::write(user.0.path("secret"), "hush").expect("written");
+        let _agent = UnixListener::bind(user.0.path("agent")).expect("bound");
+        let given = format!(
+            "--secret id=key,src={} --ssh default={} --ulimit nofile=64 --shm-size 1m",
+            user.0.path("secret").display(),
+            user.0.path("agent").display()
+        );
+        let more = "RUN --network=none echo say $(grep -c : /proc/net/dev)\n\
+                    RUN echo say $(ulimit -n) $(df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2)";
+        let said = user.says(&format!("{}\n{more}", mounts(0)), &given);
+        assert_eq!(said, ["0 0 0 hush", "1", "64 1024"]);
+        let body = format!("{}\nUSER 7:8\nRUN echo say $(id -u) $(id -G)", mounts(7));
+        if ids == Ids::Range {
+            assert_eq!(user.says(&body, &given), ["7 7 7 hush", "7 8"]);
+        } else {
+            let refused = user.build(&body, &given).stderr;
+            assert!(
+                refused.contains("cannot belong to user 7, group 0") && refused.contains("/etc/subuid"),
+                "{refused}"
+            );
+            let refused = user.build("USER 7\nRUN true", "").stderr;
+            assert!(refused.contains("cannot run as user 7, group 0") && refused.contains("/etc/subuid"), "{refused}");
+        }
+        let refused = user.build("RUN true", "--ulimit nofile=4294967295").stderr;
+        assert!(refused.contains("only root can raise a limit"), "{refused}");
+        if std::path::Path::new("/sys/fs/cgroup").exists() {
+            let refused = user.build("RUN true", "--memory 64m").stderr;
+            assert!(refused.contains("cannot limit memory") && refused.contains("hint: "), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a82_a_user_s_insecure_step_has_all_of_its_namespace_and_nothing_of_the_host() {
+    let test = "a82_a_user_s_insecure_step_has_all_of_its_namespace_and_nothing_of_the_host";
+    let Some(user) = User::new(test, Ids::One) else { return };
+    let step = "RUN --security=insecure mkdir /m && mount -t tmpfs none /m && echo say mounted; \
+                ! mknod /node c 1 3 2>/dev/null && ! chroot /proc/1/root/../.. test -e /etc/shadow && echo say kept; \
+                echo say $(grep CapEff /proc/self/status)\n\
+                RUN --device=test.example/zero=z head -c 4 /dev/given | wc -c | sed 's/^/say /'";
+    let spec = r#"{"cdiVersion": "0.6.0", "kind": "test.example/zero", "devices": [{"name": "z", "containerEdits":
+                  {"deviceNodes": [{"path": "/dev/given", "hostPath": "/dev/zero"}]}}]}"#;
+    std::fs::create_dir(user.0.path("cdi"))
+        .and_then(|()| std::fs::write(user.0.path("cdi/z.json"), spec))
+        .expect("made");
+    let given = format!("--allow security.insecure --allow device --cdi-spec-dir {}", user.0.path("cdi").display());
+    let said = user.says(step, &given);
+    assert_eq!((said[0].as_str(), said[1].as_str()), ("mounted", "kept"));
+    assert!(said[2].starts_with("CapEff: 000001ff"), "{said:?}");
+    assert_eq!(said[3], "4");
+    let refused = user.build(step, "--allow device").stderr;
+    assert!(refused.contains("entitlement security.insecure is not allowed"), "{refused}");
+}
+
+/// An archive with a device, a setuid program of another owner, and a file with a capability.
+fn archive(env: &TestEnv) {
+    let script = "mkdir d && mknod d/null c 1 3 && echo x > d/setuid && chown 5:6 d/setuid && chmod 4755 d/setuid && echo x > d/cap && \
+                  setcap cap_net_raw+ep d/cap && tar --xattrs --xattrs-include='*' -cf context/d.tar d";
+    let made = end(Command::new("sh").args(["-ec", script]).current_dir(env.path("")));
+    assert_eq!(made.code, 0, "tar, and setcap of libcap2-bin: {}", made.stderr);
+}
+
+#[test]
+fn what_a_user_cannot_make_is_in_the_image_all_the_same() {
+    for ids in [Ids::One, Ids::Range] {
+        let Some(user) = User::new("what_a_user_cannot_make_is_in_the_image_all_the_same", ids) else { return };
+        archive(&user.0);
+        let built = user.build("ADD d.tar /\nRUN ls /d", "-o type=tar,dest=out.tar");
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        let list = end(Command::new("tar")
+            .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-tvvf"])
+            .arg(user.0.context("out.tar"))
+            .arg("d"));
+        let has = |parts: &[&str]| list.stdout.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(has(&["crw-r--r--", " 0/0 ", " 1,3 ", "d/null"]), "{}", list.stdout);
+        assert!(has(&["-rwsr-xr-x", " 5/6 ", "d/setuid"]), "{}", list.stdout);
+        assert!(has(&["security.capability"]), "{}", list.stdout);
+    }
+}
+
+#[test]
+fn a_user_s_contexts_may_be_archives_and_repositories() {
+    let Some(user) = User::new("a_user_s_contexts_may_be_archives_and_repositories", Ids::Range) else { return };
+    user.0.write("Dockerfile", format!("FROM {}\nCOPY . /c\nRUN test -e /c/file\n", base())).write("file", "x");
+    let script = "git init -q && git add . && git -c user.name=t -c user.email=t@test.example commit -qm one && tar -cf ../context.tar file Dockerfile";
+    let made = end(Command::new("setpriv")
+        .args(["--reuid", "12345", "--regid", "12345", "--clear-groups", "sh", "-ec", script])
+        .env("HOME", user.0.path("home"))
+        .current_dir(user.0.context("")));
+    assert_eq!(made.code, 0, "git: {}", made.stderr);
+    let built = user.rbuild(&format!("build -q file://{}", user.0.context(".git").display()));
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    let archive = std::fs::File::open(user.0.path("context.tar")).expect("made");
+    let built = end(user.command().args(["build", "-q", "-"]).stdin(archive));
+    assert_eq!(built.code, 0, "{}", built.stderr);
+}
+
+#[test]
+fn s13_a_user_s_private_network_reaches_out_but_not_the_host() {
+    let test = "s13_a_user_s_private_network_reaches_out_but_not_the_host";
+    let Some(user) = User::new(test, Ids::One) else { return };
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        println!("{test}: skipped, there is no /dev/net/tun");
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("set");
+    let port = listener.local_addr().expect("bound").port();
+    let step = format!(
+        "RUN echo say $(grep -c : /proc/net/dev) $(grep ^nameserver /etc/resolv.conf); \
+         ! busybox nc -w 1 127.0.0.1 {port} </dev/null; ! busybox nc -w 1 10.0.2.2 {port} </dev/null; true"
+    );
+    assert_eq!(user.says(&step, "--network=private"), ["2 nameserver 10.0.2.3"]);
+    assert!(listener.accept().is_err(), "a step reached the host's loopback");
 }

@@ -21,7 +21,7 @@ fn a_step_sees_its_user_directory_and_variables() {
         "RUN touch /out && chmod 666 /out\nENV A=1\nARG B=2\nWORKDIR /work\nUSER app\nRUN (pwd; echo $A $B; id; echo $HOME) > /out",
         "",
     );
-    assert_eq!(text, "/work\n1 2\nuid=1000(app) gid=1000(app) groups=2000(extra)\n/home/app\n");
+    assert_eq!(text, "/work\n1 2\nuid=1000(app) gid=1000(app) groups=1000(app),2000(extra)\n/home/app\n");
 }
 
 #[test]

@@ -32,8 +32,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen,
-    mount_change, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, mount_change, open_tree, unmount,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, fchdir, ioctl_tiocsctty, pivot_root, set_parent_process_death_signal, setsid, umask};
@@ -133,6 +133,8 @@ pub(super) enum StepSource {
     Detached(OwnedFd),
     /// A file system that belongs to a namespace of the child: `proc`, `sysfs`, `mqueue`, `cgroup2`.
     New(&'static CStr, Attributes),
+    /// A hierarchy of cgroups v1, by its controllers or its name. Something to look at: if it cannot be mounted, it is not there.
+    CgroupV1(Vec<(CString, Option<CString>)>, Attributes),
     /// An entry of the tmpfs with generated files.
     Generated(CString, Attributes),
     /// What the root shows at another path by now.
@@ -329,6 +331,10 @@ fn try_mount(plan: &Plan<'_>, step: &MountStep) -> io::Result<()> {
     match &step.source {
         StepSource::Detached(mount) => attach(mount, target),
         StepSource::New(kind, attributes) => attach(new_file_system(kind, *attributes)?, target),
+        StepSource::CgroupV1(options, attributes) => match cgroup_v1(options, *attributes) {
+            Ok(mount) => attach(mount, target),
+            Err(_) => Ok(()),
+        },
         StepSource::Generated(name, attributes) => attach(clone_mount(&plan.files, name, *attributes)?, target),
         StepSource::Inside(path, attributes) => {
             let source = resolve(&plan.root, path, false)?;
@@ -349,6 +355,7 @@ fn resolve(root: &OwnedFd, path: &CStr, follow: bool) -> io::Result<OwnedFd> {
 fn new_file_system(kind: &CStr, attributes: Attributes) -> io::Result<OwnedFd> {
     let made = (|| {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, c"source", kind)?;
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     })();
@@ -363,6 +370,19 @@ fn new_file_system(kind: &CStr, attributes: Attributes) -> io::Result<OwnedFd> {
         }
         other => Ok(other?),
     }
+}
+
+fn cgroup_v1(options: &[(CString, Option<CString>)], attributes: Attributes) -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"cgroup", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, c"source", c"cgroup")?;
+    for (name, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, name.as_c_str(), value.as_c_str())?,
+            None => fsconfig_set_flag(&context, name.as_c_str())?,
+        }
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 fn clone_mount(directory: &OwnedFd, path: &CStr, attributes: Attributes) -> io::Result<OwnedFd> {
@@ -526,8 +546,8 @@ fn execute(plan: &Plan<'_>) -> io::Error {
     let mut answer = io::Error::from_raw_os_error(libc::ENOENT);
     for program in &plan.programs {
         let mut error = child::execve(program, &plan.args, &plan.env);
-        // A child of another thread that is just being set up holds what that thread's program had open for writing, such as
-        // this very file when it was copied a moment ago. It lets go when it executes its own program.
+        // A child of another thread that is just being set up holds what any thread had open for writing when it was cloned, such
+        // as this very file while a COPY wrote it. It lets go when it executes its own program.
         for _ in 0..BUSY_TRIES {
             if error.raw_os_error() != Some(libc::ETXTBSY) {
                 break;

@@ -12,11 +12,12 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::Device;
+use super::cgroup::V1Mount;
 use super::child::{MountStep, StepSource};
 use super::terminal::TTY_GROUP;
 use crate::rootfs::RootPath;
 use crate::sys::bpf;
-use crate::sys::mount::{self, Attributes, Tmpfs};
+use crate::sys::mount::{self, Attributes, Depth, Tmpfs};
 
 /// Character devices that every process gets, all with mode 0666.
 const NODES: [(&str, u32, u32); 6] =
@@ -73,13 +74,17 @@ fn c_string(text: &str) -> CString {
 
 /// `/proc` and `/sys`. With `masks`, what a build must not see or change is covered; without them `/sys` is writable.
 /// `/dev` comes before, because the masks are its `null`.
-pub(super) fn kernel_file_systems(masks: bool, cgroup2: bool) -> Vec<MountStep> {
+pub(super) fn kernel_file_systems(masks: bool, cgroups: Hierarchies<'_>) -> io::Result<Vec<MountStep>> {
     let sealed = attributes(Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC);
     let read_only = if masks { sealed | Attributes::MOUNT_ATTR_RDONLY } else { sealed };
     let mut steps =
         vec![step("proc", StepSource::New(c"proc", sealed)), step("sys", StepSource::New(c"sysfs", read_only))];
-    if cgroup2 {
-        steps.push(MountStep { optional: true, ..step("sys/fs/cgroup", StepSource::New(c"cgroup2", read_only)) });
+    match cgroups {
+        Hierarchies::V2 => {
+            steps.push(MountStep { optional: true, ..step(CGROUPS, StepSource::New(c"cgroup2", read_only)) });
+        }
+        Hierarchies::V1([]) => {}
+        Hierarchies::V1(mounts) => steps.extend(cgroups_v1(mounts, read_only)?),
     }
     if masks {
         let masked_files =
@@ -90,7 +95,41 @@ pub(super) fn kernel_file_systems(masks: bool, cgroup2: bool) -> Vec<MountStep> 
         let covers = masked_files.chain(masked_directories).chain(read_only);
         steps.extend(covers.map(|cover| MountStep { optional: true, ..cover }));
     }
-    steps
+    Ok(steps)
+}
+
+/// What of the host's cgroups a process sees: its own in each hierarchy, to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hierarchies<'a> {
+    /// The unified one.
+    V2,
+    /// Those of v1.
+    V1(&'a [V1Mount]),
+}
+
+/// Where cgroups are mounted.
+const CGROUPS: &str = "sys/fs/cgroup";
+
+/// A directory for each hierarchy, and a link for each controller of one with several, as on the host.
+fn cgroups_v1(mounts: &[V1Mount], attributes: Attributes) -> io::Result<Vec<MountStep>> {
+    let top = mount::tmpfs(&Tmpfs { size: Some(1 << 20), mode: 0o755, swap: true, attributes: Attributes::empty() })?;
+    let mut steps = Vec::new();
+    for V1Mount { directory, options } in mounts {
+        mkdirat(&top, directory.as_str(), Mode::from_raw_mode(0o755))?;
+        for option in options.iter().filter(|option| options.len() > 1 && *option != directory) {
+            symlinkat(directory.as_str(), &top, option.as_str())?;
+        }
+        let options = options.iter().map(|option| match option.split_once('=') {
+            Some((name, value)) => (c_string(name), Some(c_string(value))),
+            None => (c_string(option), None),
+        });
+        let source = StepSource::CgroupV1(options.collect(), attributes);
+        steps.push(MountStep { optional: true, ..step(&format!("{CGROUPS}/{directory}"), source) });
+    }
+    // A mount on top of a read-only one can be made, a directory in it could not.
+    mount::set_attributes(&top, attributes, Depth::One)?;
+    steps.insert(0, MountStep { optional: true, ..step(CGROUPS, StepSource::Detached(top)) });
+    Ok(steps)
 }
 
 /// A device of the host that a process gets.

@@ -51,6 +51,26 @@ pub enum ExecuteError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A limit of `setrlimit(2)` cannot be set.
+    #[error("cannot set the limit `{what}`")]
+    Ulimit {
+        /// Which one: `nofile`.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The owner of a mount does not exist in the user namespace of the caller.
+    #[error("`{target}` cannot belong to user {uid}, group {gid}")]
+    Owner {
+        /// Inside the image.
+        target: String,
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A user or a group of the process does not exist in the user namespace of the caller.
     #[error("cannot run as user {uid}, group {gid}")]
     Identity {
@@ -116,15 +136,33 @@ impl Diagnostic for ExecuteError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Exec { program, reason } => exec_hint(program, reason),
-            Self::Identity { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => Some(
-                "this id has no mapping here: give the user a range of 65536 ids in /etc/subuid and /etc/subgid".into(),
-            ),
-            Self::Limit { .. } => Some("this needs a cgroup hierarchy that the caller may write to, or root".into()),
+            Self::Identity { source, .. } | Self::Owner { source, .. }
+                if source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                let text =
+                    "this id has no mapping here: give the user a range of 65536 ids in /etc/subuid and /etc/subgid";
+                Some(text.into())
+            }
+            Self::Limit { source, .. } => Some(limit_hint(source).into()),
+            Self::Ulimit { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
+                Some("only root can raise a limit above the hard limit of the caller, see `ulimit -H`".into())
+            }
             Self::Setup { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
                 Some("creating namespaces and mounts needs root or unprivileged user namespaces".into())
             }
             _ => None,
         }
+    }
+}
+
+fn limit_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EINVAL | libc::ERANGE | libc::EDOM | libc::ENOSPC) => "the kernel does not take this value",
+        Some(libc::EBUSY) => {
+            "the cgroup above has processes of its own, as in a container: move them into one below it, or run without limits"
+        }
+        Some(libc::ENOENT) => "this machine has no such controller of cgroups, or does not hand it on, see cgroups(7)",
+        _ => "this needs a cgroup hierarchy that the caller may write to, or root",
     }
 }
 

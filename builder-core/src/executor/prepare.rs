@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{CapabilitySet, Gid, Uid, capabilities};
 
 use super::child::{CapabilityPlan, IdentityPlan, MountStep, NetworkPlan, Plan, Report, StepSource, Streams};
-use super::devices::{self, DevOptions, HostDevice, make_file};
+use super::devices::{self, DevOptions, Hierarchies, HostDevice, make_file};
 use super::{ExecuteError, Limits, Mount, MountSource, Network, Process, Security, Stdio};
 use crate::rootfs::RootPath;
 use crate::sys::child::StringArray;
@@ -26,8 +26,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) parent: BorrowedFd<'a>,
     pub(super) filter: &'a [libc::sock_filter],
     pub(super) cgroup_tasks: &'a [OwnedFd],
-    /// Whether the host has only cgroup v2.
-    pub(super) cgroup2: bool,
+    /// What is shown of cgroups.
+    pub(super) cgroups: Hierarchies<'a>,
     /// Whether a cgroup holds devices back; otherwise the root shows none.
     pub(super) device_policy: bool,
     /// Whether `setgroups(2)` is allowed.
@@ -73,10 +73,17 @@ pub(super) fn prepare<'a>(
     let dev =
         DevOptions { devices, shm_size: process.limits.shm_size.unwrap_or(SHM_SIZE), terminal, loop_devices: insecure };
     let mut layout = Layout::new(dev).map_err(setup("/dev"))?;
-    layout.steps.extend(devices::kernel_file_systems(!insecure, around.cgroup2));
+    layout.steps.extend(devices::kernel_file_systems(!insecure, around.cgroups).map_err(setup("/sys/fs/cgroup"))?);
     for mount in process.mounts {
         let target = mount.target.to_string();
-        layout.add(mount, nodes).map_err(|source| ExecuteError::Mount { target, source })?;
+        let owner = match &mount.source {
+            MountSource::File { uid, gid, .. } => Some((*uid, *gid)),
+            _ => None,
+        };
+        layout.add(mount, nodes).map_err(|source| match (owner, source.raw_os_error()) {
+            (Some((uid, gid)), Some(libc::EINVAL)) => ExecuteError::Owner { target, uid, gid, source },
+            _ => ExecuteError::Mount { target, source },
+        })?;
     }
     let held = capabilities(None).map_err(|errno| setup("capabilities")(errno.into()))?.permitted;
     let plan = Plan {

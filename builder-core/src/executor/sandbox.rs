@@ -11,7 +11,7 @@ use rustix::process::{DumpableBehavior, PidfdFlags, dumpable_behavior, getpid, p
 
 use super::cgroup::{Cgroups, Guard, StepCgroup};
 use super::child::{self, Failure, NetworkPlan, Plan, Stage};
-use super::devices::HostDevice;
+use super::devices::{Hierarchies, HostDevice};
 use super::prepare::{Surroundings, prepare};
 use super::pump::{self, Running};
 use super::watcher::Watcher;
@@ -19,6 +19,9 @@ use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security
 use crate::cancel::CancelToken;
 use crate::lock::lock;
 use crate::sys::clone::{CloneOptions, Stack, spawn};
+
+/// Tasks of a process without root, where the cgroup is its user's (security invariant S-15): far more than builds have.
+const TASKS: u64 = 16_384;
 
 /// What all processes of a sandbox have in common.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +52,8 @@ struct Host {
     cgroups: Cgroups,
     user_namespace: bool,
     groups_allowed: bool,
+    /// Whether every process gets a limit of tasks, so that one that forks without end does not take all that its user may have.
+    limits_tasks: bool,
     dumpable: bool,
     apparmor: Option<String>,
     /// Begins the names of cgroups: another sandbox of this process, or one in another pid namespace with the same
@@ -97,6 +102,9 @@ impl Executor for Sandbox {
         let guarded = process.security == Security::Sandbox && !host.user_namespace;
         let guard = if guarded { Guard::Only(&rules) } else { Guard::None };
         let name = format!("{}-{}", host.cgroup_prefix, self.runs.fetch_add(1, Ordering::Relaxed));
+        if host.limits_tasks && process.limits.pids.is_none() {
+            process.limits.pids = Some(TASKS);
+        }
         let cgroup = host.cgroups.create(name, &process.limits, guard)?;
         let kills = cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());
         let (plan, captured) = prepare(process, devices, &host.surroundings(&cgroup))?;
@@ -153,12 +161,15 @@ impl Host {
         let filter = seccomp::default_filter().ok_or_else(|| setup("system call filter")(unsupported.into()))?;
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let groups = fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
+        let cgroups = Cgroups::discover();
+        // The initial namespace maps every id to itself.
+        let user_namespace = map.split_whitespace().ne(["0", "0", "4294967295"]);
         Ok(Self {
             pidfd,
             filter,
-            cgroups: Cgroups::discover(),
-            // The initial namespace maps every id to itself.
-            user_namespace: map.split_whitespace().ne(["0", "0", "4294967295"]),
+            limits_tasks: user_namespace && cgroups.limits_tasks(),
+            cgroups,
+            user_namespace,
             groups_allowed: groups.trim() != "deny",
             dumpable: matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable)),
             apparmor: options.apparmor_profile.clone().filter(|profile| apparmor_has(profile)),
@@ -171,7 +182,11 @@ impl Host {
             parent: self.pidfd.as_fd(),
             filter: &self.filter,
             cgroup_tasks: &cgroup.tasks,
-            cgroup2: self.cgroups.is_unified(),
+            cgroups: if self.cgroups.is_unified() {
+                Hierarchies::V2
+            } else {
+                Hierarchies::V1(self.cgroups.v1_mounts())
+            },
             device_policy: cgroup.guards_devices,
             groups_allowed: self.groups_allowed,
             apparmor: self.apparmor.as_deref(),
@@ -202,7 +217,7 @@ fn explain(plan: &Plan<'_>, failure: Failure) -> ExecuteError {
         }
         Stage::Limit => {
             let number = plan.limits.get(item).map_or(u32::MAX, |limit| limit.0);
-            return ExecuteError::Limit { what: super::limits::name(number).to_owned(), source };
+            return ExecuteError::Ulimit { what: super::limits::name(number).to_owned(), source };
         }
         Stage::Directory => {
             let directory = plan.cwd.to_string_lossy();

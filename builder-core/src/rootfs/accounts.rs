@@ -55,6 +55,9 @@ pub enum AccountsError {
     /// The text is not `user[:group]`.
     #[error("`{0}` is not a user, or a user and a group as in `user:group`")]
     Spec(String),
+    /// The kernel has it, runc does not.
+    #[error("user or group {0} is above {ID_MAX}, the largest that a command can run as")]
+    Range(u32),
     /// The image has no such user.
     #[error("user `{name}` is not in the image's /etc/passwd")]
     UnknownUser {
@@ -93,7 +96,7 @@ impl Diagnostic for AccountsError {
             Self::UnknownGroup { .. } => {
                 Some("create the group with a `RUN` before it is used, or write a number".into())
             }
-            Self::Spec(_) | Self::Read { .. } => None,
+            Self::Spec(_) | Self::Range(_) | Self::Read { .. } => None,
         }
     }
 }
@@ -161,6 +164,9 @@ pub struct Accounts {
     groups: Vec<Group>,
 }
 
+/// Largest id of a process, as in runc.
+const ID_MAX: u32 = 0x7fff_ffff;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct User {
     name: String,
@@ -209,11 +215,11 @@ impl Accounts {
 
     /// Who `spec` runs a command as, as runc and containerd see it.
     ///
-    /// A number without a group has the group that passwd gives it, else 0. Supplementary groups are those of a named
-    /// user, and only if no group is asked for.
+    /// A number without a group has the group that passwd gives it, else 0. Supplementary groups are the primary one, and, only if no
+    /// group is asked for, those of the user.
     ///
     /// # Errors
-    /// If a name is unknown. Numbers need not be in the files.
+    /// If a name is unknown, or a number is above 2147483647. Numbers need not be in the files.
     pub fn run_as(&self, spec: &UserSpec) -> Result<Identity, AccountsError> {
         let found = match &spec.user {
             NameOrId::Id(uid) => self.users.iter().find(|user| user.uid == *uid),
@@ -223,7 +229,7 @@ impl Accounts {
             (NameOrId::Id(uid), _) => *uid,
             (NameOrId::Name(_), user) => user.map_or(0, |user| user.uid),
         };
-        let home = found.map(|user| user.home.clone()).filter(|home| !home.is_empty());
+        let home = found.map(|user| user.home.clone());
         let mut identity = Identity { uid, gid: found.map_or(0, |user| user.gid), groups: Vec::new(), home };
         if let Some(group) = &spec.group {
             identity.gid = self.gid(group)?;
@@ -235,7 +241,13 @@ impl Accounts {
             identity.groups.sort_unstable();
             identity.groups.dedup();
         }
-        Ok(identity)
+        // The primary group is one of them: a file that denies its group what others may would be open otherwise (CVE-2022-36109).
+        identity.groups.retain(|group| *group != identity.gid);
+        identity.groups.insert(0, identity.gid);
+        match [identity.uid, identity.gid].into_iter().find(|id| *id > ID_MAX) {
+            Some(id) => Err(AccountsError::Range(id)),
+            None => Ok(identity),
+        }
     }
 
     /// Who `spec` makes the owner of copied files, as BuildKit's `--chown` sees it: a number without a group is also
@@ -331,19 +343,20 @@ mod tests {
         for (spec, expected) in [
             ("", "0:0 [0, 10] /root"),
             ("root", "0:0 [0, 10] /root"),
-            ("app", "1000:1001 [9, 10] /home/app"),
-            ("app:", "1000:1001 [9, 10] /home/app"),
-            ("app:wheel", "1000:10 [] /home/app"),
-            ("app:77", "1000:77 [] /home/app"),
-            ("1000", "1000:1001 [9, 10] /home/app"),
-            ("1000:1001", "1000:1001 [] /home/app"),
-            ("1234", "1234:0 [] "),
-            ("1234:users", "1234:9 [] "),
-            ("bare", "7:8 [] "),
+            ("app", "1000:1001 [1001, 9, 10] /home/app"),
+            ("app:", "1000:1001 [1001, 9, 10] /home/app"),
+            ("app:wheel", "1000:10 [10] /home/app"),
+            ("app:77", "1000:77 [77] /home/app"),
+            ("1000", "1000:1001 [1001, 9, 10] /home/app"),
+            ("1000:1001", "1000:1001 [1001] /home/app"),
+            ("1234", "1234:0 [0] "),
+            ("1234:users", "1234:9 [9] "),
+            ("bare", "7:8 [8] "),
             ("broken", "user `broken` is not in the image's /etc/passwd"),
             ("app:bad", "group `bad` is not in the image's /etc/group"),
-            (":5", "0:5 [] /root"),
+            (":5", "0:5 [5] /root"),
             (":", "`:` is not a user, or a user and a group as in `user:group`"),
+            ("2147483648", "user or group 2147483648 is above 2147483647, the largest that a command can run as"),
             ("a:b:c", "`a:b:c` is not a user, or a user and a group as in `user:group`"),
             ("4294967295", "`4294967295` is not a user, or a user and a group as in `user:group`"),
         ] {

@@ -13,9 +13,9 @@ use crate::build::error::StepError;
 use crate::build::filesystem::{Filesystem, Work};
 use crate::build::request::SecretSource;
 use crate::build::solve::{Job, Session};
-use crate::cache::{MountedCache, key};
+use crate::cache::{CacheMountError, MountedCache, key};
 use crate::context::{BuildContext, Request};
-use crate::executor::{Mount, MountSource};
+use crate::executor::{ExecuteError, Mount, MountSource};
 use crate::graph::{CacheMount, Files, MountOp, MountTarget, RunOp, SecretMount, SshMount};
 use crate::layer;
 use crate::rootfs::{RootDir, RootPath};
@@ -23,6 +23,11 @@ use crate::snapshot::{Active, Mount as SnapshotMount, Snapshot};
 use crate::ssh::Socket;
 use crate::sys::mount::{Attributes, bind};
 use crate::tree::{Entry, SemanticDigest, Stack, Tree, TreeBuilder};
+
+/// An owner that does not exist here, as the kernel says with `EINVAL`.
+fn owner(mount: &MountOp, (uid, gid): (u32, u32), source: std::io::Error) -> StepError {
+    ExecuteError::Owner { target: mount.target.to_string(), uid, gid, source }.into()
+}
 
 /// The files that a mount shows, as data.
 pub(crate) struct Source {
@@ -258,7 +263,12 @@ impl Prepared {
                 }
             }
             MountTarget::Cache(cache) => {
-                let opened = session.engine.cache_mounts.open(cache, &session.cancel)?;
+                let opened = session.engine.cache_mounts.open(cache, &session.cancel).map_err(|error| match error {
+                    CacheMountError::Access { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => {
+                        owner(mount, (cache.uid, cache.gid), source)
+                    }
+                    error => error.into(),
+                })?;
                 let remote = session.remote.as_ref();
                 let restored = match remote.filter(|_| opened.is_new) {
                     Some(remote) => remote.restore_mount(session, cache, &opened)?,
@@ -295,7 +305,7 @@ impl Prepared {
             }
             MountTarget::Ssh(ssh) => match session.request.run.ssh.get(&ssh.id) {
                 Some(source) => {
-                    let (listener, shown) = self.socket(session, ssh)?;
+                    let (listener, shown) = self.socket(session, mount, ssh)?;
                     self.sockets.push(Socket { source: source.clone(), listener });
                     ShownMount { source: MountSource::Detached(shown), read_only: false, is_directory: false }
                 }
@@ -306,7 +316,12 @@ impl Prepared {
     }
 
     /// A socket, and a detached mount of it.
-    fn socket(&mut self, session: &Session<'_>, ssh: &SshMount) -> Result<(UnixListener, OwnedFd), StepError> {
+    fn socket(
+        &mut self,
+        session: &Session<'_>,
+        mount: &MountOp,
+        ssh: &SshMount,
+    ) -> Result<(UnixListener, OwnedFd), StepError> {
         let active = session.engine.snapshots.begin()?;
         let path = active.path().join("agent");
         let bound = File::open(active.path()).and_then(|directory| {
@@ -316,8 +331,10 @@ impl Prepared {
             std::fs::set_permissions(&path, Permissions::from_mode(ssh.mode & 0o777))?;
             Ok(listener)
         });
-        let listener =
-            bound.map_err(|source| StepError::Io { what: "cannot make an agent's socket".into(), source })?;
+        let listener = bound.map_err(|source| match source.raw_os_error() {
+            Some(libc::EINVAL) => owner(mount, (ssh.uid, ssh.gid), source),
+            _ => StepError::Io { what: "cannot make an agent's socket".into(), source },
+        })?;
         let shown = bind_path(&path)?;
         self.held.push(Held::Discarded(active));
         Ok((listener, shown))

@@ -233,17 +233,15 @@ fn environment(op: &RunOp, account: &Identity) -> Vec<(Vec<u8>, Vec<u8>)> {
     let unkeyed = op.unkeyed_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut keyed = op.env.to_vec();
     keyed.retain(|(name, _)| !op.unkeyed_env.iter().any(|(proxy, _)| proxy == name));
-    let has = |name: &str| keyed.iter().any(|(known, _)| *known == name);
+    // An empty one counts as none, as for runc.
+    keyed.retain(|(name, value)| *name != "HOME" || !value.is_empty());
     let mut env: Vec<(Vec<u8>, Vec<u8>)> = unkeyed
         .chain(keyed.iter().copied())
         .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
         .collect();
-    if !has("HOME") {
+    if !keyed.iter().any(|(name, _)| *name == "HOME") {
         let home = account.home.clone().unwrap_or_else(|| "/".to_owned());
         env.push((b"HOME".to_vec(), home.into_bytes()));
-    }
-    if !has("HOSTNAME") {
-        env.push((b"HOSTNAME".to_vec(), op.hostname.clone().into_bytes()));
     }
     env
 }

@@ -115,6 +115,7 @@ pub struct Tmpfs {
 /// As `fsopen(2)` and `fsmount(2)`.
 pub fn tmpfs(options: &Tmpfs) -> io::Result<OwnedFd> {
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, c"source", c"tmpfs")?;
     fsconfig_set_string(&context, c"mode", format!("{:o}", options.mode))?;
     if let Some(size) = options.size {
         fsconfig_set_string(&context, c"size", size.to_string())?;
@@ -135,6 +136,7 @@ pub fn tmpfs(options: &Tmpfs) -> io::Result<OwnedFd> {
 /// As `fsopen(2)` and `fsmount(2)`; `EINVAL` if `gid` has no mapping in the user namespace.
 pub fn devpts(gid: Option<u32>) -> io::Result<OwnedFd> {
     let context = fsopen(c"devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, c"source", c"devpts")?;
     fsconfig_set_flag(&context, c"newinstance")?;
     fsconfig_set_string(&context, c"ptmxmode", c"0666")?;
     fsconfig_set_string(&context, c"mode", c"0620")?;

@@ -4,28 +4,31 @@
 //! guards devices; the hierarchies of v1, which the child joins by itself; both side by side; or nothing that the caller may write to.
 //! A limit that was asked for and cannot be set is an error. Without a device cgroup the root is mounted `nodev` instead.
 
-use std::collections::BTreeMap;
+mod places;
+mod settings;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, mkdirat, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::devices::OPENABLE;
 use super::{ExecuteError, Limits};
 use crate::sys::bpf;
+use places::{Place, Places, hand_down, is_writable, make_parent, parent_with, v1_parent};
+use settings::Settings;
+
+pub(super) use places::V1Mount;
 
 /// The hierarchies of this host, and where in them this process is.
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
-    /// The unified hierarchy.
-    v2: Option<Place>,
-    /// By controller.
-    v1: BTreeMap<String, Place>,
+    places: Places,
     /// For v2.
     device_filter: Option<OwnedFd>,
     /// Counts processes that the kernel killed for memory, in our own cgroup.
@@ -39,15 +42,6 @@ pub(super) enum Guard<'a> {
     None,
     /// Those that every process has, and these.
     Only(&'a [bpf::Device]),
-}
-
-/// A hierarchy.
-#[derive(Debug, Clone)]
-struct Place {
-    /// Where it is mounted.
-    mount: PathBuf,
-    /// Our own cgroup.
-    own: PathBuf,
 }
 
 /// The cgroups of one process; they are removed on drop.
@@ -72,11 +66,12 @@ impl Cgroups {
     pub(super) fn discover() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let mut cgroups = parse(&mounts, &own);
-        if cgroups.v2.as_ref().is_some_and(|place| is_writable(&place.own)) {
+        let mut cgroups = Self { places: places::parse(&mounts, &own), ..Self::default() };
+        let Places { v2, v1, .. } = &cgroups.places;
+        if v2.as_ref().is_some_and(|place| is_writable(&place.own, Access::EXEC_OK)) {
             cgroups.device_filter = bpf::load_device_filter(&OPENABLE).ok();
         }
-        let own_events = match (&cgroups.v2, cgroups.v1.get("memory")) {
+        let own_events = match (v2, v1.get("memory")) {
             (_, Some(place)) => Some(place.own.join("memory.oom_control")),
             (Some(place), None) => Some(place.own.join("memory.events")),
             (None, None) => None,
@@ -88,12 +83,27 @@ impl Cgroups {
     /// As on a host with only the old hierarchies.
     #[cfg(test)]
     pub(super) fn without_v2(&mut self) {
-        self.v2 = None;
+        self.places.v2 = None;
     }
 
     /// Whether the unified hierarchy is the only one, at the usual place.
     pub(super) fn is_unified(&self) -> bool {
-        self.v2.as_ref().is_some_and(|place| place.mount == Path::new("/sys/fs/cgroup"))
+        self.places.v2.as_ref().is_some_and(|place| place.mount == Path::new("/sys/fs/cgroup"))
+    }
+
+    /// The hierarchies of v1, to be shown to processes.
+    pub(super) fn v1_mounts(&self) -> &[V1Mount] {
+        &self.places.v1_mounts
+    }
+
+    /// Whether the number of tasks can be limited, without more rights than we have.
+    pub(super) fn limits_tasks(&self) -> bool {
+        self.places.v2.as_ref().filter(|_| !self.places.v1.contains_key("pids")).is_some_and(|place| {
+            // To start a process in a sibling of our own cgroup is to move it through the one above.
+            parent_with(place, &["pids"]).is_ok_and(|parent| {
+                is_writable(&parent, Access::EXEC_OK) && is_writable(&parent.join("cgroup.procs"), Access::empty())
+            })
+        })
     }
 
     /// How many processes were killed for memory so far in our own cgroup.
@@ -112,15 +122,15 @@ impl Cgroups {
         let mut v2_controllers: Vec<&str> = Vec::new();
         let mut v1_controllers: Vec<&str> = Vec::new();
         for controller in settings.controllers() {
-            if self.v1.contains_key(controller) {
+            if self.places.v1.contains_key(controller) {
                 v1_controllers.push(controller);
-            } else if self.v2.is_some() {
+            } else if self.places.v2.is_some() {
                 v2_controllers.push(controller);
             } else {
                 return Err(unavailable(controller, Errno::NOENT.into()));
             }
         }
-        if let Some(place) = &self.v2 {
+        if let Some(place) = &self.places.v2 {
             let wanted = !v2_controllers.is_empty() || parent.is_some();
             match self.enter_v2(place, &mut step, &v2_controllers, parent, guard) {
                 Err(source) if wanted => {
@@ -174,9 +184,12 @@ impl Cgroups {
             None => parent_with(place, controllers)?,
         };
         if !controllers.is_empty() {
-            enable(&parent, controllers)?;
+            hand_down(place, &parent, controllers)?;
         }
         let directory = step.make(&parent)?;
+        if !holds_processes(&directory) {
+            return Err(Errno::OPNOTSUPP.into());
+        }
         if let Some(filter) = filter {
             step.guards_devices = bpf::attach_device_filter(filter, &directory).is_ok();
         }
@@ -185,7 +198,7 @@ impl Cgroups {
     }
 
     fn guard_v1(&self, step: &mut StepCgroup, parent: Option<&str>, devices: &[bpf::Device]) -> io::Result<()> {
-        let place = self.v1.get("devices").ok_or(io::ErrorKind::NotFound)?;
+        let place = self.places.v1.get("devices").ok_or(io::ErrorKind::NotFound)?;
         let directory = step.make(&v1_parent(place, parent)?)?;
         write(&directory, "devices.deny", "a")?;
         for kind in ["c *:* m", "b *:* m"] {
@@ -207,7 +220,7 @@ impl Cgroups {
         settings: &Settings,
         parent: Option<&str>,
     ) -> io::Result<()> {
-        let place = self.v1.get(controller).ok_or(io::ErrorKind::NotFound)?;
+        let place = self.places.v1.get(controller).ok_or(io::ErrorKind::NotFound)?;
         let parent = v1_parent(place, parent)?;
         let directory = step.make(&parent)?;
         if controller == "cpuset" {
@@ -267,151 +280,6 @@ fn remove(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
     unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
-/// Files and values for the limits.
-struct Settings {
-    /// Controller, file in v1, value there, file in v2, value there. An empty file name has no counterpart.
-    rows: Vec<Row>,
-}
-
-struct Row {
-    controller: &'static str,
-    v1: (&'static str, String),
-    v2: (&'static str, String),
-}
-
-impl Settings {
-    fn new(limits: &Limits) -> Self {
-        let mut rows = Vec::new();
-        let mut add = |controller, v1, v1_value: String, v2, v2_value: String| {
-            rows.push(Row { controller, v1: (v1, v1_value), v2: (v2, v2_value) });
-        };
-        if let Some(memory) = limits.memory {
-            add("memory", "memory.limit_in_bytes", memory.to_string(), "memory.max", memory.to_string());
-        }
-        if let Some(both) = limits.memory_swap {
-            let swap = u64::try_from(both).map(|both| both.saturating_sub(limits.memory.unwrap_or(0)));
-            let swap = swap.map_or_else(|_| "max".to_owned(), |swap| swap.to_string());
-            add("memory", "memory.memsw.limit_in_bytes", both.to_string(), "memory.swap.max", swap);
-        }
-        if let Some(shares) = limits.cpu_shares {
-            // 2..=262144 onto 1..=10000, as in the OCI runtime specification.
-            let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
-            add("cpu", "cpu.shares", shares.to_string(), "cpu.weight", weight.to_string());
-        }
-        if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
-            let period = limits.cpu_period.unwrap_or(100_000);
-            let quota = limits.cpu_quota.map(|quota| quota.to_string());
-            let v2 = format!("{} {period}", quota.as_deref().unwrap_or("max"));
-            add("cpu", "cpu.cfs_period_us", period.to_string(), "", String::new());
-            add("cpu", "cpu.cfs_quota_us", quota.unwrap_or_else(|| "-1".to_owned()), "cpu.max", v2);
-        }
-        for (file, list) in [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)] {
-            if let Some(list) = list {
-                add("cpuset", file, list.clone(), file, list.clone());
-            }
-        }
-        if let Some(pids) = limits.pids {
-            add("pids", "pids.max", pids.to_string(), "pids.max", pids.to_string());
-        }
-        Self { rows }
-    }
-
-    /// Each once.
-    fn controllers(&self) -> Vec<&'static str> {
-        let mut controllers: Vec<_> = self.rows.iter().map(|row| row.controller).collect();
-        controllers.dedup();
-        controllers
-    }
-
-    fn v1<'a>(&'a self, controller: &'a str) -> impl Iterator<Item = (&'static str, String)> + 'a {
-        self.rows.iter().filter(move |row| row.controller == controller).map(|row| row.v1.clone())
-    }
-
-    fn v2<'a>(&'a self, controllers: &'a [&str]) -> impl Iterator<Item = (String, String)> + 'a {
-        let used = |row: &&Row| controllers.contains(&row.controller) && !row.v2.0.is_empty();
-        self.rows.iter().filter(used).map(|row| (row.v2.0.to_owned(), row.v2.1.clone()))
-    }
-}
-
-/// Reads `mountinfo` and `cgroup` of `/proc/self`, see `proc(5)` and `cgroups(7)`.
-fn parse(mounts: &str, own: &str) -> Cgroups {
-    let mut cgroups = Cgroups::default();
-    for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let left: Vec<&str> = left.split(' ').collect();
-        let right: Vec<&str> = right.split(' ').collect();
-        let (Some(root), Some(mount), Some(kind)) = (left.get(3), left.get(4), right.first()) else { continue };
-        let place = |own: &str| {
-            // A mount of only a part of the hierarchy, as containers have it, shows our cgroup relative to that part.
-            let below = Path::new(own).strip_prefix(root).unwrap_or(Path::new(""));
-            let own = if below.as_os_str().is_empty() { PathBuf::from(mount) } else { Path::new(mount).join(below) };
-            Place { mount: PathBuf::from(mount), own }
-        };
-        match *kind {
-            "cgroup2" => {
-                let path = own.lines().find_map(|line| line.strip_prefix("0::"));
-                cgroups.v2 = path.map(place).or(cgroups.v2);
-            }
-            "cgroup" => {
-                let options = right.get(2).copied().unwrap_or_default();
-                for entry in own.lines() {
-                    let mut fields = entry.splitn(3, ':');
-                    let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-                        continue;
-                    };
-                    for controller in controllers.split(',').filter(|name| options.split(',').any(|o| o == *name)) {
-                        cgroups.v1.insert(controller.to_owned(), place(path));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    cgroups
-}
-
-fn is_writable(directory: &Path) -> bool {
-    accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok()
-}
-
-/// A path from the root of the hierarchy; made if it is not there.
-fn make_parent(place: &Place, parent: &str) -> io::Result<PathBuf> {
-    let relative = Path::new(parent.trim_start_matches('/'));
-    if relative.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let path = place.mount.join(relative);
-    fs::create_dir_all(&path)?;
-    Ok(path)
-}
-
-fn v1_parent(place: &Place, parent: Option<&str>) -> io::Result<PathBuf> {
-    parent.map_or_else(|| Ok(place.own.clone()), |parent| make_parent(place, parent))
-}
-
-/// A cgroup that hands the controllers on to its children: our own cannot while we are in it, unless it is the root; then the one
-/// above it.
-fn parent_with(place: &Place, controllers: &[&str]) -> io::Result<PathBuf> {
-    match enable(&place.own, controllers) {
-        Ok(()) => Ok(place.own.clone()),
-        Err(error) => match place.own.parent().filter(|above| above.starts_with(&place.mount)) {
-            Some(above) => enable(above, controllers).map(|()| above.to_owned()),
-            None => Err(error),
-        },
-    }
-}
-
-fn enable(cgroup: &Path, controllers: &[&str]) -> io::Result<()> {
-    let file = cgroup.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&file)?;
-    for controller in controllers {
-        if !enabled.split_whitespace().any(|known| known == *controller) {
-            fs::write(&file, format!("+{controller}"))?;
-        }
-    }
-    Ok(())
-}
-
 fn write(directory: impl AsFd, file: &str, value: &str) -> io::Result<()> {
     let file = openat(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, value.as_bytes())?;
@@ -422,6 +290,14 @@ fn open_events(directory: impl AsFd, file: &str, counted: bool) -> Option<fs::Fi
     let directory: BorrowedFd<'_> = directory.as_fd();
     let open = || openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
     counted.then(open).flatten().map(fs::File::from)
+}
+
+/// Whether a new cgroup can be one of processes: below one of threads it is invalid (cgroups(7), "Thread mode").
+fn holds_processes(cgroup: &OwnedFd) -> bool {
+    let mut text = [0; 32];
+    let read = openat(cgroup, "cgroup.type", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut text));
+    read.is_ok_and(|length| text[..length].trim_ascii_end() == b"domain")
 }
 
 /// Both files have a line `oom_kill N`.
@@ -438,54 +314,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hybrid_host_has_both_kinds() {
-        let mounts = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-                      32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
-                      35 31 0:32 /docker/abc /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
-                      41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
-        let own = "4:memory:/docker/abc/x\n2:cpu,cpuacct:/user\n1:name=systemd:/\n0::/init.scope\n";
-        let cgroups = parse(mounts, own);
-        let v2 = cgroups.v2.expect("found");
-        assert_eq!(v2.own, Path::new("/sys/fs/cgroup/unified/init.scope"));
-        assert_eq!(cgroups.v1["memory"].own, Path::new("/sys/fs/cgroup/memory/x"));
-        assert_eq!(cgroups.v1["cpu"].own, Path::new("/sys/fs/cgroup/cpu,cpuacct/user"));
-        assert!(!cgroups.v1.contains_key("name=systemd"));
-    }
-
-    #[test]
     fn a_host_without_cgroups_has_none() {
-        let cgroups = parse("22 27 0:21 / /proc rw - proc proc rw\n", "");
-        assert!(cgroups.v2.is_none() && cgroups.v1.is_empty());
+        let cgroups =
+            Cgroups { places: places::parse("22 27 0:21 / /proc rw - proc proc rw\n", ""), ..Cgroups::default() };
+        assert!(cgroups.places.v2.is_none() && cgroups.places.v1.is_empty());
         let limits = Limits { memory: Some(1 << 30), ..Limits::default() };
         let error = cgroups.create("x".into(), &limits, Guard::Only(&[])).expect_err("cannot limit");
         assert_eq!(error.to_string(), "cannot limit memory");
         assert!(!cgroups.create("x".into(), &Limits::default(), Guard::Only(&[])).expect("no limit").guards_devices);
-    }
-
-    #[test]
-    fn limits_become_files_of_either_version() {
-        let limits = Limits {
-            memory: Some(100),
-            memory_swap: Some(150),
-            cpu_shares: Some(1024),
-            cpu_quota: Some(50_000),
-            pids: Some(7),
-            ..Limits::default()
-        };
-        let settings = Settings::new(&limits);
-        assert_eq!(settings.controllers(), ["memory", "cpu", "pids"]);
-        let v2: Vec<_> =
-            settings.v2(&["memory", "cpu", "pids"]).map(|(file, value)| format!("{file}={value}")).collect();
-        assert_eq!(v2, ["memory.max=100", "memory.swap.max=50", "cpu.weight=39", "cpu.max=50000 100000", "pids.max=7"]);
-        let v1: Vec<_> = settings.v1("cpu").map(|(file, value)| format!("{file}={value}")).collect();
-        assert_eq!(v1, ["cpu.shares=1024", "cpu.cfs_period_us=100000", "cpu.cfs_quota_us=50000"]);
-    }
-
-    #[test]
-    fn a_parent_stays_below_the_root_of_the_hierarchy() {
-        let folder = tempfile::tempdir().expect("temporary directory");
-        let place = Place { mount: folder.path().to_owned(), own: folder.path().to_owned() };
-        assert_eq!(make_parent(&place, "/a/b").expect("made"), folder.path().join("a/b"));
-        assert!(make_parent(&place, "../x").is_err());
     }
 }
