@@ -10,7 +10,7 @@ use crate::executor::{ExecuteError, Exit, PrivateNetworkError};
 use crate::export::ExportError;
 use crate::git::GitError;
 use crate::graph::GraphErrors;
-use crate::layer::{CaptureError, PackError, UnpackError};
+use crate::layer::{CaptureError, KeepError, PackError, UnpackError};
 use crate::oci::ParseManifestError;
 use crate::registry::RegistryError;
 use crate::rootfs::{AccountsError, RootPath};
@@ -291,6 +291,17 @@ impl BuildError {
 impl From<super::layout::LayoutError> for StepError {
     fn from(error: super::layout::LayoutError) -> Self {
         Self::Layout(Box::new(error))
+    }
+}
+
+impl From<KeepError> for StepError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Files(error) => Self::of_files(error),
+            KeepError::Snapshot(error) => error.into(),
+            KeepError::Tree(error) => error.into(),
+            KeepError::Content(error) => error.into(),
+        }
     }
 }
 

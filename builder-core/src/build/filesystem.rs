@@ -13,7 +13,7 @@ use super::events::Events;
 use super::remote_cache::RemoteCache;
 use crate::cancel::CancelToken;
 use crate::graph::VertexId;
-use crate::layer::{self, Files};
+use crate::layer::{Files, Keep};
 use crate::rootfs::RootPath;
 use crate::snapshot::Snapshot;
 use crate::tree::{Entry, Node, Stack, Tree, TreeId};
@@ -118,16 +118,12 @@ impl BuiltLayer {
         {
             return Ok(snapshot);
         }
-        let active = snapshots.begin()?;
+        let keep = Keep { content: &access.engine.content, snapshots, trees: &access.engine.trees };
         match &self.source {
-            Source::Rerun => return Err(StepError::Lost(self.vertex)),
-            Source::Files(files) => layer::materialise(&self.tree, &**files, &active)?,
-            Source::Layers(files) => {
-                let made = layer::materialise(&self.tree, &Opened { files: &**files, access }, &active);
-                made.map_err(StepError::of_files)?;
-            }
+            Source::Rerun => Err(StepError::Lost(self.vertex)),
+            Source::Files(files) => Ok(keep.snapshot(&self.tree, &**files)?),
+            Source::Layers(files) => Ok(keep.snapshot(&self.tree, &Opened { files: &**files, access })?),
         }
-        Ok(snapshots.commit(active, &self.tree)?)
     }
 
     fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError> {

@@ -26,7 +26,7 @@ pub use error::ContentError;
 pub use facts::ResolvedTag;
 pub use images::{ImageRecord, LayerRecord, RepoDigest};
 pub use lease::{ExclusiveLease, Lease};
-pub use store::{Collected, ContentStore};
+pub use store::{Collected, ContentStore, FORMAT_DERIVED};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +17,17 @@ use super::{BlobReader, BlobWriter, ContentError, Database, ExclusiveLease};
 use crate::lock::lock;
 use crate::oci::{Algorithm, Digest};
 
-/// The format of the state directory that this program writes.
-const FORMAT: u32 = 1;
+/// The newest format of the state directory that this program knows. A new store has the oldest one, so that older
+/// programs can use it until something is written that they would misread: see [`ContentStore::need_format`].
+///
+/// 1: the first. 2: snapshots that hold only what differs from another one.
+const FORMAT: u32 = 2;
+
+/// The format that new stores begin with.
+const FIRST_FORMAT: u32 = 1;
+
+/// The format of a store that has derived snapshots. An older program would remove what they are derived from.
+pub const FORMAT_DERIVED: u32 = 2;
 
 /// Names that a state directory may have before it has a version file.
 const KNOWN: [&str; 12] = [
@@ -49,6 +59,8 @@ pub struct ContentStore {
 pub(super) struct Inner {
     state: PathBuf,
     root: OwnedFd,
+    /// What the version file is known to say at least.
+    format: AtomicU32,
     areas: [OnceLock<OwnedFd>; 4],
     verified: Mutex<HashSet<Digest>>,
     database: Database,
@@ -83,11 +95,12 @@ impl ContentStore {
     /// other things in it, and what the filesystem says.
     pub fn open(state: &Path) -> Result<Self, ContentError> {
         let root = open_root(state)?;
-        match rustix::fs::openat(&root, "version", OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let format = match rustix::fs::openat(&root, "version", flags, Mode::empty()) {
             Ok(file) => check_version(state, &mut File::from(file))?,
             Err(Errno::NOENT) => start(state, &root)?,
             Err(errno) => return Err(read_error(state.join("version"), errno)),
-        }
+        };
         let stat = rustix::fs::fstat(&root).map_err(|errno| read_error(state.to_owned(), errno))?;
         if stat.st_mode & 0o077 != 0 && stat.st_uid == rustix::process::geteuid().as_raw() {
             rustix::fs::fchmod(&root, Mode::RWXU).map_err(|errno| write_error(state.to_owned(), errno))?;
@@ -96,11 +109,25 @@ impl ContentStore {
             inner: Arc::new(Inner {
                 state: state.to_owned(),
                 root,
+                format: AtomicU32::new(format),
                 areas: Default::default(),
                 verified: Mutex::default(),
                 database: Database::new(state),
             }),
         })
+    }
+
+    /// Keeps programs out that do not know a format, before something of it is written.
+    ///
+    /// # Errors
+    /// [`ContentError::Write`] if the version file cannot be written.
+    pub fn need_format(&self, format: u32) -> Result<(), ContentError> {
+        debug_assert!(format <= FORMAT, "this program knows what it writes");
+        if self.inner.format.load(Ordering::Relaxed) < format {
+            write_version(&self.inner.state, &self.inner.root, format)?;
+            self.inner.format.store(format, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The state directory.
@@ -438,7 +465,7 @@ fn open_root(state: &Path) -> Result<OwnedFd, ContentError> {
     rustix::fs::open(state, flags, Mode::empty()).map_err(|errno| read_error(state.to_owned(), errno))
 }
 
-fn check_version(state: &Path, file: &mut File) -> Result<(), ContentError> {
+fn check_version(state: &Path, file: &mut File) -> Result<u32, ContentError> {
     let path = || state.join("version");
     let mut text = Vec::new();
     file.take(64).read_to_end(&mut text).map_err(|source| ContentError::Read { path: path(), source })?;
@@ -447,13 +474,13 @@ fn check_version(state: &Path, file: &mut File) -> Result<(), ContentError> {
         Some(found) if found > FORMAT => {
             Err(ContentError::NewerFormat { path: state.to_owned(), found, known: FORMAT })
         }
-        Some(1..=FORMAT) => Ok(()),
+        Some(found @ FIRST_FORMAT..=FORMAT) => Ok(found),
         _ => Err(ContentError::Version { path: path() }),
     }
 }
 
 /// Makes a store of a directory that is empty, or was left by a process killed right here.
-fn start(state: &Path, root: &OwnedFd) -> Result<(), ContentError> {
+fn start(state: &Path, root: &OwnedFd) -> Result<u32, ContentError> {
     let read = |errno| read_error(state.to_owned(), errno);
     for entry in Dir::read_from(root).map_err(read)? {
         let entry = entry.map_err(read)?;
@@ -462,12 +489,17 @@ fn start(state: &Path, root: &OwnedFd) -> Result<(), ContentError> {
             return Err(ContentError::NotAStore { path: state.to_owned(), found: name });
         }
     }
+    write_version(state, root, FIRST_FORMAT)?;
+    Ok(FIRST_FORMAT)
+}
+
+fn write_version(state: &Path, root: &OwnedFd, format: u32) -> Result<(), ContentError> {
     let write = |source: io::Error| ContentError::Write { path: state.join("version"), source };
     let temporary = format!("version.{}", super::blob::random_name().map_err(|errno| write(errno.into()))?);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(root, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(|e| write(e.into()))?;
     let mut file = File::from(file);
-    writeln!(file, "{FORMAT}").and_then(|()| file.sync_all()).map_err(write)?;
+    writeln!(file, "{format}").and_then(|()| file.sync_all()).map_err(write)?;
     rustix::fs::renameat(root, &temporary, root, "version").map_err(|errno| write(errno.into()))?;
     rustix::fs::fsync(root).map_err(|errno| write(errno.into()))
 }

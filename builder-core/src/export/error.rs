@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::cancel::Cancelled;
 use crate::content::ContentError;
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::layer::PackError;
+use crate::layer::{KeepError, PackError};
 use crate::oci::{DiffId, ParsePlatformError, ParseReferenceError, Platform};
 use crate::registry::RegistryError;
 use crate::rootfs::RootPath;
@@ -244,6 +244,16 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// The files of layer `layer` cannot be kept in the store.
+    pub(super) fn of_layer(layer: usize, error: KeepError) -> Self {
+        match error {
+            KeepError::Files(source) => Self::Pack { layer, source },
+            KeepError::Snapshot(error) => error.into(),
+            KeepError::Tree(error) => error.into(),
+            KeepError::Content(error) => error.into(),
+        }
+    }
+
     /// Whether it is the consequence of a cancelled build.
     pub fn is_cancelled(&self) -> bool {
         matches!(

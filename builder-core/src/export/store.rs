@@ -7,7 +7,7 @@ use super::layers::{Layers, fetch};
 use super::{ExportContext, ExportError};
 use crate::content::{ImageRecord, LayerRecord};
 use crate::image::Image;
-use crate::layer;
+use crate::layer::Keep;
 use crate::oci::{ImageId, Platform, Reference};
 
 /// Puts an image into the store. What is there already is not written again.
@@ -53,10 +53,8 @@ fn store_layers(context: &ExportContext<'_>, layers: &Layers<'_>) -> Result<(), 
         if let Some((tree, files)) = layers.built(index) {
             let id = context.trees.put(tree)?;
             if !tree.is_empty() && context.snapshots.get_verified(tree)?.is_none() {
-                let active = context.snapshots.begin()?;
-                layer::materialise(tree, &**files, &active)
-                    .map_err(|source| ExportError::Pack { layer: index, source })?;
-                context.snapshots.commit(active, tree)?;
+                let keep = Keep { content: context.content, snapshots: context.snapshots, trees: context.trees };
+                keep.snapshot(tree, &**files).map_err(|error| ExportError::of_layer(index, error))?;
             }
             context.database().put_layer_tree(&layers.diff_id(index)?, id.as_bytes())?;
         } else if let (Some(descriptor), Some(origin)) = (layers.pulled(index), layers.origin(index)) {

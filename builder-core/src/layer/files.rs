@@ -17,7 +17,7 @@ pub trait Files: Sync {
 
 impl Files for Snapshot {
     fn open(&self, entry: &Entry) -> io::Result<File> {
-        self.root().open_file_exact(&entry.path)
+        self.open_file(&entry.path)
     }
 }
 

@@ -124,7 +124,7 @@ fn place(active: &Active, entry: &Entry, snapshot: &Snapshot, original: &Entry) 
         create_node(&parent, name, &entry.node).map_err(write)?;
         return set_metadata(&parent, name, entry).map(drop).map_err(write);
     }
-    let source = snapshot.root().open_file_exact(&original.path).map_err(write)?;
+    let source = snapshot.open_file(&original.path).map_err(write)?;
     let file = parent.create_file(name).map_err(write)?;
     copy(original, &source, &file, &mut vec![0; 128 * 1024]).map_err(|error| match error {
         PackError::Read { source, .. } | PackError::Place { source, .. } | PackError::Write { source } => write(source),

@@ -4,6 +4,7 @@
 //! blob ── unpack ──▶ Active + Tree          a pulled layer; or an archive of ADD
 //! upper directory ── capture ──▶ Tree       what a command changed
 //! Tree + Files ── materialise ──▶ Active    a COPY that a later step needs as a directory
+//!              └─ keep ──▶ Snapshot         the same in the store, only the difference from an earlier one if that is small
 //! Tree + Files ── pack ──▶ tar              sorted, reproducible
 //!              └─ write_layer ──▶ blob      tar → diff id → compressor → digest, in one read
 //! ```
@@ -12,6 +13,7 @@ mod capture;
 mod compression;
 mod error;
 mod files;
+mod keep;
 mod lower;
 mod materialise;
 mod pack;
@@ -22,6 +24,7 @@ pub use capture::capture;
 pub use compression::{Compressor, Decompressor, Level, begins_as_archive};
 pub use error::{CaptureError, PackError, UnpackError};
 pub use files::Files;
+pub use keep::{Keep, KeepError};
 pub use lower::{fix_implied, resolve_lower_links, stamp};
 pub use materialise::materialise;
 pub use pack::{PackOptions, pack};

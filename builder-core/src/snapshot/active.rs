@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, Timespec, flock};
 
+use super::derived::swap;
 use super::{Dialect, SnapshotError};
 use crate::rootfs::{Directory, RootDir, RootPath};
 
@@ -96,12 +97,21 @@ impl Active {
         RootDir::open(&self.path.join("stubs"))
     }
 
-    /// Puts the directory into the store as `target`; `false` if there is one already.
-    pub(super) fn publish(mut self, meta: &str, target: &Path) -> io::Result<bool> {
+    /// Leaves only what a committed snapshot has. With `base`, the file that says what it is derived from, the directory
+    /// becomes a delta.
+    pub(super) fn finish(&mut self, meta: &str, base: Option<&[u8]>) -> io::Result<()> {
         for name in self.directory.names()?.iter().filter(|name| *name != b"fs") {
             self.directory.remove_tree(name)?;
         }
-        fs::write(self.path.join("meta"), meta)?;
+        if let Some(base) = base {
+            fs::write(self.path.join("base"), base)?;
+            fs::rename(self.path.join("fs"), self.path.join("delta"))?;
+        }
+        fs::write(self.path.join("meta"), meta)
+    }
+
+    /// Puts the directory into the store as `target`; `false` if there is one already.
+    pub(super) fn publish(&mut self, target: &Path) -> io::Result<bool> {
         match fs::rename(&self.path, target) {
             Ok(()) => {
                 self.committed = true;
@@ -112,6 +122,16 @@ impl Active {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Active {
+    /// Puts the directory in the place of the snapshot `target`. That one becomes a leftover, which is swept when nobody
+    /// can have it mounted any more.
+    pub(super) fn exchange(&mut self, target: &Path) -> io::Result<()> {
+        swap(&self.path, target)?;
+        self.committed = true;
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::active::Baseline;
-use super::mount::{copy_root_metadata, visible};
+use super::mount::{copy_root_metadata, settled, visible};
 use super::{Active, Mount, Overlaid, Snapshot, SnapshotError, SnapshotStore, Snapshotter, StubLayer};
 use super::{create_node, overlaid, read_entry, set_metadata, set_metadata_of};
 use crate::rootfs::{Directory, Kind, RootDir, RootPath};
@@ -34,9 +34,9 @@ impl Snapshotter for CopySnapshotter {
     fn mount(&self, lowers: &[&Snapshot], stubs: Option<&StubLayer>, upper: &Active) -> Result<Mount, SnapshotError> {
         let path = upper.path();
         let error = |source| SnapshotError::io("copy layers into", &path)(source);
-        let visible = visible(lowers).map_err(error)?;
-        for snapshot in visible {
-            overlay_copy(snapshot.root(), upper.root()).map_err(error)?;
+        let visible = settled(&self.store, visible(lowers).map_err(error)?)?;
+        for layer in visible.iter().flat_map(Snapshot::layers) {
+            overlay_copy(layer, upper.root()).map_err(error)?;
         }
         if let Some(stubs) = stubs {
             overlay_copy(stubs.root(), upper.root()).map_err(error)?;
@@ -51,8 +51,9 @@ impl Snapshotter for CopySnapshotter {
         let active = self.store.begin()?;
         let path = active.path();
         let error = |source| SnapshotError::io("copy layers into", &path)(source);
-        for snapshot in visible(lowers).map_err(error)? {
-            overlay_copy(snapshot.root(), active.root()).map_err(error)?;
+        let visible = settled(&self.store, visible(lowers).map_err(error)?)?;
+        for layer in visible.iter().flat_map(Snapshot::layers) {
+            overlay_copy(layer, active.root()).map_err(error)?;
         }
         copy_root_metadata(lowers, active.root().directory()).map_err(error)?;
         let fd = bind(active.root(), Attributes::MOUNT_ATTR_RDONLY).map_err(error)?;
@@ -61,7 +62,7 @@ impl Snapshotter for CopySnapshotter {
 }
 
 /// Copies one layer over what is in `to`, obeying its whiteouts and opaque directories.
-fn overlay_copy(from: &RootDir, to: &RootDir) -> io::Result<()> {
+pub(super) fn overlay_copy(from: &RootDir, to: &RootDir) -> io::Result<()> {
     let mut linked: HashMap<(u64, u64), RootPath> = HashMap::new();
     let mut directories = vec![RootPath::root()];
     let mut at = 0;

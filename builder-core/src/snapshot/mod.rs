@@ -10,8 +10,10 @@
 //!
 //! ```text
 //! <tree id>/fs        the upper directory: files, whiteouts (character device 0/0), opaque directories (xattr)
+//! <tree id>/{delta,base}    instead of `fs`, of a derived one: what differs from another, and which (see `derived.rs`)
 //! <tree id>/meta      "boot <boot id>\nroot <0|1>\n": when it was committed; whether its tree has an entry for the root
 //! <tree id>/durable   empty; there once the file system was synced after the commit
+//! bases               ids of snapshots from which others may be derived, the last used first
 //! tmp-XXXX/{fs,work-N,stubs}    active, or half removed; locked (flock) while a process uses it
 //! ```
 //!
@@ -20,6 +22,7 @@
 
 mod active;
 mod copy;
+mod derived;
 mod disk;
 mod error;
 mod mount;

@@ -71,13 +71,13 @@ impl Snapshotter for OverlaySnapshotter {
     fn mount(&self, lowers: &[&Snapshot], stubs: Option<&StubLayer>, upper: &Active) -> Result<Mount, SnapshotError> {
         let error = |source| SnapshotError::io("prepare", &upper.path())(source);
         copy_root_metadata(lowers, upper.root().directory()).map_err(error)?;
-        let visible = visible(lowers).map_err(error)?;
+        let visible = settled(&self.store, visible(lowers).map_err(error)?)?;
         // Overlayfs wants at least one lower layer.
         let empty = if visible.is_empty() && stubs.is_none() { Some(upper.stubs().map_err(error)?) } else { None };
-        let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(visible.len() + 1);
+        let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(2 * visible.len() + 1);
         fds.extend(stubs.map(|stubs| stubs.root().as_fd()));
         fds.extend(empty.as_ref().map(AsFd::as_fd));
-        fds.extend(visible.iter().rev().map(|snapshot| snapshot.root().as_fd()));
+        fds.extend(uppermost_first(&visible));
         let work = upper.work().map_err(error)?;
         let directories = Upper { directory: upper.root().as_fd(), work: work.as_fd(), volatile: true };
         overlay(&fds, Some(directories), upper.dialect()).map(Mount::new)
@@ -85,18 +85,18 @@ impl Snapshotter for OverlaySnapshotter {
 
     fn mount_read_only(&self, lowers: &[&Snapshot]) -> Result<Mount, SnapshotError> {
         let below = lowers.first().map(|lowest| lowest.path().to_owned()).unwrap_or_default();
-        let visible = visible(lowers).map_err(SnapshotError::io("read", &below))?;
-        if visible.len() < 2 {
+        let visible = settled(&self.store, visible(lowers).map_err(SnapshotError::io("read", &below))?)?;
+        let mut fds: Vec<BorrowedFd<'_>> = uppermost_first(&visible).collect();
+        if fds.len() < 2 {
             // Nothing to stack. A bind mount would show whiteouts as devices, so one layer is not enough either, unless
             // it is put on top of an empty one.
             let active = self.store.begin()?;
             let stubs = active.stubs().map_err(SnapshotError::io("prepare", &active.path()))?;
-            let fds: Vec<_> = visible.iter().map(|snapshot| snapshot.root().as_fd()).chain([stubs.as_fd()]).collect();
+            fds.push(stubs.as_fd());
             let fd = overlay(&fds, None, active.dialect())?;
             return Ok(Mount::of_copy(fd, active));
         }
         let dialect = self.store.dialect()?;
-        let fds: Vec<_> = visible.iter().rev().map(|snapshot| snapshot.root().as_fd()).collect();
         overlay(&fds, None, dialect).map(Mount::new)
     }
 }
@@ -116,6 +116,20 @@ pub(super) fn visible<'a, 'b>(lowers: &'a [&'b Snapshot]) -> io::Result<&'a [&'b
         }
     }
     Ok(lowers)
+}
+
+/// The layers as they can be stacked: derived ones that would hide something of those below are made whole.
+pub(super) fn settled(store: &SnapshotStore, lowers: &[&Snapshot]) -> Result<Vec<Snapshot>, SnapshotError> {
+    let mut settled: Vec<Snapshot> = Vec::with_capacity(lowers.len());
+    for snapshot in lowers {
+        let hides = snapshot.hides_anything_of(&settled).map_err(SnapshotError::io("read", snapshot.path()))?;
+        settled.push(if hides { store.make_whole(snapshot)? } else { (*snapshot).clone() });
+    }
+    Ok(settled)
+}
+
+fn uppermost_first(snapshots: &[Snapshot]) -> impl Iterator<Item = BorrowedFd<'_>> {
+    snapshots.iter().rev().flat_map(|snapshot| snapshot.layers().into_iter().rev().map(AsFd::as_fd))
 }
 
 /// The root directory of a mount shows the metadata of the uppermost layer; gives it those of the layer that says

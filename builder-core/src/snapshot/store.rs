@@ -1,11 +1,12 @@
 //! [`SnapshotStore`]: the committed snapshots.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::active::{lock_leftover, remove_directory};
+use super::derived::{Derivation, is_missing};
 use super::verify::verify;
 use super::{Active, Dialect, SnapshotError};
 use crate::rootfs::{Kind, RootDir, RootPath};
@@ -24,8 +25,10 @@ pub struct SnapshotStore {
 pub struct Snapshot {
     id: TreeId,
     path: PathBuf,
-    root: Arc<RootDir>,
+    pub(super) root: Arc<RootDir>,
     has_root_entry: bool,
+    /// Of one that holds only what differs from another.
+    pub(super) derived: Option<Arc<Derivation>>,
 }
 
 impl Snapshot {
@@ -34,13 +37,25 @@ impl Snapshot {
         self.id
     }
 
-    /// The directory, in overlayfs' format for layers. Nobody writes to it.
-    pub fn root(&self) -> &RootDir {
+    /// Opens a regular file that its tree has.
+    ///
+    /// # Errors
+    /// If it is not there, or is no regular file.
+    pub fn open_file(&self, path: &RootPath) -> io::Result<File> {
+        match (self.root.open_file_exact(path), self.base()) {
+            (Err(error), Some(base)) if is_missing(&error) => base.open_file(path),
+            (opened, _) => opened,
+        }
+    }
+
+    /// The directory, in overlayfs' format for layers. Nobody writes to it. In a derived one there is only what differs
+    /// from the base.
+    pub(crate) fn root(&self) -> &RootDir {
         &self.root
     }
 
-    /// Where it is on the host.
-    pub fn path(&self) -> &Path {
+    /// Where that directory is on the host.
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -62,14 +77,30 @@ impl SnapshotStore {
     /// # Errors
     /// [`SnapshotError::Io`] if the file system fails.
     pub fn get(&self, id: &TreeId) -> Result<Option<Snapshot>, SnapshotError> {
+        self.open(id, 0)
+    }
+
+    /// Opens a snapshot that is `depth` below the one that was asked for.
+    pub(super) fn open(&self, id: &TreeId, depth: usize) -> Result<Option<Snapshot>, SnapshotError> {
         let path = self.path(id).join("fs");
-        let root = match RootDir::open(&path) {
-            Ok(root) => Arc::new(root),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(SnapshotError::io("open", &path)(error)),
+        let whole = || match RootDir::open(&path) {
+            Ok(root) => Ok(Some(root)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SnapshotError::io("open", &path)(error)),
         };
+        let (root, derived) = if let Some(root) = whole()? {
+            (root, None)
+        } else if let Some((root, derived)) = self.open_derived(id, depth)? {
+            (root, Some(derived))
+        } else if let Some(root) = whole()? {
+            // It was made whole at this moment.
+            (root, None)
+        } else {
+            return Ok(None);
+        };
+        let path = if derived.is_some() { self.path(id).join("delta") } else { path };
         let has_root_entry = self.meta(id)?.is_some_and(|meta| meta.has_root_entry);
-        Ok(Some(Snapshot { id: *id, path, root, has_root_entry }))
+        Ok(Some(Snapshot { id: *id, path, root: Arc::new(root), has_root_entry, derived }))
     }
 
     /// Opens the snapshot of a tree. If it was written before the machine last started, and never synced, its files
@@ -87,6 +118,7 @@ impl SnapshotStore {
         let path = self.path(&id);
         let exact = self.dialect()? == Dialect::Trusted;
         if !verify(&snapshot, tree, exact).map_err(SnapshotError::io("verify", &path))? {
+            self.detach(&id)?;
             self.remove(&id)?;
             return Ok(None);
         }
@@ -126,14 +158,26 @@ impl SnapshotStore {
     /// # Errors
     /// [`SnapshotError::Io`] if the file system fails.
     pub fn commit(&self, active: Active, tree: &Tree) -> Result<Snapshot, SnapshotError> {
+        self.put(active, tree, None)
+    }
+
+    /// Commits a snapshot; `base` is the file of a derived one.
+    pub(super) fn put(&self, mut active: Active, tree: &Tree, base: Option<&[u8]>) -> Result<Snapshot, SnapshotError> {
         let id = tree.id();
         let path = self.path(&id);
-        active.publish(&self.meta_text(tree), &path).map_err(SnapshotError::io("write", &path))?;
+        let error = |source| SnapshotError::io("write", &path)(source);
+        active.finish(&self.meta_text(tree), base).map_err(error)?;
+        if !active.publish(&path).map_err(error)? && self.get(&id)?.is_none() {
+            // What is there cannot be used, as its base is gone.
+            self.remove(&id)?;
+            active.publish(&path).map_err(error)?;
+        }
         let lost = || SnapshotError::io("open", &path)(io::ErrorKind::NotFound.into());
         self.get(&id)?.ok_or_else(lost)
     }
 
-    /// Removes a snapshot; nothing happens if it is not there. Nobody may have it mounted.
+    /// Removes a snapshot; nothing happens if it is not there. Nobody may have it mounted. What is derived from it goes
+    /// with it; see [`SnapshotStore::detach`].
     ///
     /// # Errors
     /// [`SnapshotError::Io`] if the file system fails. The snapshot is gone from the store all the same.
@@ -162,8 +206,8 @@ impl SnapshotStore {
         Ok(self.names()?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Bytes on disk that a snapshot occupies; 0 if it is not there. Hard links count once. A snapshot never changes, so
-    /// the number is kept beside it.
+    /// Bytes on disk that a snapshot occupies, its base left out; 0 if it is not there. Hard links count once. A snapshot
+    /// never changes, so the number is kept beside it.
     ///
     /// # Errors
     /// [`SnapshotError::Io`] if the file system fails.
@@ -261,7 +305,15 @@ impl SnapshotStore {
     }
 
     fn meta_text(&self, tree: &Tree) -> String {
-        format!("boot {}\nroot {}\n", self.boot(), u8::from(tree.get(&RootPath::root()).is_some()))
+        self.meta_line(tree.get(&RootPath::root()).is_some())
+    }
+
+    pub(super) fn meta_line(&self, has_root_entry: bool) -> String {
+        format!("boot {}\nroot {}\n", self.boot(), u8::from(has_root_entry))
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The number that the kernel drew when it started (`random(4)`); without one nothing is ever of this boot.

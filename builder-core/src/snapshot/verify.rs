@@ -6,8 +6,9 @@ use std::io;
 use rayon::prelude::*;
 use rustix::io::Errno;
 
+use super::derived::is_missing;
 use super::{Overlaid, Snapshot, hash_file, overlaid, read_entry};
-use crate::rootfs::{Kind, RootPath, Stat};
+use crate::rootfs::{Directory, Kind, RootPath, Stat};
 use crate::tree::{Entry, Node, Tree};
 
 /// Compares every entry with the disk, content included. Unless it is `exact`, owners and attributes are left out,
@@ -16,6 +17,13 @@ pub(super) fn verify(snapshot: &Snapshot, tree: &Tree, exact: bool) -> io::Resul
     let entries: Vec<Entry> = tree.iter().collect();
     let found = entries.par_iter().map(|entry| check(snapshot, entry, exact).or_else(missing));
     let found = found.collect::<io::Result<Vec<_>>>()?;
+    for path in snapshot.derived.iter().flat_map(|derived| &derived.hidden) {
+        match hides(snapshot, path) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => return missing(error).map(|_| false),
+        }
+    }
     let mut groups: HashMap<u32, (u64, u64)> = HashMap::new();
     for (entry, identity) in entries.iter().zip(&found) {
         let Some(identity) = identity else { return Ok(false) };
@@ -37,14 +45,31 @@ fn missing(error: io::Error) -> io::Result<Option<(u64, u64)>> {
     }
 }
 
+/// What a path is in the snapshot, or in that which it is derived from.
+fn locate(snapshot: &Snapshot, path: &RootPath) -> io::Result<(Directory, Stat)> {
+    let own = || {
+        let directory = snapshot.root().open_dir_exact(&path.parent().unwrap_or_default())?;
+        let stat = directory.stat(path.file_name().unwrap_or(b"."))?;
+        Ok((directory, stat))
+    };
+    match (own(), snapshot.base()) {
+        (Err(error), Some(base)) if is_missing(&error) => locate(base, path),
+        (found, _) => found,
+    }
+}
+
+/// Whether what is to hide something of the base is there.
+fn hides(snapshot: &Snapshot, path: &RootPath) -> io::Result<bool> {
+    let directory = snapshot.root().open_dir_exact(&path.parent().unwrap_or_default())?;
+    let name = path.file_name().unwrap_or(b".");
+    let stat = directory.stat(name)?;
+    Ok(stat.kind == Kind::Directory || overlaid(&directory, name, &stat)? == Overlaid::Whiteout)
+}
+
 /// Identity of the file on disk, `None` if it is not what the entry says.
 fn check(snapshot: &Snapshot, entry: &Entry, exact: bool) -> io::Result<Option<(u64, u64)>> {
-    let root = snapshot.root();
-    let (directory, name) = match (entry.path.parent(), entry.path.file_name()) {
-        (Some(parent), Some(name)) => (root.open_dir_exact(&parent)?, name),
-        _ => (root.open_dir_exact(&RootPath::root())?, &b"."[..]),
-    };
-    let stat: Stat = directory.stat(name)?;
+    let name = entry.path.file_name().unwrap_or(b".");
+    let (directory, stat) = locate(snapshot, &entry.path)?;
     let mark = overlaid(&directory, name, &stat)?;
     if (mark == Overlaid::Whiteout) != (entry.node == Node::Whiteout) {
         return Ok(None);

@@ -214,13 +214,19 @@ impl Tree {
         u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes")) as usize
     }
 
-    fn path(&self, index: usize) -> &[u8] {
+    /// The encoding of one entry.
+    pub(super) fn encoded(&self, index: usize) -> &[u8] {
+        let end = if index + 1 < self.count { self.offset(index + 1) } else { self.table };
+        &self.bytes[self.offset(index)..end]
+    }
+
+    pub(super) fn path(&self, index: usize) -> &[u8] {
         let start = self.offset(index);
         let length = usize::from(u16::from_le_bytes([self.bytes[start], self.bytes[start + 1]]));
         &self.bytes[start + 2..start + 2 + length]
     }
 
-    fn entry(&self, index: usize) -> Entry {
+    pub(super) fn entry(&self, index: usize) -> Entry {
         let mut reader = Reader { bytes: &self.bytes[self.offset(index)..self.table] };
         reader.entry().expect("the digest of the tree was checked")
     }

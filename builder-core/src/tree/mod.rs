@@ -10,12 +10,14 @@
 //! [Tree, Tree, …] ──▶ Stack ── lookup, resolve, select, state ──▶ StateDigest
 //! ```
 
+mod difference;
 mod digest;
 mod entry;
 mod encoding;
 mod stack;
 mod store;
 
+pub use difference::{Difference, differences};
 pub use digest::{ContentDigest, ContentHasher, ParseTreeDigestError, SemanticDigest, StateDigest, TreeId};
 pub use encoding::{Tree, TreeBuilder, TreeError};
 pub use entry::{Entry, Node, Time, Xattr};

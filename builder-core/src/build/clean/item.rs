@@ -69,6 +69,8 @@ pub struct CacheItem {
     /// A step uses it at this moment.
     pub in_use: bool,
     pub(super) place: Place,
+    /// The tree whose snapshot its own one is derived from, and which has to stay as long as that.
+    pub(super) base: Option<TreeId>,
 }
 
 /// Where an item is.
@@ -87,8 +89,16 @@ impl CacheItem {
     pub(super) fn of(id: String, kind: CacheKind) -> Self {
         let description = String::new();
         let (created, last_used, files, facts, milliseconds) = (0, 0, 0, 0, 0);
-        let (shared, in_use, place) = (false, false, Place::Nowhere);
-        Self { id, kind, description, created, last_used, files, facts, milliseconds, shared, in_use, place }
+        let (shared, in_use, place, base) = (false, false, Place::Nowhere, None);
+        Self { id, kind, description, created, last_used, files, facts, milliseconds, shared, in_use, place, base }
+    }
+
+    /// The tree that it is.
+    pub(super) fn tree(&self) -> Option<TreeId> {
+        match self.place {
+            Place::Tree(id, _) => Some(id),
+            _ => None,
+        }
     }
 
     /// Bytes that are free when it goes.
@@ -155,6 +165,7 @@ impl Engine {
             item.shared = of_images.contains(&id);
             if snapshots.contains(&id) {
                 item.files = self.snapshots.usage(&id).map_err(ExportError::from)?;
+                item.base = self.snapshots.base_of(&id);
                 // Without a record it was copied or unpacked; that goes at about 100 MB/s.
                 item.milliseconds = item.files / 100_000;
                 if item.created == 0 {

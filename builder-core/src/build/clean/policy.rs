@@ -4,10 +4,11 @@
 //! that it occupies, and less the longer nobody used it. (`max_used_space`, `reserved_space` and `min_free_space` mean
 //! what they mean in BuildKit's garbage collection.)
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::item::{CacheItem, CacheKind};
+use crate::tree::TreeId;
 
 /// An amount of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,15 +100,26 @@ impl Policy {
         let mut candidates: Vec<usize> = (0..items.len()).filter(|at| self.matches(&items[*at], now)).collect();
         let mut used: u64 = items.iter().map(CacheItem::own_size).sum();
         let Some(keep) = self.keep_bytes(used, disk) else {
+            let chosen: HashSet<usize> = candidates.iter().copied().collect();
+            let needed = bases(items.iter().enumerate().filter(|(at, _)| !chosen.contains(at)).map(|(_, item)| item));
+            candidates.retain(|at| items[*at].tree().is_none_or(|tree| !needed.contains_key(&tree)));
             return Chosen { whole: candidates, files: Vec::new() };
         };
         let mut chosen = Chosen::default();
         candidates.sort_by(|left, right| items[*left].worth(now).total_cmp(&items[*right].worth(now)));
-        for at in &candidates {
-            let item = &items[*at];
-            if used > keep && item.files > 0 && !item.shared {
+        // Nothing is free when a base goes whose derived snapshots stay: it comes after them.
+        let mut needed = bases(items);
+        let is_base = |at: &usize| items[*at].tree().is_some_and(|tree| needed.contains_key(&tree));
+        let (after, before): (Vec<usize>, Vec<usize>) = candidates.iter().partition(|at| is_base(at));
+        for at in before.into_iter().chain(after) {
+            let item = &items[at];
+            let is_needed = item.tree().is_some_and(|tree| needed.get(&tree).is_some_and(|count| *count > 0));
+            if used > keep && item.files > 0 && !item.shared && !is_needed {
                 used -= item.files;
-                chosen.files.push(*at);
+                chosen.files.push(at);
+                if let Some(count) = item.base.and_then(|base| needed.get_mut(&base)) {
+                    *count -= 1;
+                }
             }
         }
         candidates.sort_by_key(|at| items[*at].last_used);
@@ -122,6 +134,15 @@ impl Policy {
         chosen.files.retain(|at| !whole.contains(at));
         chosen
     }
+}
+
+/// How many snapshots are derived from each base.
+fn bases<'a>(items: impl IntoIterator<Item = &'a CacheItem>) -> HashMap<TreeId, usize> {
+    let mut bases = HashMap::new();
+    for base in items.into_iter().filter(|item| item.files > 0).filter_map(|item| item.base) {
+        *bases.entry(base).or_default() += 1;
+    }
+    bases
 }
 
 /// The file system that the store is on, in bytes.
@@ -142,6 +163,7 @@ pub(super) struct Chosen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::item::Place;
     use super::*;
 
     const DISK: Disk = Disk { total: 1000 << 20, free: 500 << 20 };
@@ -197,6 +219,23 @@ mod tests {
         assert_eq!(chosen(&policy, &items, DISK), [0]);
         let policy = Policy { max_used_space: Some(Space::Bytes(50 << 20)), ..Policy::default() };
         assert_eq!(chosen(&policy, &items, DISK), [0, 1]);
+    }
+
+    #[test]
+    fn what_others_are_derived_from_goes_after_them() {
+        let tree = |number: u8| TreeId::new([number; 32]);
+        let mut items = [item(0, 100, 0, 0), item(1, 1, 60_000, 900), item(2, 1, 60_000, 900), item(3, 10, 60_000, 0)];
+        for (number, item) in (0..).zip(&mut items) {
+            item.place = Place::Tree(tree(number), Vec::new());
+        }
+        items[1].base = Some(tree(0));
+        items[2].base = Some(tree(0));
+        let keep = |mebibytes: u64| Policy { max_used_space: Some(Space::Bytes(mebibytes << 20)), ..Policy::default() };
+        assert_eq!(chosen(&keep(111), &items, DISK), [3]);
+        assert_eq!(chosen(&keep(99), &items, DISK), [0, 1, 2, 3]);
+        let one = |id: &str| Policy { ids: Some(BTreeSet::from([id.to_owned(), "1".to_owned()])), ..Policy::default() };
+        assert_eq!(chosen(&one("0"), &items, DISK), [1], "the other one still needs it");
+        assert_eq!(chosen(&Policy::default(), &items, DISK), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -81,7 +81,10 @@ impl Engine {
         }
         self.name_images(&mut verified.damaged)?;
         if repair {
-            for found in &verified.damaged {
+            // What is derived from others first: it is not saved from a base that goes after it.
+            let mut damaged: Vec<&Damage> = verified.damaged.iter().collect();
+            damaged.sort_by_key(|found| found.id.parse().is_ok_and(|id| self.snapshots.base_of(&id).is_none()));
+            for found in damaged {
                 self.drop_damaged(found)?;
             }
             verified.repaired = true;
@@ -159,7 +162,11 @@ impl Engine {
 
     fn drop_damaged(&self, found: &Damage) -> Result<(), ImageError> {
         match (found.kind, found.id.parse::<TreeId>()) {
-            ("snapshot", Ok(id)) => self.snapshots.remove(&id).map_err(|error| ExportError::from(error).into()),
+            ("snapshot", Ok(id)) => {
+                // What is derived from it and sound does without what is damaged.
+                let removed = self.snapshots.detach(&id).and_then(|()| self.snapshots.remove(&id));
+                removed.map_err(|error| ExportError::from(error).into())
+            }
             ("tree", Ok(id)) => self.trees.remove(&id).map_err(|error| ExportError::from(error).into()),
             // The database was set aside when it was found.
             ("database", _) => Ok(()),

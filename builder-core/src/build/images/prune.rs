@@ -77,7 +77,10 @@ pub fn prune(content: &ContentStore, options: &PruneOptions) -> Result<Vec<Remov
 pub fn collect(context: &ExportContext<'_>, alone: &ExclusiveLease, keep: &Keep) -> Result<Reclaimed, ImageError> {
     let needed = needed(context, &context.content.database().images()?, keep)?;
     let mut reclaimed = Reclaimed { blobs: context.content.collect(alone, &needed.blobs)?, ..Reclaimed::default() };
-    for id in context.snapshots.list().map_err(crate::export::ExportError::from)? {
+    let mut snapshots = context.snapshots.list().map_err(crate::export::ExportError::from)?;
+    // What is derived from another goes before it, so that none is ever without its base.
+    snapshots.sort_by_cached_key(|id| context.snapshots.base_of(id).is_none());
+    for id in snapshots {
         if !needed.snapshots.contains(&id) {
             let bytes = context.snapshots.usage(&id).map_err(crate::export::ExportError::from)?;
             context.snapshots.remove(&id).map_err(crate::export::ExportError::from)?;
@@ -119,6 +122,12 @@ pub(in crate::build) fn needed(
     }
     for known in database.all_repo_digests()? {
         needed.blobs.insert(known.digest);
+    }
+    // A snapshot needs the one that it is derived from, and that one is verified with its tree.
+    let mut pending: Vec<TreeId> = needed.snapshots.iter().copied().collect();
+    while let Some(base) = pending.pop().map(|id| context.snapshots.base_of(&id)) {
+        pending.extend(base.filter(|base| needed.snapshots.insert(*base)));
+        needed.trees.extend(base);
     }
     Ok(needed)
 }

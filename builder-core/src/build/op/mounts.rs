@@ -17,7 +17,7 @@ use crate::cache::{CacheMountError, MountedCache, key};
 use crate::context::{BuildContext, Request};
 use crate::executor::{ExecuteError, Mount, MountSource};
 use crate::graph::{CacheMount, Files, MountOp, MountTarget, RunOp, SecretMount, SshMount};
-use crate::layer;
+use crate::layer::{self, Keep};
 use crate::rootfs::{RootDir, RootPath};
 use crate::snapshot::{Active, Mount as SnapshotMount, Snapshot};
 use crate::ssh::Socket;
@@ -361,7 +361,13 @@ impl Prepared {
         }
         let copy = session.engine.snapshots.begin()?;
         let path = copy.path().join(SINGLE_FILE);
-        std::fs::copy(snapshot.path().join(SINGLE_FILE), &path).map_err(failed)?;
+        let copied = || {
+            let mut from = snapshot.open_file(&RootPath::root().child(SINGLE_FILE.as_bytes()))?;
+            let mut to = File::create(&path)?;
+            std::io::copy(&mut from, &mut to)?;
+            to.set_permissions(from.metadata()?.permissions())
+        };
+        copied().map_err(failed)?;
         self.held.push(Held::Discarded(copy));
         bind_path(&path)
     }
@@ -417,29 +423,25 @@ fn snapshot_of(session: &Session<'_>, source: &Source) -> Result<Snapshot, StepE
     if let Some(snapshot) = snapshots.get_verified(&tree)? {
         return Ok(snapshot);
     }
-    let active = snapshots.begin()?;
-    materialise(session, source, &tree, &below, &active)?;
     session.engine.trees.put(&tree)?;
-    Ok(snapshots.commit(active, &tree)?)
+    let keep = Keep { content: &session.engine.content, snapshots, trees: &session.engine.trees };
+    with_files(session, source, &below, |files| Ok(keep.snapshot(&tree, files)?))
 }
 
-/// Writes `tree`, the tree of a source moved to `below`, into a snapshot.
-fn materialise(
+/// Hands over what opens the files of a source for its tree moved to `below`.
+fn with_files<T>(
     session: &Session<'_>,
     source: &Source,
-    tree: &Tree,
     below: &RootPath,
-    active: &Active,
-) -> Result<(), StepError> {
+    then: impl FnOnce(&dyn layer::Files) -> Result<T, StepError>,
+) -> Result<T, StepError> {
     match &source.origin {
-        Origin::Context(context, top) => layer::materialise(tree, &ContextFiles { context, top, below }, active)?,
+        Origin::Context(context, top) => then(&ContextFiles { context, top, below }),
         Origin::Filesystem(filesystem, top) => {
             let stack = filesystem.stack(session, Work::Allowed)?.unwrap_or_default();
-            let files = FilesystemFiles { session, filesystem, stack: &stack, top, below };
-            layer::materialise(tree, &files, active).map_err(StepError::of_files)?;
+            then(&FilesystemFiles { session, filesystem, stack: &stack, top, below })
         }
     }
-    Ok(())
 }
 
 /// Opens files of a context for a tree that was moved from `top` to `below`.
@@ -476,7 +478,9 @@ impl layer::Files for FilesystemFiles<'_> {
 /// Copies the seed of a new cache mount into it.
 fn fill(session: &Session<'_>, source: &Source, opened: &MountedCache) -> Result<(), StepError> {
     let active = session.engine.snapshots.begin()?;
-    materialise(session, source, &below_root(&source.tree), &RootPath::root(), &active)?;
+    with_files(session, source, &RootPath::root(), |files| {
+        layer::materialise(&below_root(&source.tree), files, &active).map_err(StepError::of_files)
+    })?;
     move_into(&active, opened)
 }
 
