@@ -1,8 +1,10 @@
 //! Each kind of change, as a derived snapshot beside the tree that it stands for, alone and on top of another layer.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -56,7 +58,15 @@ impl Place {
         let directory = tempfile::tempdir().expect("temporary directory");
         let state = directory.path().join("state");
         let content = ContentStore::open(&state).expect("opened");
-        let root = directory.path().join("context");
+        let place = Self { directory, content, snapshots: SnapshotStore::new(&state), trees: TreeStore::new(&state) };
+        place.fill();
+        place
+    }
+
+    /// Makes the context as it is at first.
+    fn fill(&self) {
+        let root = self.root();
+        let _ = fs::remove_dir_all(&root);
         for number in 0..60 {
             let file = root.join(format!("d{}/f{number}", number % 10));
             fs::create_dir_all(file.parent().expect("inside")).expect("made");
@@ -71,7 +81,6 @@ impl Place {
         fs::write(root.join("deep/er/est/file"), "deep").expect("written");
         fs::write(root.join("d4/.wh.name"), "only a name").expect("written");
         age(&root);
-        Self { directory, content, snapshots: SnapshotStore::new(&state), trees: TreeStore::new(&state) }
     }
 
     fn root(&self) -> std::path::PathBuf {
@@ -99,15 +108,13 @@ impl Place {
 }
 
 fn age(root: &Path) {
-    let time = UNIX_EPOCH + Duration::from_secs(1_000_000);
-    for entry in fs::read_dir(root).expect("listed").map(|entry| entry.expect("listed").path()) {
-        let meta = fs::symlink_metadata(&entry).expect("stat");
-        if meta.is_dir() {
-            age(&entry);
+    let directory = RootDir::open(root).expect("opened");
+    for name in directory.directory().names().expect("listed") {
+        if directory.directory().stat(&name).expect("stat").kind == Kind::Directory {
+            age(&root.join(OsStr::from_bytes(&name)));
         }
-        if !meta.is_symlink() {
-            File::open(&entry).expect("opened").set_times(fs::FileTimes::new().set_modified(time)).expect("set");
-        }
+        let time = rustix::fs::Timespec { tv_sec: 1_000_000, tv_nsec: 0 };
+        directory.directory().set_mtime(&name, time).expect("set");
     }
 }
 
@@ -136,8 +143,8 @@ fn can_mount() -> bool {
 
 /// Copies, changes, copies again; the second snapshot has to show its tree in every way to mount it. `hides` says whether a
 /// layer below has to make it whole.
-fn check(name: &str, hides: bool, change: impl Fn(&Path)) {
-    let place = Place::new();
+fn check(place: &Place, name: &str, hides: bool, change: impl Fn(&Path)) {
+    place.fill();
     let (first_tree, first) = place.keep();
     assert!(first.base().is_none());
     change(&place.root());
@@ -179,71 +186,74 @@ fn every_kind_of_change_can_be_derived() {
     if !can_mount() {
         return;
     }
+    let place = &Place::new();
     let write = |root: &Path, name: &str| fs::write(root.join(name), "changed").expect("written");
     let remove = |root: &Path, name: &str| fs::remove_file(root.join(name)).expect("removed");
     let mode = |root: &Path, name: &str, mode| {
         fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).expect("set");
     };
-    check("edited", false, |root| write(root, "d1/f1"));
-    check("emptied", false, |root| fs::write(root.join("d1/f1"), "").expect("written"));
-    check("added", false, |root| write(root, "d1/new"));
-    check("removed", true, |root| remove(root, "d1/f1"));
-    check("renamed", true, |root| fs::rename(root.join("d1/f1"), root.join("d2/f1-now")).expect("renamed"));
-    check("mode", false, |root| mode(root, "d1/f1", 0o4755));
-    check("mode of a directory", false, |root| mode(root, "d1", 0o1700));
-    check("time of a directory", false, |root| {
+    check(place, "edited", false, |root| write(root, "d1/f1"));
+    check(place, "emptied", false, |root| fs::write(root.join("d1/f1"), "").expect("written"));
+    check(place, "added", false, |root| write(root, "d1/new"));
+    check(place, "removed", true, |root| remove(root, "d1/f1"));
+    check(place, "renamed", true, |root| fs::rename(root.join("d1/f1"), root.join("d2/f1-now")).expect("renamed"));
+    check(place, "mode", false, |root| mode(root, "d1/f1", 0o4755));
+    check(place, "mode of a directory", false, |root| mode(root, "d1", 0o1700));
+    check(place, "time of a directory", false, |root| {
         let times = fs::FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(5));
         File::open(root.join("deep/er")).expect("opened").set_times(times).expect("set");
     });
-    check("file to directory", true, |root| {
+    check(place, "file to directory", true, |root| {
         remove(root, "d1/f1");
         fs::create_dir(root.join("d1/f1")).expect("made");
         write(root, "d1/f1/inside");
     });
-    check("file to link", false, |root| {
+    check(place, "file to link", false, |root| {
         remove(root, "d1/f1");
         symlink("f11", root.join("d1/f1")).expect("linked");
     });
-    check("link to another", false, |root| {
+    check(place, "link to another", false, |root| {
         remove(root, "d3/symlink");
         symlink("f13", root.join("d3/symlink")).expect("linked");
     });
-    check("directory to file", false, |root| {
+    check(place, "directory to file", false, |root| {
         fs::remove_dir_all(root.join("deep/er")).expect("removed");
         write(root, "deep/er");
     });
-    check("directory to link", false, |root| {
+    check(place, "directory to link", false, |root| {
         fs::remove_dir_all(root.join("deep")).expect("removed");
         symlink("d1", root.join("deep")).expect("linked");
     });
-    check("directory removed", true, |root| fs::remove_dir_all(root.join("deep")).expect("removed"));
-    check("directory replaced", true, |root| {
+    check(place, "directory removed", true, |root| fs::remove_dir_all(root.join("deep")).expect("removed"));
+    check(place, "directory replaced", true, |root| {
         fs::remove_dir_all(root.join("deep")).expect("removed");
         fs::create_dir_all(root.join("deep/other")).expect("made");
     });
-    check("one of hard links removed", true, |root| remove(root, "d1/link"));
-    check("one of hard links for itself", false, |root| {
+    check(place, "one of hard links removed", true, |root| remove(root, "d1/link"));
+    check(place, "one of hard links for itself", false, |root| {
         remove(root, "d1/link");
         fs::copy(root.join("d0/f0"), root.join("d1/link")).expect("copied");
     });
-    check("one more hard link", false, |root| {
+    check(place, "one more hard link", false, |root| {
         fs::hard_link(root.join("d5/f5"), root.join("a-first")).expect("linked");
     });
-    check("hard links edited", false, |root| write(root, "d0/f0"));
-    check("new hard links", false, |root| {
+    check(place, "hard links edited", false, |root| write(root, "d0/f0"));
+    check(place, "new hard links", false, |root| {
         write(root, "d1/new");
         fs::hard_link(root.join("d1/new"), root.join("a-new")).expect("linked");
     });
-    check("attributes", false, |root| {
+    check(place, "attributes", false, |root| {
         let file = File::open(root.join("d1/f1")).expect("opened");
         crate::rootfs::set_xattr(&file, b"user.color", b"blue").expect("set");
     });
-    check("a name like a whiteout", false, |root| write(root, "d4/.wh.name"));
-    check("a pipe", false, |root| {
+    check(place, "a name like a whiteout", false, |root| write(root, "d4/.wh.name"));
+    check(place, "a pipe", false, |root| {
         let directory = RootDir::open(&root.join("d1")).expect("opened");
         directory.directory().make_node(b"pipe", Kind::Fifo, (0, 0)).expect("made");
     });
-    check("an owner", false, |root| std::os::unix::fs::chown(root.join("d1/f1"), Some(1), Some(2)).expect("set"));
+    check(place, "an owner", false, |root| {
+        std::os::unix::fs::chown(root.join("d1/f1"), Some(1), Some(2)).expect("set")
+    });
 }
 
 #[test]
