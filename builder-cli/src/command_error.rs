@@ -55,11 +55,15 @@ pub(crate) struct CommandError {
 
 /// One message with everything that helps.
 #[derive(Debug, Clone, Default)]
-struct Report {
-    message: String,
-    location: Option<Location>,
-    origin: Option<Location>,
-    hint: Option<String>,
+pub(crate) struct Report {
+    /// What is wrong, in one line.
+    pub(crate) message: String,
+    /// Where.
+    pub(crate) location: Option<Location>,
+    /// For an ONBUILD trigger, the `FROM` that brought it.
+    pub(crate) origin: Option<Location>,
+    /// What to do.
+    pub(crate) hint: Option<String>,
 }
 
 impl CommandError {
@@ -143,6 +147,11 @@ impl CommandError {
     /// Whether it is the echo of a cancel.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled
+    }
+
+    /// Each message by itself.
+    pub(crate) fn reports(&self) -> &[Report] {
+        &self.reports
     }
 
     /// Everything to show, ready for standard error.

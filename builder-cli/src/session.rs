@@ -66,6 +66,12 @@ impl Session {
         Engine::open(options).map_err(CommandError::from)
     }
 
+    /// Opens the store to look things up; nothing runs and no image is unpacked, so an ordinary user needs no namespace.
+    pub(crate) fn reader(&self) -> Result<Engine, CommandError> {
+        let options = EngineOptions { state: self.root()?, registry: self.registry()?, git: self.git() };
+        Engine::open(options).map_err(CommandError::from)
+    }
+
     /// What git sees of the host: how to find programs, proxies and certificates, and the keys of ssh servers.
     fn git(&self) -> GitEnvironment {
         const NAMES: [&str; 15] = [

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let history = vec![HistoryEntry::default()];
             let config = ImageConfig { os, architecture, variant, history, ..ImageConfig::default() };
             let digest = Digest::sha256(request.reference.to_string().as_bytes());
-            images.insert(request, KnownImage { config, digest });
+            images.insert(request, KnownImage::new(config, digest));
         }
     }
     print!("{}", graph::to_dot(&graph::lower(&parsed, &options, &images)?));

@@ -38,8 +38,8 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     let request = &settled.request;
     match settled.call {
         Call::Build | Call::DryRun { .. } => Ok(0),
-        Call::Check(format) => call::check(request, session.content().ok().as_ref(), format),
-        Call::Outline { json } => call::outline(request, session.content().ok().as_ref(), json),
+        Call::Check(format) => call::check(session, request, format),
+        Call::Outline { json } => call::outline(session, request, json),
         Call::Targets { json } => call::targets(request, json),
         Call::Describe { json } => call::describe(json),
     }

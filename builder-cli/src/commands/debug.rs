@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use builder_core::build::{BuildRequest, ContextSource, PullPolicy};
 use builder_core::dockerfile;
 use builder_core::graph::{Options, to_dot, to_json};
 use serde_json::Value;
 
-use super::call::{offline_graph, parse};
+use super::call::{inspect, parse};
 use super::{Outcome, print};
 use crate::args::{DebugCommand, DebugGraphArgs, GraphFormat};
 use crate::command_error::CommandError;
@@ -45,8 +46,9 @@ fn graph(session: &Session, args: &DebugGraphArgs) -> Outcome {
         .filter_map(|text| text.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect::<BTreeMap<_, _>>();
-    let content = session.content()?;
-    let (graph, _) = offline_graph(&file, &options, Some(&content))?;
+    // No registry is asked.
+    let request = BuildRequest { options, pull: PullPolicy::Never, ..BuildRequest::new(source, ContextSource::Empty) };
+    let graph = inspect(session, &file, &request)?.graph;
     print(match args.format {
         GraphFormat::Dot => to_dot(&graph),
         GraphFormat::Json => pretty(&to_json(&graph)) + "\n",

@@ -74,7 +74,7 @@ pub(crate) fn from_args(
     let (named_contexts, contexts) = contexts::named(&args.build_context, environment)?;
     let platforms = platforms(&args, environment)?;
     let mut options = options(&args, &platforms, contexts, environment)?;
-    options.all_stages = matches!(call, Call::Check(_));
+    options.all_stages = matches!(call, Call::Check(_)) && options.target.is_none();
     if let Context::Remote(remote) = &mut context {
         remote.apply(&options.build_args);
     }

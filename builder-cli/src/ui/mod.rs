@@ -1,5 +1,6 @@
 //! Everything that is shown: results on standard output, all else on standard error. No other module prints.
 
+pub(crate) mod base64;
 pub(crate) mod diagnostic;
 pub(crate) mod escape;
 mod plain;

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use builder_core::progress::{Event, Outcome, Stream};
 use serde_json::{Map, Value, json};
 
+use super::base64;
 use super::state::{State, Task};
 use super::units::rfc3339;
 
@@ -19,8 +20,7 @@ pub(super) fn line(event: &Event, state: &State) -> Option<String> {
         }
         Event::Output { task, stream, at, bytes } => {
             let stream = if *stream == Stream::Stdout { 1 } else { 2 };
-            let log =
-                json!({"vertex": digest(task), "stream": stream, "data": base64(bytes), "timestamp": rfc3339(*at)});
+            let log = json!({"vertex": digest(task), "stream": stream, "data": base64::encode(bytes), "timestamp": rfc3339(*at)});
             ("logs", log)
         }
         Event::Status { task, id, current, total, at, finished } => {
@@ -46,9 +46,9 @@ pub(super) fn line(event: &Event, state: &State) -> Option<String> {
                 object.insert("vertex".to_owned(), digest(task).into());
             }
             object.insert("level".to_owned(), 1.into());
-            object.insert("short".to_owned(), base64(warning.short.as_bytes()).into());
+            object.insert("short".to_owned(), base64::encode(warning.short.as_bytes()).into());
             if !warning.detail.is_empty() {
-                let detail: Vec<_> = warning.detail.iter().map(|line| base64(line.as_bytes())).collect();
+                let detail: Vec<_> = warning.detail.iter().map(|line| base64::encode(line.as_bytes())).collect();
                 object.insert("detail".to_owned(), detail.into());
             }
             if let Some(url) = &warning.url {
@@ -91,20 +91,6 @@ fn vertex(task: &Task, state: &State) -> Value {
     Value::Object(object)
 }
 
-/// Standard base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for position in 0..4 {
-            let index = (word >> (18 - 6 * position) & 63) as usize;
-            out.push(if position <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -112,13 +98,6 @@ mod tests {
     use builder_core::progress::{TaskId, Warning};
 
     use super::*;
-
-    #[test]
-    fn base64_is_the_standards() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn lines_have_buildkits_shape() {

@@ -28,6 +28,7 @@ impl Paint {
     }
 
     /// Never colours.
+    #[cfg(test)]
     pub(crate) fn plain() -> Self {
         Self(false)
     }

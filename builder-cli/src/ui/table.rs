@@ -10,11 +10,20 @@ const PADDING: usize = 3;
 
 /// Aligns rows of cells; the last cell of a row is not padded. Ends with a line end if there is a row.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
+    columns(rows, MIN_WIDTH, PADDING)
+}
+
+/// The same with columns as narrow as their cells, and this many blanks between them.
+pub(crate) fn narrow(rows: &[Vec<String>], padding: usize) -> String {
+    columns(rows, 0, padding)
+}
+
+fn columns(rows: &[Vec<String>], min_width: usize, padding: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let mut widths = vec![MIN_WIDTH; columns];
+    let mut widths = vec![min_width; columns];
     for row in rows {
         for (column, cell) in row.iter().enumerate().take(row.len().saturating_sub(1)) {
-            widths[column] = widths[column].max(escape::width(cell) + PADDING);
+            widths[column] = widths[column].max(escape::width(cell) + padding);
         }
     }
     let mut out = String::new();

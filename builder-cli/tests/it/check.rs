@@ -33,8 +33,6 @@ fn findings_are_shown_and_counted() {
 #[test]
 fn findings_are_json_and_sarif() {
     let env = TestEnv::new();
-    env.write("Dockerfile", "FROM scratch AS Ä\u{300}\n");
-    assert_eq!(env.rbuild("build --check --format json .").code, 1, "a file that is wrong");
     env.write("Dockerfile", "FROM scratch\nmaintainer ü\nCOPY secret /\n");
     env.write(".dockerignore", "secret\n");
     let read = |args: &str| -> serde_json::Value {
@@ -49,16 +47,16 @@ fn findings_are_json_and_sarif() {
     };
     let expected = [
         finding(
-            "ConsistentInstructionCasing",
-            2,
-            "Command 'maintainer' should match the case of the command majority (uppercase)",
-            "consistent-instruction-casing",
-        ),
-        finding(
             "MaintainerDeprecated",
             2,
             "Maintainer instruction is deprecated in favor of using label",
             "maintainer-deprecated",
+        ),
+        finding(
+            "ConsistentInstructionCasing",
+            2,
+            "Command 'maintainer' should match the case of the command majority (uppercase)",
+            "consistent-instruction-casing",
         ),
         finding(
             "CopyIgnoredFile",
@@ -67,7 +65,7 @@ fn findings_are_json_and_sarif() {
             "copy-ignored-file",
         ),
     ];
-    assert_eq!(json, serde_json::json!({ "warnings": expected }));
+    assert_eq!(json, serde_json::json!({ "version": 1, "warnings": expected }));
     let sarif = read("build --call=check,format=sarif .");
     assert_eq!(sarif, read("build --check --format=sarif ."));
     assert_eq!(sarif["version"], "2.1.0");
@@ -127,11 +125,80 @@ fn methods_and_formats() {
 }
 
 #[test]
-fn a_check_asks_no_registry() {
+fn what_is_wrong_is_part_of_every_format() {
     let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nRNU x\nCOPY\n");
+    let read = |args: &str| -> serde_json::Value {
+        let ended = env.rbuild(args);
+        assert_eq!(ended.code, 1, "{args}");
+        assert!(ended.stderr.contains("error: unknown instruction"), "{args}: {}", ended.stderr);
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    };
+    let json = read("build --check --format json .");
+    assert_eq!(json["warnings"], serde_json::json!([]));
+    assert_eq!(json["errors"].as_array().expect("a list").len(), 2, "{json}");
+    let first = serde_json::json!({
+        "message": "unknown instruction: RNU", "file": "Dockerfile", "line": 2, "column": 1,
+        "hint": json["errors"][0]["hint"],
+    });
+    assert_eq!(json["errors"][0], first);
+    let buildx = read("build --call=check,format=json .");
+    assert_eq!(buildx["buildError"]["location"]["ranges"][0]["start"]["line"], 2);
+    let sarif = read("build --check --format sarif .");
+    let invocation = &sarif["runs"][0]["invocations"][0];
+    assert_eq!(invocation["executionSuccessful"], false);
+    assert_eq!(
+        invocation["toolExecutionNotifications"][1]["locations"][0]["physicalLocation"]["region"]["startLine"],
+        3
+    );
+    let ended = env.rbuild("build --check .");
+    assert_eq!((ended.code, &*ended.stdout), (1, ""));
+    // The rest of the file is known although it cannot be built.
+    env.write("Dockerfile", "FROM scratch AS A\nCOPY --from=9 a /\n");
+    assert_eq!(rules(&env, "build --check --format json ."), "StageNameCasing");
+    env.write("Dockerfile", "# check=error=true\nFROM scratch as A\n");
+    let ended = env.rbuild("build --check .");
+    assert_eq!(ended.stderr, "error: lint violation found for rules: StageNameCasing, FromAsCasing\n");
+    assert!(ended.stdout.starts_with("Check complete, 2 warnings have been found!\n"), "{}", ended.stdout);
+}
+
+/// The rules that a check names, in order.
+fn rules(env: &TestEnv, args: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(&env.rbuild(args).stdout).expect("JSON");
+    let warnings = json["warnings"].as_array().expect("a list").iter();
+    warnings.map(|warning| warning["rule"].as_str().expect("a name")).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn bases_are_asked_for_their_config() {
+    let env = TestEnv::new();
+    let registry = crate::registry::shared();
+    let name = registry.name("checked");
+    env.write("Dockerfile", "FROM scratch\nENV SET=1\nONBUILD EXPOSE 80/TCP\nCOPY Dockerfile /\n");
+    env.ok(&format!("build -q --output type=registry,name={name} ."));
+    std::fs::remove_dir_all(env.path("state")).expect("a fresh store");
+    env.write("Dockerfile", format!("FROM {name}\nLABEL a=$SET b=$UNSET\n"));
+    assert_eq!(rules(&env, "build --check --format json --pull=never ."), "");
+    assert_eq!(rules(&env, "build --check --format json ."), "ExposeProtoCasing UndefinedVar");
+    assert_eq!(rules(&env, "build --check --format json --pull=never ."), "ExposeProtoCasing UndefinedVar");
+    // No layer was fetched.
+    assert!(env.ok("images -q").stdout.is_empty());
+    env.write("Dockerfile", format!("FROM {name}-missing\n"));
+    let ended = env.rbuild("build --check .");
+    assert_eq!(ended.code, 1, "a build would fail too");
+    assert!(ended.stderr.contains("is not in its registry"), "{}", ended.stderr);
     // Nothing listens there.
     env.write("Dockerfile", "FROM 127.0.0.1:1/missing AS base\nRUN echo $UNKNOWN_BASE_MAY_SET_IT\n");
-    env.ok("build --check .");
+    let ended = env.ok("build --check .");
+    assert!(ended.stderr.starts_with("note: what `127.0.0.1:1/missing"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_check_of_a_target_is_about_what_it_needs() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch AS a\nCMD x\nFROM scratch\nENV a b\n");
+    assert_eq!(rules(&env, "build --check --format json ."), "JSONArgsRecommended LegacyKeyValueFormat");
+    assert_eq!(rules(&env, "build --check --format json --target a ."), "JSONArgsRecommended");
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, S
     }
     let Some((_, id, layers, config)) = nearest else { return Ok(None) };
     let layers = layers.into_iter().map(|layer| (layer.diff_id, layer.descriptor)).collect();
-    let known = KnownImage { config, digest: id.digest().clone() };
+    let known = KnownImage::new(config, id.digest().clone());
     Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, request.reference.clone(), layers)) }))
 }
 
@@ -161,7 +161,7 @@ fn pinned(engine: &Engine, request: &ImageRequest, descriptor: Descriptor) -> Re
     let config = read_config(engine, &request.reference, &manifest.config.digest)?;
     let layers = layers_of(&image(), &manifest, &config)?;
     let pinned = request.reference.with_digest(descriptor.digest.clone());
-    let known = KnownImage { config, digest: descriptor.digest };
+    let known = KnownImage::new(config, descriptor.digest);
     Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, pinned, layers)) }))
 }
 

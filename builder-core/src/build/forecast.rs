@@ -24,7 +24,6 @@ use crate::cancel::CancelToken;
 use crate::dockerfile::{self, Dockerfile};
 use crate::graph::{self, ContextId, Graph, ImageRequest, Images, KnownImage, Op, ResolvedEpoch, VertexId};
 use crate::history::{Build, Step, Verdict};
-use crate::oci::{DiffId, Digest, ImageConfig, RootFs};
 use crate::progress::Silent;
 
 /// What a build would do.
@@ -146,25 +145,13 @@ impl Engine {
                     }
                     Err(error) if error.is_cancelled() => return Err(BuildError::Cancelled(crate::cancel::Cancelled)),
                     Err(_) => {
-                        let unknown = unknown(&image);
-                        images.insert(image, unknown);
+                        let guess = KnownImage::guess(&image.platform);
+                        images.insert(image, guess);
                     }
                 }
             }
         }
     }
-}
-
-fn unknown(image: &ImageRequest) -> KnownImage {
-    let config = ImageConfig {
-        os: image.platform.os.clone(),
-        architecture: image.platform.architecture.clone(),
-        variant: image.platform.variant.clone(),
-        // An image without layers would be no step.
-        rootfs: RootFs { diff_ids: vec![DiffId::new(Digest::sha256(b""))], ..RootFs::default() },
-        ..ImageConfig::default()
-    };
-    KnownImage { config, digest: Digest::sha256(b"") }
 }
 
 /// Whether a vertex needs nothing that would have to be fetched first: an image, or a context that is elsewhere.

@@ -11,7 +11,7 @@
 //! 6. [`image`](crate::image): base, layers and config → image.
 //! 7. [`export`](crate::export): the image goes where it should.
 //!
-//! `explain` says why steps ran, `forecast` what a build would do, `verify` runs known steps again.
+//! `inspect` stops after the graph (`--check`). `explain` says why steps ran, `forecast` what a build would do, `verify` runs known steps again.
 //!
 //! `start` runs a command in an image with the same sandbox (`rbuild run`); `images` is what can be done with the
 //! images of the store.
@@ -31,6 +31,7 @@ mod forecast;
 mod git_files;
 pub mod images;
 mod inline_cache;
+mod inspect;
 mod layout;
 pub mod op;
 mod recorder;
@@ -48,6 +49,7 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
 pub use explain::{Earlier, ExplainedStep, Explanation, ParentChange, Reason};
 pub use forecast::{Forecast, ForecastStep, Prediction};
+pub use inspect::{Inspection, UnknownBase};
 pub use layout::LayoutError;
 pub use remote::{FetchedContext, RemoteError};
 pub use request::{BuildRequest, BuildResult, ContextSource, FetchOptions, PullPolicy, RemoteContext, SecretSource};

@@ -81,6 +81,11 @@ impl Dockerfile {
         stages
     }
 
+    /// The instruction that a byte of the source belongs to, or the next one.
+    pub(crate) fn instruction_at(&self, offset: usize) -> Option<&Instruction> {
+        self.instructions.get(self.instructions.partition_point(|instruction| instruction.span.end <= offset))
+    }
+
     fn first_from(&self) -> usize {
         self.instructions.iter().position(Instruction::is_from).unwrap_or(self.instructions.len())
     }

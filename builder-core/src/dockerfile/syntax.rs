@@ -251,6 +251,7 @@ impl Reader<'_> {
                 rule: Rule::NoEmptyContinuation,
                 span: Span::new(at, at),
                 line: lines.number(),
+                last_line: lines.number(),
                 detail: "Empty continuation line".to_owned(),
             });
         }

@@ -1,7 +1,5 @@
 //! [`Checks`]: warnings that need values or images, put together with those of the file.
 
-use std::collections::HashSet;
-
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{At, Current, Lowering};
 use super::{AddSource, ContextId, Files, Graph, GraphErrors, Op, Options};
@@ -13,12 +11,37 @@ use crate::dockerfile::{ArgDeclaration, CommandLine, Dockerfile, KeyValue, Word}
 /// Warnings as they are found.
 #[derive(Default)]
 pub(super) struct Checks {
-    found: Vec<(LintWarning, Location)>,
+    found: Vec<Found>,
 }
 
-/// Where the last `CMD`, `ENTRYPOINT` and `HEALTHCHECK` of a stage stand, with their lines.
+struct Found {
+    rule: lint::Rule,
+    detail: String,
+    place: Place,
+}
+
+/// Where something doubtful stands.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) location: Location,
+    /// For an ONBUILD trigger, the `FROM` that brought it.
+    pub(super) origin: Option<Location>,
+}
+
+impl Place {
+    /// The warning, with the lines of the instruction in `file`, which are those of the `FROM` for a trigger.
+    fn warning(&self, file: &Dockerfile, rule: lint::Rule, detail: String) -> LintWarning {
+        let span = self.location.span;
+        let at = self.origin.as_ref().map_or(span.start, |origin| origin.span.start);
+        let (line, last_line) =
+            file.instruction_at(at).map_or((1, 1), |instruction| (instruction.start_line(), instruction.end_line()));
+        LintWarning { rule, span, line, last_line, detail }
+    }
+}
+
+/// Where the last `CMD`, `ENTRYPOINT` and `HEALTHCHECK` of a stage stand.
 #[derive(Default)]
-pub(super) struct Once([Option<(Location, usize)>; 3]);
+pub(super) struct Once([Option<Place>; 3]);
 
 /// An instruction that should stand once.
 #[derive(Clone, Copy)]
@@ -38,10 +61,9 @@ const PUBLIC_PARTS: [&str; 3] = ["public", "file", "version"];
 impl<'a> Lowering<'a> {
     /// Warns of the earlier of two instructions of a kind in a stage.
     pub(super) fn check_once(&mut self, current: &mut Current, at: &At<'a>, kind: OnceKind) {
-        let here = (at.location(at.instruction.name_span()), at.instruction.start_line());
-        if let Some((location, line)) = current.once.0[kind as usize].replace(here) {
-            let detail = Detail::MultipleInstructionsDisallowed(at.instruction.name());
-            self.checks.report(location, line, &detail);
+        let here = at.place(at.instruction.name_span());
+        if let Some(earlier) = current.once.0[kind as usize].replace(here) {
+            self.checks.report(earlier, &Detail::MultipleInstructionsDisallowed(at.instruction.name()));
         }
     }
 
@@ -97,14 +119,13 @@ impl<'a> Lowering<'a> {
 }
 
 impl Checks {
-    pub(super) fn report(&mut self, location: Location, line: usize, detail: &Detail<'_>) {
-        let warning = LintWarning { rule: detail.rule(), span: location.span, line, detail: detail.to_string() };
-        self.found.push((warning, location));
+    pub(super) fn report(&mut self, place: Place, detail: &Detail<'_>) {
+        self.found.push(Found { rule: detail.rule(), detail: detail.to_string(), place });
     }
 
     /// Adds what the file shows by itself and applies `# check=`, or the build argument that replaces it.
     ///
-    /// Returns the warnings in line order, those of triggers last, and the options that were applied.
+    /// Returns the warnings in order, and the options that were applied.
     pub(super) fn finish(
         self,
         dockerfile: &Dockerfile,
@@ -119,25 +140,35 @@ impl Checks {
                 lint::Options::default()
             }
         };
-        let mut own = lint::check(dockerfile);
-        let mut foreign = Vec::new();
-        for (warning, location) in self.found {
-            if location.source == dockerfile.source {
-                own.push(warning);
-            } else if check.applies(warning.rule) {
-                foreign.push((warning, location));
-            }
-        }
-        // A trigger of a stage warns once, however many stages are built on it.
-        let mut seen = HashSet::new();
-        own.retain(|warning| seen.insert((warning.rule, warning.span, warning.detail.clone())));
-        let locate = |warning: LintWarning| {
-            let location = Location { source: dockerfile.source.clone(), span: warning.span };
-            (warning, location)
-        };
-        let own = check.filter(dockerfile, own).into_iter().map(locate);
-        (own.chain(foreign).collect(), check)
+        let warnings = filtered(self.found, lint::check(dockerfile), dockerfile, &check);
+        (warnings, check)
     }
+}
+
+/// Those of `found` and of `own`, which the file shows by itself, that the options let through, in order.
+fn filtered(
+    found: Vec<Found>,
+    mut own: Vec<LintWarning>,
+    file: &Dockerfile,
+    check: &lint::Options,
+) -> Vec<(LintWarning, Location)> {
+    let mut triggers = Vec::new();
+    for Found { rule, detail, place } in found {
+        let warning = place.warning(file, rule, detail);
+        if place.origin.is_none() {
+            own.push(warning);
+        } else if check.applies(rule) {
+            triggers.push((warning, place.location));
+        }
+    }
+    let locate = |warning: LintWarning| {
+        let location = Location { source: file.source.clone(), span: warning.span };
+        (warning, location)
+    };
+    let mut all: Vec<_> = check.filter(file, own).into_iter().map(locate).collect();
+    all.extend(triggers);
+    all.sort_by_key(|(warning, _)| warning.order());
+    all
 }
 
 impl Graph {
@@ -148,35 +179,26 @@ impl Graph {
 
     /// Warns of paths that are copied from the main context although its ignore file excludes them.
     pub fn check_ignored(&mut self, dockerfile: &Dockerfile, ignore: &IgnoreFile) {
-        let (mut own, mut foreign) = (Vec::new(), Vec::new());
-        for (add, path, location) in self.copied_paths() {
+        let mut found = Vec::new();
+        for (add, path, place) in self.copied_paths() {
             let Some(path) = ignore.excluded_source(path) else { continue };
             let detail = Detail::CopyIgnoredFile(if add { "Add" } else { "Copy" }, &path);
-            let line = location.source.line(location.span.start);
-            let found = LintWarning { rule: detail.rule(), span: location.span, line, detail: detail.to_string() };
-            if location.source == dockerfile.source {
-                own.push(found);
-            } else if self.check.applies(found.rule) {
-                foreign.push((found, location.clone()));
-            }
+            found.push(Found { rule: detail.rule(), detail: detail.to_string(), place });
         }
-        let locate = |warning: LintWarning| {
-            let location = Location { source: dockerfile.source.clone(), span: warning.span };
-            (warning, location)
-        };
-        self.warnings.extend(self.check.filter(dockerfile, own).into_iter().map(locate));
-        self.warnings.extend(foreign);
+        self.warnings.extend(filtered(found, Vec::new(), dockerfile, &self.check));
     }
 
     /// Whether it is `ADD`, the path, and the place of the instruction.
-    fn copied_paths(&self) -> impl Iterator<Item = (bool, &str, &Location)> {
+    fn copied_paths(&self) -> impl Iterator<Item = (bool, &str, Place)> {
         let copies = self.vertices.iter().filter_map(|vertex| match (&vertex.op, &vertex.location) {
-            (Op::Copy(copy), Some(location)) if copy.from == Files::Context(ContextId::Main) => Some((copy, location)),
+            (Op::Copy(copy), Some(location)) if copy.from == Files::Context(ContextId::Main) => {
+                Some((copy, Place { location: location.clone(), origin: vertex.origin.clone() }))
+            }
             _ => None,
         });
-        copies.flat_map(|(copy, location)| {
+        copies.flat_map(|(copy, place)| {
             copy.sources.iter().filter_map(move |source| match source {
-                AddSource::Path(path) => Some((copy.add, path.as_str(), location)),
+                AddSource::Path(path) => Some((copy.add, path.as_str(), place.clone())),
                 _ => None,
             })
         })

@@ -9,6 +9,7 @@ use super::{AddSource, ContextId, CopyOp, Files, Op};
 use crate::diagnostic::Diagnostic as _;
 use crate::dockerfile::{Add, Copy, CopySource, Heredoc, Word};
 use crate::git::{self, Address, AddressError, Wanted};
+use crate::oci::Digest;
 
 impl<'a> Lowering<'a> {
     pub(super) fn copy(&mut self, current: &mut Current, at: &At<'a>, copy: &'a Copy) -> Option<()> {
@@ -153,7 +154,14 @@ impl<'a> Lowering<'a> {
 
     fn check_checksum(&mut self, at: &At<'a>, word: &Word, op: &CopyOp) -> Option<()> {
         match &op.sources[..] {
-            [AddSource::Http(_) | AddSource::Git(..)] => Some(()),
+            [AddSource::Git(..)] => Some(()),
+            [AddSource::Http(_)] => match op.checksum.as_deref().map(str::parse::<Digest>) {
+                Some(Err(error)) => {
+                    self.error(at, word.span, error);
+                    None
+                }
+                Some(Ok(_)) | None => Some(()),
+            },
             [AddSource::Path(path)] => {
                 self.error(at, word.span, GraphErrorKind::ChecksumLocal(path.clone()));
                 None

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::dockerfile::{ExpandError, MountError, ParseError, PortError};
 use crate::git::AddressError;
-use crate::oci::{ParsePlatformError, ParseReferenceError, Reference};
+use crate::oci::{ParseDigestError, ParsePlatformError, ParseReferenceError, Reference};
 use crate::rootfs::ParseRootPathError;
 
 /// One error and its place.
@@ -155,6 +155,9 @@ pub enum GraphErrorKind {
     /// `--chown` is given and empty, and the like.
     #[error("`--{0}` is empty after expansion")]
     EmptyFlag(&'static str),
+    /// `ADD --checksum` of an address with something else than a digest.
+    #[error("invalid `--checksum`: {0}")]
+    Checksum(#[from] ParseDigestError),
     /// `ADD --checksum` with more or less than one source.
     #[error("`--checksum` needs exactly one source")]
     ChecksumSources,

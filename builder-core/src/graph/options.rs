@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DeviceOp, ResolvedEpoch};
 use crate::dockerfile::Network;
-use crate::oci::{Digest, ImageConfig, LayoutReference, Platform, Reference};
+use crate::oci::{DiffId, Digest, ImageConfig, LayoutReference, Platform, Reference, RootFs};
 
 /// What the user asked for, as far as the graph depends on it.
 #[derive(Debug, Clone)]
@@ -167,6 +167,28 @@ pub struct KnownImage {
     pub config: ImageConfig,
     /// What identifies it: a manifest digest or, for an image of the local store, its id.
     pub digest: Digest,
+    /// Nobody could be asked, so the config is made up: nothing is said of variables that the image may set.
+    pub guessed: bool,
+}
+
+impl KnownImage {
+    /// An image with its config.
+    pub fn new(config: ImageConfig, digest: Digest) -> Self {
+        Self { config, digest, guessed: false }
+    }
+
+    /// Stands for an image that nobody could be asked for: it has the platform that is wanted, a layer, and nothing else.
+    pub fn guess(platform: &Platform) -> Self {
+        let config = ImageConfig {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            // An image without layers would be no step.
+            rootfs: RootFs { diff_ids: vec![DiffId::new(Digest::sha256(b""))], ..RootFs::default() },
+            ..ImageConfig::default()
+        };
+        Self { config, digest: Digest::sha256(b""), guessed: true }
+    }
 }
 
 /// The images that are known so far.

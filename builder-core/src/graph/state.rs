@@ -25,6 +25,8 @@ pub(super) struct State {
     /// A `WORKDIR` of this file was seen.
     pub(super) workdir_set: bool,
     pub(super) platform: Platform,
+    /// The image that it begins with is not known, so variables may be set that nobody sees.
+    pub(super) guessed: bool,
     /// Where a variable is in `config.config.env`.
     env_at: HashMap<String, usize>,
     /// Where an argument is in `arguments`.
@@ -67,6 +69,7 @@ impl State {
             workdir,
             workdir_set: false,
             platform,
+            guessed: false,
             env_at: HashMap::new(),
             argument_at: HashMap::new(),
         };

@@ -1,225 +1,163 @@
 //! `--check`: what is doubtful in a Dockerfile.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::str::FromStr as _;
-
-use builder_core::build::{BuildRequest, ContextSource};
-use builder_core::content::ContentStore;
-use builder_core::context::{BuildContext, IgnoreSource};
-use builder_core::diagnostic::{Diagnostic, Location, Source};
-use builder_core::dockerfile::{Dockerfile, InstructionKind, LintWarning, Rule};
-use builder_core::graph::Graph;
-use builder_core::oci::Reference;
+use builder_core::build::BuildRequest;
+use builder_core::diagnostic::{Location, Source};
+use builder_core::dockerfile::lint::{self, Options};
+use builder_core::dockerfile::{Dockerfile, LintWarning};
 use serde_json::{Value, json};
 
 use super::super::inspect::indented;
 use super::super::{Outcome, print};
-use super::{offline_graph, parse};
+use super::excerpt::excerpt;
+use super::sarif::sarif;
+use super::{encoded, inspect, parse, ranges};
 use crate::args::CheckFormat;
-use crate::ui;
-use crate::ui::style::{Paint, Style};
+use crate::command_error::{CommandError, Report};
+use crate::session::Session;
+use crate::ui::escape;
 
-/// Prints what is doubtful; exit code 1 if anything is.
-pub(in super::super) fn check(request: &BuildRequest, content: Option<&ContentStore>, format: CheckFormat) -> Outcome {
-    let file = parse(&request.dockerfile)?;
-    let (mut graph, guessed) = offline_graph(&file, &request.options, content)?;
-    check_ignored(&file, &mut graph, request);
-    let mut warnings = graph.warnings;
-    warnings
-        .retain(|(warning, _)| warning.rule != Rule::UndefinedVar || !has_unknown_base(&file, warning.line, &guessed));
-    warnings.sort_by_key(|(warning, location)| (location.source != file.source, warning.line, warning.span));
+/// Findings, each with the text that it points into.
+pub(super) type Findings = Vec<(LintWarning, Location)>;
+
+/// Prints what is doubtful; exit code 1 if anything is. What is wrong is part of every output but text, and is shown in
+/// any case.
+pub(in super::super) fn check(session: &Session, request: &BuildRequest, format: CheckFormat) -> Outcome {
+    let (warnings, error) = match look(session, request) {
+        Ok((warnings, error)) => (warnings, error),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let reports = error.as_ref().map_or(&[][..], CommandError::reports);
+    let source = &request.dockerfile;
     print(match format {
-        CheckFormat::Text => text(&warnings),
-        CheckFormat::Json => indented(&json!({ "warnings": list(&warnings, plain_json) })) + "\n",
-        CheckFormat::Buildx => {
-            let sources = [json!({ "filename": request.dockerfile.name(), "language": "Dockerfile" })];
-            indented(&json!({ "warnings": list(&warnings, buildx_json), "sources": sources })) + "\n"
-        }
-        CheckFormat::Sarif => indented(&sarif(&warnings)) + "\n",
+        // As in buildx, what is wrong stands by itself, unless it is that there are findings.
+        CheckFormat::Text if error.is_some() && warnings.is_empty() => String::new(),
+        CheckFormat::Text => text(&warnings, source),
+        CheckFormat::Json => indented(&plain_json(&warnings, reports)) + "\n",
+        CheckFormat::Buildx => indented(&buildx_json(&warnings, reports, source)) + "\n",
+        CheckFormat::Sarif => indented(&sarif(&warnings, reports, source)) + "\n",
     })?;
-    Ok(u8::from(!warnings.is_empty()))
-}
-
-/// Compares what is copied with the ignore file of a context that is a directory here.
-fn check_ignored(file: &Dockerfile, graph: &mut Graph, request: &BuildRequest) {
-    let ContextSource::Directory { path, ignore_files } = &request.context else { return };
-    if !graph.copies_from_context() {
-        return;
-    }
-    // No file is looked up, so no state is needed. What is wrong with the context is for a build to say.
-    let ignore = IgnoreSource::FirstOf(ignore_files.clone());
-    if let Ok(context) = BuildContext::open(path, &ignore, Path::new(""))
-        && let Some(ignore) = context.ignore_file()
-    {
-        graph.check_ignored(file, ignore);
+    match error {
+        Some(error) => Err(error),
+        None => Ok(u8::from(!warnings.is_empty())),
     }
 }
 
-/// Whether the stage of a line begins with an image that is not here: then its variables are unknown too.
-fn has_unknown_base(file: &Dockerfile, line: usize, guessed: &BTreeSet<String>) -> bool {
-    if guessed.is_empty() {
-        return false;
+/// The findings, and what is wrong besides.
+fn look(session: &Session, request: &BuildRequest) -> Result<(Findings, Option<CommandError>), CommandError> {
+    let file = parse(&request.dockerfile)?;
+    match inspect(session, &file, request) {
+        Ok(inspection) => {
+            let warnings = inspection.graph.warnings;
+            let error = inspection.graph.check.error.then(|| violations(&warnings)).flatten();
+            Ok((warnings, error))
+        }
+        Err(error) => Ok((by_itself(&file), Some(error))),
     }
-    let froms: Vec<_> = file
-        .instructions
-        .iter()
-        .filter_map(|instruction| match &instruction.kind {
-            InstructionKind::From(from) => Some((instruction.start_line(), from)),
-            _ => None,
-        })
-        .collect();
-    let Some(mut at) = froms.iter().rposition(|(start, _)| *start <= line) else { return false };
-    loop {
-        let image = &froms[at].1.image.text;
-        let named = |from: &builder_core::dockerfile::From| {
-            from.stage.as_ref().is_some_and(|stage| stage.name == image.to_lowercase())
-        };
-        match froms[..at].iter().rposition(|(_, from)| named(from)) {
-            Some(stage) => at = stage,
-            None if image == "scratch" => return false,
-            None => return Reference::from_str(image).map_or(true, |image| guessed.contains(&image.to_string())),
+}
+
+/// What the file shows although it cannot be built.
+fn by_itself(file: &Dockerfile) -> Findings {
+    let warnings = Options::of(file).filter(file, lint::check(file));
+    let locate = |warning: LintWarning| {
+        let location = Location { source: file.source.clone(), span: warning.span };
+        (warning, location)
+    };
+    warnings.into_iter().map(locate).collect()
+}
+
+/// `# check=error=true`: that there are findings is an error.
+fn violations(warnings: &Findings) -> Option<CommandError> {
+    let mut rules: Vec<&str> = Vec::new();
+    for (warning, _) in warnings {
+        if !rules.contains(&warning.rule.name()) {
+            rules.push(warning.rule.name());
         }
     }
-}
-
-fn list(warnings: &[(LintWarning, Location)], json: fn(&LintWarning, &Location) -> Value) -> Vec<Value> {
-    warnings.iter().map(|(warning, location)| json(warning, location)).collect()
+    let message = || format!("lint violation found for rules: {}", rules.join(", "));
+    (!rules.is_empty()).then(|| CommandError::failed(message()))
 }
 
 /// The interface of `--check --format json`, described in `docs/reference/dockerfile.md`.
-fn plain_json(warning: &LintWarning, _: &Location) -> Value {
-    json!({
-        "rule": warning.rule.name(),
-        "line": warning.line,
-        "detail": warning.detail,
-        "level": warning.rule.level().name(),
-        "url": warning.rule.url().unwrap_or_default(),
-    })
-}
-
-/// As buildx's `--call=check,format=json`.
-fn buildx_json(warning: &LintWarning, location: &Location) -> Value {
-    let line = |offset| json!({ "line": location.source.line(offset), "character": 0 });
-    json!({
-        "ruleName": warning.rule.name(),
-        "description": warning.rule.text(),
-        "url": warning.rule.url().unwrap_or_default(),
-        "detail": warning.detail,
-        "location": { "ranges": [{ "start": line(location.span.start), "end": line(location.span.end) }] },
-    })
-}
-
-fn text(warnings: &[(LintWarning, Location)]) -> String {
-    let mut text = String::new();
-    for (warning, location) in warnings {
-        let found = Finding { warning, location };
-        text.push_str(&ui::diagnostic::render("warning", Style::Warning, &found, Paint::plain()));
-        text.push('\n');
+fn plain_json(warnings: &Findings, reports: &[Report]) -> Value {
+    let finding = |(warning, _): &(LintWarning, Location)| {
+        json!({
+            "rule": warning.rule.name(),
+            "line": warning.line,
+            "detail": warning.detail,
+            "level": warning.rule.level().name(),
+            "url": warning.rule.url().unwrap_or_default(),
+        })
+    };
+    let error = |report: &Report| {
+        let mut object = json!({ "message": report.message });
+        if let Some(location) = &report.location {
+            object["file"] = location.source.name().into();
+            object["line"] = location.source.line(location.span.start).into();
+            object["column"] = location.source.column(location.span.start).into();
+        }
+        if let Some(origin) = &report.origin {
+            object["origin"] = json!({ "file": origin.source.name(), "line": origin.source.line(origin.span.start) });
+        }
+        if let Some(hint) = &report.hint {
+            object["hint"] = hint.clone().into();
+        }
+        object
+    };
+    let mut object = json!({ "version": 1, "warnings": warnings.iter().map(finding).collect::<Vec<_>>() });
+    if !reports.is_empty() {
+        object["errors"] = reports.iter().map(error).collect();
     }
-    text.push_str(&match warnings.len() {
+    object
+}
+
+/// As buildx's `--call=check,format=json`, without the definition of how the file was read.
+fn buildx_json(warnings: &Findings, reports: &[Report], source: &Source) -> Value {
+    let finding = |(warning, _): &(LintWarning, Location)| {
+        let mut object = json!({
+            "ruleName": warning.rule.name(),
+            "description": warning.rule.text(),
+            "detail": warning.detail,
+            "location": { "ranges": ranges(warning.line, warning.last_line) },
+        });
+        if let Some(url) = warning.rule.url() {
+            object["url"] = url.into();
+        }
+        object
+    };
+    let warnings: Vec<Value> = warnings.iter().map(finding).collect();
+    let mut object = json!({
+        "warnings": if warnings.is_empty() { Value::Null } else { warnings.into() },
+        "sources": [{ "filename": source.name(), "data": encoded(source), "language": "Dockerfile" }],
+    });
+    if let Some(report) = reports.first() {
+        object["buildError"] = json!({ "message": report.message, "location": {} });
+        // Lines are those of the Dockerfile: of a trigger, the `FROM` that brought it.
+        let place = report.origin.as_ref().or(report.location.as_ref()).filter(|place| place.source == *source);
+        if let Some(Location { span, .. }) = place {
+            let last = span.end.saturating_sub(1).max(span.start);
+            object["buildError"]["location"] = json!({ "ranges": ranges(source.line(span.start), source.line(last)) });
+        }
+    }
+    object
+}
+
+/// As buildx shows it.
+fn text(warnings: &Findings, source: &Source) -> String {
+    let mut text = match warnings.len() {
         0 => "Check complete, no warnings found.\n".to_owned(),
         1 => "Check complete, 1 warning has been found!\n".to_owned(),
         count => format!("Check complete, {count} warnings have been found!\n"),
-    });
-    text
-}
-
-struct Finding<'a> {
-    warning: &'a LintWarning,
-    location: &'a Location,
-}
-
-impl std::fmt::Display for Finding<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.warning.rule.name(), self.warning.detail)
-    }
-}
-
-impl Diagnostic for Finding<'_> {
-    fn location(&self) -> Option<Location> {
-        Some(self.location.clone())
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.warning.rule.url().map(|url| format!("see {url}"))
-    }
-}
-
-/// One run in the Static Analysis Results Interchange Format, version 2.1.0 (OASIS).
-fn sarif(warnings: &[(LintWarning, Location)]) -> Value {
-    let rules: Vec<Value> = Rule::ALL
-        .iter()
-        .map(|rule| {
-            let mut object = json!({
-                "id": rule.name(),
-                "shortDescription": { "text": rule.text() },
-                "defaultConfiguration": { "level": "warning" },
-            });
-            if let Some(url) = rule.url() {
-                object["helpUri"] = url.into();
-            }
-            object
-        })
-        .collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": { "driver": { "name": "rbuild", "version": env!("CARGO_PKG_VERSION"), "rules": rules } },
-            "columnKind": "unicodeCodePoints",
-            "results": list(warnings, sarif_result),
-        }],
-    })
-}
-
-fn sarif_result(warning: &LintWarning, location: &Location) -> Value {
-    let source = &location.source;
-    let mut region = json!({ "startLine": warning.line });
-    // A finding may be shown at another line than the one where its text begins.
-    if source.line(location.span.start) == warning.line {
-        region["startColumn"] = column(source, location.span.start).into();
-        region["endLine"] = source.line(location.span.end).into();
-        region["endColumn"] = column(source, location.span.end).into();
-    }
-    json!({
-        "ruleId": warning.rule.name(),
-        "ruleIndex": Rule::ALL.iter().position(|rule| *rule == warning.rule),
-        "level": "warning",
-        "message": { "text": warning.detail },
-        "locations": [{
-            "physicalLocation": { "artifactLocation": { "uri": uri(source.name()) }, "region": region },
-        }],
-    })
-}
-
-/// Column of an offset in characters, from 1.
-fn column(source: &Source, offset: usize) -> usize {
-    let start = offset + 1 - source.column(offset);
-    1 + String::from_utf8_lossy(&source.text()[start..offset.min(source.text().len())]).chars().count()
-}
-
-/// A path as a relative URI (RFC 3986).
-fn uri(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
+    };
+    for (warning, location) in warnings {
+        let page = warning.rule.url().map_or_else(String::new, |url| format!(" - {url}"));
+        let (rule, detail) = (warning.rule.name(), escape::line(&warning.detail));
+        text.push_str(&format!("\nWARNING: {rule}{page}\n{detail}\n"));
+        text.push_str(&excerpt(source, warning.line, warning.last_line));
+        if location.source != *source {
+            let trigger = String::from_utf8_lossy(location.source.text());
+            let name = escape::line(location.source.name());
+            text.push_str(&format!("{name}: {}\n", escape::line(&trigger)));
         }
     }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_in_sarif() {
-        let source = Source::new("a b/é", "FROM x\nENV é=ü z\n".as_bytes());
-        assert_eq!(uri(source.name()), "a%20b/%C3%A9");
-        assert_eq!((column(&source, 0), column(&source, 7), column(&source, 17)), (1, 1, 9));
-    }
+    text
 }

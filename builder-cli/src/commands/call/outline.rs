@@ -3,13 +3,14 @@
 use std::iter;
 
 use builder_core::build::BuildRequest;
-use builder_core::content::ContentStore;
-use builder_core::graph::{self, Outline};
+use builder_core::dockerfile::Dockerfile;
+use builder_core::graph::{self, Outline, OutlineSecret};
 use serde_json::{Value, json};
 
 use super::super::inspect::indented;
 use super::super::{Outcome, print};
-use super::{offline_graph, parse};
+use super::{encoded, inspect, parse, ranges};
+use crate::session::Session;
 use crate::ui::{escape, table};
 
 /// `--call=targets`: the stages that can be built.
@@ -17,72 +18,87 @@ pub(in super::super) fn targets(request: &BuildRequest, json: bool) -> Outcome {
     let file = parse(&request.dockerfile)?;
     let entries = graph::targets(&file);
     if json {
-        return print(result(json!({ "targets": entries }), request));
+        return print(result(json!({ "targets": entries }), &file));
     }
     let mut rows = vec![vec!["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
     for (index, entry) in entries.iter().enumerate() {
-        let name = entry.name.clone().unwrap_or_else(|| index.to_string());
-        let mark = if entry.default { " (default)" } else { "" };
+        // A stage without a name is asked for by its number.
+        let name = entry.name.clone().unwrap_or_else(|| if entry.default { String::new() } else { index.to_string() });
+        let mark = match (entry.default, name.is_empty()) {
+            (true, true) => "(default)",
+            (true, false) => " (default)",
+            (false, _) => "",
+        };
         let description = entry.description.as_deref().unwrap_or_default();
         rows.push(vec![format!("{}{mark}", escape::line(&name)), escape::line(description).into_owned()]);
     }
-    print(table::align(&rows))
+    print(trimmed(&table::narrow(&rows, 1)))
 }
 
 /// `--call=outline`: arguments, secrets and caches of a target.
-pub(in super::super) fn outline(request: &BuildRequest, content: Option<&ContentStore>, json: bool) -> Outcome {
+pub(in super::super) fn outline(session: &Session, request: &BuildRequest, json: bool) -> Outcome {
     let file = parse(&request.dockerfile)?;
-    let outline = offline_graph(&file, &request.options, content)?.0.outline;
-    print(if json { result(json!(outline), request) } else { text(&outline) })
+    let outline = inspect(session, &file, request)?.graph.outline;
+    print(if json { result(json!(outline), &file) } else { text(&outline) })
 }
 
-/// As BuildKit has it: each `line` becomes a `location`, and the file is named.
-fn result(mut value: Value, request: &BuildRequest) -> String {
-    locate(&mut value);
-    value["sources"] = json!([{ "filename": request.dockerfile.name(), "language": "Dockerfile" }]);
+/// As BuildKit has it: each `line` becomes a `location`, what is empty or not so is left out, the text of the file is there.
+fn result(mut value: Value, file: &Dockerfile) -> String {
+    locate(&mut value, file);
+    value["sources"] = json!([encoded(&file.source)]);
     indented(&value) + "\n"
 }
 
-fn locate(value: &mut Value) {
+fn locate(value: &mut Value, file: &Dockerfile) {
     match value {
         Value::Object(object) => {
-            object.values_mut().for_each(locate);
-            if let Some(line) = object.remove("line") {
-                let place = json!({ "line": line });
-                object.insert("location".to_owned(), json!({ "ranges": [{ "start": place, "end": place }] }));
+            object.values_mut().for_each(|value| locate(value, file));
+            object.retain(|_, value| *value != Value::Bool(false) && *value != json!([]));
+            let first = object.remove("line").and_then(|line| usize::try_from(line.as_u64()?).ok());
+            if let Some(first) = first {
+                let last = file.instructions.iter().find(|instruction| instruction.start_line() == first);
+                let last = last.map_or(first, |instruction| instruction.end_line());
+                object.insert("location".to_owned(), json!({ "ranges": ranges(first, last) }));
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(locate),
+        Value::Array(list) => list.iter_mut().for_each(|value| locate(value, file)),
         _ => {}
     }
 }
 
 fn text(outline: &Outline) -> String {
-    let mut out = String::new();
-    for (heading, text) in [("TARGET", &outline.name), ("DESCRIPTION", &outline.description)] {
-        if let Some(text) = text {
-            out.push_str(&format!("{:13}{}\n", format!("{heading}:"), escape::line(text)));
-        }
-    }
-    let mut add = |heading: [&str; 3], rows: Vec<[String; 3]>| {
-        if !rows.is_empty() {
-            let cells = |row: [String; 3]| row.iter().map(|cell| escape::line(cell).into_owned()).collect();
-            let lines: Vec<Vec<String>> = iter::once(heading.map(str::to_owned)).chain(rows).map(cells).collect();
-            if !out.is_empty() {
-                out.push('\n');
-            }
-            out.extend(table::align(&lines).lines().map(|line| line.trim_end().to_owned() + "\n"));
-        }
+    let mut tables = Vec::new();
+    let mut add = |padding: usize, rows: Vec<Vec<String>>| {
+        let cells = |row: Vec<String>| row.iter().map(|cell| escape::line(cell).into_owned()).collect();
+        let rows: Vec<Vec<String>> = rows.into_iter().map(cells).collect();
+        tables.push(trimmed(&table::narrow(&rows, padding)));
     };
+    let titles = [("TARGET:", &outline.name), ("DESCRIPTION:", &outline.description)];
+    let titles = titles.into_iter().filter_map(|(title, text)| Some(vec![title.to_owned(), text.clone()?]));
+    let titles: Vec<_> = titles.collect();
+    if !titles.is_empty() {
+        add(1, titles);
+    }
     let required = |required: bool| if required { "true" } else { "" }.to_owned();
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
-    let args = outline.args.iter().map(|arg| [arg.name.clone(), optional(&arg.value), optional(&arg.description)]);
-    add(["BUILD ARG", "VALUE", "DESCRIPTION"], args.collect());
-    for (heading, list) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
-        let rows = list.iter().map(|secret| [secret.name.clone(), required(secret.required), String::new()]);
-        add([heading, "REQUIRED", ""], rows.collect());
+    let args = outline.args.iter().map(|arg| vec![arg.name.clone(), optional(&arg.value), optional(&arg.description)]);
+    let secrets =
+        |list: &[OutlineSecret]| list.iter().map(|one| vec![one.name.clone(), required(one.required)]).collect();
+    let lists: [(&[&str], Vec<Vec<String>>); 4] = [
+        (&["BUILD ARG", "VALUE", "DESCRIPTION"], args.collect()),
+        (&["SECRET", "REQUIRED"], secrets(&outline.secrets)),
+        (&["SSH", "REQUIRED"], secrets(&outline.ssh)),
+        (&["CACHE"], outline.cache.iter().map(|cache| vec![cache.id.clone()]).collect()),
+    ];
+    for (heading, rows) in lists {
+        if !rows.is_empty() {
+            let heading = heading.iter().map(|&word| word.to_owned()).collect();
+            add(3, iter::once(heading).chain(rows).collect());
+        }
     }
-    let caches = outline.cache.iter().map(|cache| [cache.id.clone(), String::new(), String::new()]);
-    add(["CACHE", "", ""], caches.collect());
-    out
+    tables.join("\n")
+}
+
+fn trimmed(table: &str) -> String {
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

@@ -39,7 +39,7 @@ pub fn check(file: &Dockerfile) -> Vec<LintWarning> {
         checker.instruction(instruction);
     }
     let Checker { mut warnings, .. } = checker;
-    warnings.sort_by_key(|warning| (warning.line, warning.span));
+    warnings.sort_by_key(LintWarning::order);
     warnings
 }
 
@@ -75,7 +75,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn warn(&mut self, rule: Rule, at: &Instruction, span: Span, detail: String) {
-        self.warnings.push(LintWarning { rule, span, line: at.start_line(), detail });
+        self.warnings.push(LintWarning { rule, span, line: at.start_line(), last_line: at.end_line(), detail });
     }
 
     fn casing(&mut self, stages: &[Stage<'_>]) {

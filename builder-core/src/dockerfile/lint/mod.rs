@@ -26,13 +26,20 @@ pub struct LintWarning {
     pub rule: Rule,
     /// The place.
     pub span: Span,
-    /// The line, from 1.
+    /// The first line of the instruction, from 1. What comes from a base image has that of its `FROM`.
     pub line: usize,
+    /// The last line of the instruction.
+    pub last_line: usize,
     /// What was found, in words.
     pub detail: String,
 }
 
 impl LintWarning {
+    /// Warnings are shown by line, those of a line in the order in which BuildKit finds them.
+    pub(crate) fn order(&self) -> (usize, u8) {
+        (self.line, self.rule.phase())
+    }
+
     /// The warning as something that can show its place in `source`.
     pub fn locate<'a>(&'a self, source: &'a Source) -> impl Diagnostic + 'a {
         Located { warning: self, source }

@@ -79,9 +79,9 @@ impl Options {
     }
 
     /// The warnings that remain, in line order: those of rules that apply to the file and to the instruction that
-    /// they are about.
+    /// they are about. Warnings of `ONBUILD` triggers are not for it: nothing stands above those.
     pub fn filter(&self, file: &Dockerfile, mut warnings: Vec<LintWarning>) -> Vec<LintWarning> {
-        warnings.sort_by_key(|warning| (warning.line, warning.span));
+        warnings.sort_by_key(LintWarning::order);
         // The options of the instruction that the warning before this one was about.
         let mut last: Option<(usize, Option<Self>)> = None;
         warnings.retain(|warning| {

@@ -110,6 +110,33 @@ impl Rule {
         Self::ALL.iter().copied().find(|rule| rule.name() == name)
     }
 
+    /// When BuildKit applies it: while it reads, to the stages, to their bases, to each instruction, to its sources.
+    pub(super) fn phase(self) -> u8 {
+        match self {
+            Self::NoEmptyContinuation => 0,
+            Self::StageNameCasing => 1,
+            Self::FromAsCasing => 2,
+            Self::InvalidDefinitionDescription | Self::MaintainerDeprecated => 3,
+            Self::ReservedStageName => 4,
+            Self::DuplicateStageName => 5,
+            Self::ConsistentInstructionCasing => 6,
+            Self::InvalidDefaultArgInFrom => 7,
+            Self::UndefinedArgInFrom => 8,
+            Self::RedundantTargetPlatform => 9,
+            Self::FromPlatformFlagConstDisallowed => 10,
+            Self::InvalidBaseImagePlatform => 11,
+            Self::WorkdirRelativePath
+            | Self::UndefinedVar
+            | Self::MultipleInstructionsDisallowed
+            | Self::LegacyKeyValueFormat
+            | Self::SecretsUsedInArgOrEnv
+            | Self::JsonArgsRecommended
+            | Self::ExposeProtoCasing
+            | Self::ExposeInvalidFormat => 12,
+            Self::CopyIgnoredFile => 13,
+        }
+    }
+
     /// Whether it is about the file as a whole, so that `# check=` above one instruction changes nothing.
     pub(super) fn is_of_file(self) -> bool {
         matches!(

@@ -96,7 +96,7 @@ fn comments_that_describe() {
     };
     let found = |line| (Rule::InvalidDefinitionDescription, line);
     check("# foo text\nARG foo\n# base text\nFROM a AS base\n", &[]);
-    check("# a b\nARG foo\n# Base text\nFROM a AS Base\n", &[found(3), found(5), (Rule::StageNameCasing, 5)]);
+    check("# a b\nARG foo\n# Base text\nFROM a AS Base\n", &[found(3), (Rule::StageNameCasing, 5), found(5)]);
     check("ARG x\n# c\nARG a=1 b c=2\n# z\nARG a b\nFROM a\n", &[found(6)]);
     check("# text\n#\nARG x\n# text\nFROM a\n# text\nRUN x\n", &[]);
     check("  # x text\nARG x\nFROM a\n", &[found(3)]);

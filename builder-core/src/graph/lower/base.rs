@@ -3,12 +3,18 @@
 use super::{Current, ImageUsed, Lowering};
 use crate::diagnostic::Location;
 use crate::dockerfile::lint::Detail;
+use crate::graph::checks::Place;
 use crate::graph::error::{GraphError, GraphErrorKind};
 use crate::graph::stages::{Base, Stage};
 use crate::graph::state::State;
 use crate::graph::{AddSource, ContextId, CopyOp, Files, ImageOp, ImageRequest, Op, Step, Vertex, VertexId};
-use crate::oci::HistoryEntry;
+use crate::oci::{HistoryEntry, ImageConfig};
 use crate::rootfs::RootPath;
+
+/// Whether an image has no layers; a base like that is nothing but its config.
+fn is_empty(config: &ImageConfig) -> bool {
+    config.rootfs.diff_ids.is_empty() && config.history.iter().all(|entry| entry.empty_layer)
+}
 
 /// What BuildKit writes for a layer that no instruction made.
 const FOREIGN_COMMENT: &str = "buildkit.exporter.image.v0";
@@ -71,15 +77,17 @@ impl<'a> Lowering<'a> {
         let has = image.config.platform();
         let wanted = &request.platform;
         current.state = State::from_image(&image.config, wanted, workdir);
+        current.state.guessed = image.guessed;
         let edits = &self.options.edits;
         let kept = |name: &String| !edits.drop_labels && !edits.unset_labels.contains(name);
         current.state.config.config.labels.retain(|name, _| kept(name));
-        if has.os != wanted.os || has.architecture != wanted.architecture {
+        let is_empty = is_empty(&image.config);
+        if !is_empty && (has.os != wanted.os || has.architecture != wanted.architecture) {
             let written = &stage.from.image.text;
             let expanded = self.names.word(written, &|name| self.stages.globals.value(name));
             let image = expanded.map_or_else(|_| written.to_string(), |expanded| expanded.text);
             let detail = Detail::InvalidBaseImagePlatform(&image, &has, wanted);
-            self.checks.report(location, stage.instruction.start_line(), &detail);
+            self.checks.report(Place { location, origin: None }, &detail);
         }
         let replaced = stage.name().and_then(|name| self.options.context(name, wanted));
         let context = replaced.or_else(|| self.options.context(&stage.from.image.text, wanted));
@@ -102,8 +110,7 @@ impl<'a> Lowering<'a> {
             return *known;
         }
         let image = self.images.get(request)?;
-        let is_empty =
-            image.config.rootfs.diff_ids.is_empty() && image.config.history.iter().all(|entry| entry.empty_layer);
+        let is_empty = is_empty(&image.config);
         let reference = match request.reference.digest() {
             Some(_) => request.reference.to_string(),
             None => format!("{}@{}", request.reference, image.digest),

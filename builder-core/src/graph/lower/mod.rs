@@ -13,7 +13,7 @@ mod target;
 
 use std::collections::HashMap;
 
-use super::checks::{Checks, Once};
+use super::checks::{Checks, Once, Place};
 use super::epoch::epoch_source;
 use super::error::{GraphError, GraphErrorKind};
 use super::globals::{SOURCE_DATE_EPOCH, build_arg, is_predefined};
@@ -141,6 +141,10 @@ impl At<'_> {
     pub(super) fn location(&self, span: Span) -> Location {
         Location { source: self.source.clone(), span }
     }
+
+    pub(super) fn place(&self, span: Span) -> Place {
+        Place { location: self.location(span), origin: self.origin.clone() }
+    }
 }
 
 impl<'a> Lowering<'a> {
@@ -251,7 +255,7 @@ impl<'a> Lowering<'a> {
     }
 
     pub(super) fn warn(&mut self, at: &At<'a>, span: Span, detail: &Detail<'_>) {
-        self.checks.report(at.location(span), at.instruction.start_line(), detail);
+        self.checks.report(at.place(span), detail);
     }
 
     /// Expands a word with what the stage has in scope.
@@ -290,6 +294,9 @@ impl<'a> Lowering<'a> {
 
     /// Warns of variables that nobody set; an `ARG` without a value counts as set.
     pub(super) fn warn_unset(&mut self, current: &Current, at: &At<'a>, span: Span, unset: &[String]) {
+        if current.state.guessed {
+            return;
+        }
         for name in unset {
             if current.state.is_declared(name) || NOT_IN_ENV.contains(&&**name) {
                 continue;

@@ -49,6 +49,7 @@ pub(super) fn image(name: &str, platform: &Platform) -> Option<KnownImage> {
         "broken-trigger:1" => r#"{"config":{"OnBuild":["RUNN x"]},"history":[{"created_by":"x"}]}"#,
         "forward-trigger:1" => r#"{"config":{"OnBuild":["COPY --from=later /a /"]},"history":[{"created_by":"x"}]}"#,
         "empty:1" => r#"{"config":{"Env":["E=1"]},"history":[{"created_by":"ENV","empty_layer":true}]}"#,
+        "empty-arm:1" => r#"{"architecture":"arm64","os":"linux","config":{}}"#,
         "arm:1" => r#"{"architecture":"arm64","os":"linux","config":{},"history":[{"created_by":"x"}]}"#,
         _ => return None,
     };
@@ -58,7 +59,7 @@ pub(super) fn image(name: &str, platform: &Platform) -> Option<KnownImage> {
         config.architecture.clone_from(&platform.architecture);
         config.variant.clone_from(&platform.variant);
     }
-    Some(KnownImage { config, digest: Digest::sha256(name.as_bytes()) })
+    Some(KnownImage::new(config, Digest::sha256(name.as_bytes())))
 }
 
 /// Plans until nothing is missing, as the build does.

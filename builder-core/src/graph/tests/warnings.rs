@@ -153,11 +153,53 @@ fn checks_can_be_switched_off() {
 }
 
 #[test]
-fn a_trigger_of_a_stage_warns_once() {
+fn triggers_warn_where_their_stage_begins() {
     check(
         "FROM alpine:3.20 AS a\nONBUILD LABEL a=$FOO\nFROM a AS b\nFROM a\nCOPY --from=b / /",
-        "warning: UndefinedVar line 2: Usage of undefined variable '$FOO'",
+        "warning: UndefinedVar line 3: Usage of undefined variable '$FOO'\n\
+         warning: UndefinedVar line 4: Usage of undefined variable '$FOO'",
     );
+    let graph = lowered("FROM alpine:3.20 AS a\n# check=skip=all\nONBUILD EXPOSE 1/TCP\nFROM \\\n  a AS b");
+    let lines: Vec<_> = graph.warnings.iter().map(|(warning, _)| (warning.line, warning.last_line)).collect();
+    assert_eq!(lines, [(4, 5)], "nothing stands above a trigger");
+}
+
+#[test]
+fn warnings_of_a_line_come_as_buildkit_finds_them() {
+    let rules = |text: &str| {
+        let graph = lowered(text);
+        graph.warnings.iter().map(|(warning, _)| warning.rule.name()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        rules("FROM alpine:3.20\nENV TOKEN $X\nLABEL a=$Y b=$Y"),
+        "UndefinedVar LegacyKeyValueFormat SecretsUsedInArgOrEnv UndefinedVar UndefinedVar"
+    );
+    assert_eq!(rules("FROM alpine:3.20\nCMD x\nCMD []"), "JSONArgsRecommended MultipleInstructionsDisallowed");
+    assert_eq!(
+        rules("FROM --platform=linux/amd64 ${X:-alpine:3.20} as B"),
+        "StageNameCasing FromAsCasing UndefinedArgInFrom FromPlatformFlagConstDisallowed"
+    );
+}
+
+#[test]
+fn an_image_without_layers_has_no_platform() {
+    let found = |name: &str| lowered(&format!("FROM --platform=linux/riscv64 {name} AS linux")).warnings.len();
+    assert_eq!(found("arm:1"), 1);
+    assert_eq!(found("empty-arm:1"), 0);
+}
+
+#[test]
+fn nothing_is_said_of_variables_that_an_unknown_image_may_set() {
+    let source =
+        crate::diagnostic::Source::new("Dockerfile", &b"FROM far/away:1 AS a\nLABEL a=$A\nFROM a\nLABEL b=$B"[..]);
+    let file = crate::dockerfile::parse(&source).expect("well formed");
+    let mut images = crate::graph::Images::new();
+    let plan = crate::graph::plan(&file, &options(), &images).expect("a plan");
+    for image in plan.missing {
+        let guess = crate::graph::KnownImage::guess(&image.platform);
+        images.insert(image, guess);
+    }
+    assert_eq!(crate::graph::lower(&file, &options(), &images).expect("a graph").warnings, []);
 }
 
 #[test]
