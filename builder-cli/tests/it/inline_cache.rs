@@ -217,7 +217,7 @@ fn an_image_without_a_cache_is_passed_over_and_a_damaged_one_costs_one_warning()
 }
 
 /// With the program: nothing else here needs a digest.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), bytes).expect("written");
     let ended = end(Command::new("sha256sum").arg(file.path()));

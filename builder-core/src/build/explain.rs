@@ -180,7 +180,7 @@ impl<'a> Past<'a> {
             self.engine.cache.get(&key).ok().flatten()
         });
         let similar = || self.engine.cache.similar(step.preimage.as_ref()?).ok()?.into_iter().next();
-        known.or_else(similar).map(|record| record.milliseconds)
+        known.or_else(similar).and_then(|record| record.milliseconds)
     }
 
     pub(super) fn explained(&self, build: &Build, step: &Step) -> ExplainedStep {

@@ -241,7 +241,8 @@ impl RemoteCache {
         let database = self.content.database();
         for layer in self.imports.layers(&id, &access.cancel) {
             let fact = &layer.fact;
-            if fact.format.split(' ').next() == Some(FORMAT) {
+            // What packing gave here is worth more than what somebody says.
+            if fact.format.split(' ').next() == Some(FORMAT) && database.packed_tree(id.as_bytes(), FORMAT)?.is_none() {
                 database.put_packed_tree(id.as_bytes(), FORMAT, &fact.diff_id)?;
                 database.put_layer_blob(&fact.diff_id, fact.compression, &fact.format, &fact.blob)?;
                 if let Some(repository) = layer.repository() {

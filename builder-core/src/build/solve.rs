@@ -132,13 +132,14 @@ impl Job<'_> {
             (older, _) => older,
         };
         if let Some((older_tree, older)) = older {
-            let record = Record { preimage, milliseconds, ..older };
+            let record = Record { preimage, milliseconds: Some(milliseconds), ..older };
             engine.cache.put(&record)?;
             self.note_result(&older_tree, &record, true);
             return Ok((older_tree, record));
         }
         let id = engine.trees.put(&tree)?;
         // The real time, so that an epoch of this build does not show in others.
+        let milliseconds = Some(milliseconds);
         let record = Record { preimage, tree: id, semantic, created: seconds_now(), milliseconds };
         engine.cache.put_first_result(root, &record)?;
         engine.cache.put(&record)?;
@@ -157,7 +158,7 @@ impl Job<'_> {
         let engine = self.session.engine;
         let older = engine.cache.first_result(root, &semantic)?;
         let id = engine.trees.hold(&tree);
-        let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds: 0 };
+        let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds: Some(0) };
         let found = match older {
             Some(older) => {
                 engine.trees.get(&older.tree)?.map(|tree| (tree, Record { preimage: record.preimage.clone(), ..older }))
@@ -172,7 +173,7 @@ impl Job<'_> {
     fn note_result(&self, tree: &Tree, record: &Record, adopted: bool) {
         self.session.recorder.note(self.vertex, |step| {
             (step.tree, step.result) = (Some(record.tree), Some(record.semantic));
-            (step.bytes, step.milliseconds) = (Some(tree.content_size()), record.milliseconds);
+            (step.bytes, step.milliseconds) = (Some(tree.content_size()), record.milliseconds.unwrap_or(0));
             // Every step that changes nothing gives the same: that says nothing about this one.
             step.verdict = if adopted && !tree.is_empty() { Verdict::Adopted } else { Verdict::Run };
         });

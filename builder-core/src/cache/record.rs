@@ -28,8 +28,9 @@ pub struct Record {
     pub semantic: SemanticDigest,
     /// When the layer was made, in seconds since 1970.
     pub created: i64,
-    /// How long it took, in milliseconds.
-    pub milliseconds: u64,
+    /// How long it took, in milliseconds; unset if nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
 }
 
 /// Keys of one command that are remembered.
@@ -334,7 +335,7 @@ mod tests {
         let mut preimage = Preimage::new("run");
         preimage.add("argument 0", "make");
         let tree = Tree::empty();
-        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: 2 }
+        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2) }
     }
 
     #[test]

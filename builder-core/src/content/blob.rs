@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Bytes gathered before they are written to the file.
 const WRITE_BUFFER: usize = 128 << 10;
+
+/// Where large temporary files go that the store has no place for (`file-hierarchy(7)`).
+const TEMPORARY: &str = "/var/tmp";
 
 /// Reads one blob and verifies it on the way.
 ///
@@ -91,6 +95,7 @@ impl fmt::Debug for BlobReader {
 /// Writes one new blob into a temporary file; it gets its name when it is committed, and vanishes when it is dropped.
 pub struct BlobWriter {
     store: Arc<Inner>,
+    /// In the directory for temporary files; empty if it has none, because the store cannot be written.
     name: String,
     file: Option<BufWriter<File>>,
     hasher: Hasher,
@@ -99,6 +104,22 @@ pub struct BlobWriter {
 
 impl BlobWriter {
     pub(super) fn new(store: &Arc<Inner>, algorithm: Algorithm) -> Result<Self, ContentError> {
+        match Self::named(store, algorithm) {
+            // What is written cannot be kept, but passed on.
+            Err(error) if error.is_read_only() => Self::unnamed(store, algorithm),
+            other => other,
+        }
+    }
+
+    fn unnamed(store: &Arc<Inner>, algorithm: Algorithm) -> Result<Self, ContentError> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(TEMPORARY, flags, Mode::RUSR | Mode::WUSR);
+        let file = opened.map_err(|errno| write_error(TEMPORARY.into(), errno))?;
+        let file = Some(BufWriter::with_capacity(WRITE_BUFFER, File::from(file)));
+        Ok(Self { store: Arc::clone(store), name: String::new(), file, hasher: Hasher::new(algorithm), size: 0 })
+    }
+
+    fn named(store: &Arc<Inner>, algorithm: Algorithm) -> Result<Self, ContentError> {
         let path = store.area_path(Area::Temporary);
         let dir = store.area(Area::Temporary, true)?.expect("the area was to be made");
         loop {
@@ -151,6 +172,9 @@ impl BlobWriter {
                 return Err(ContentError::DigestMismatch { expected: digest.clone(), actual });
             }
         }
+        if self.name.is_empty() {
+            return Err(write_error(self.store.blob_path(&actual), Errno::ROFS));
+        }
         let to = self.store.area(area_of(&actual), true)?.expect("the area was to be made");
         if self.store.is_verified(&actual)
             && rustix::fs::statat(to, actual.hex(), AtFlags::SYMLINK_NOFOLLOW)
@@ -185,6 +209,10 @@ impl BlobWriter {
         let path = self.path();
         if let Some(file) = &mut self.file {
             file.flush().map_err(|source| ContentError::Write { path: path.clone(), source })?;
+        }
+        if let (true, Some(file)) = (self.name.is_empty(), &self.file) {
+            let again = format!("/proc/self/fd/{}", file.get_ref().as_raw_fd());
+            return File::open(again).map_err(|source| ContentError::Read { path: TEMPORARY.into(), source });
         }
         let dir = self.store.area(Area::Temporary, true)?.expect("the area was to be made");
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

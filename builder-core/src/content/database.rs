@@ -73,6 +73,17 @@ impl Database {
         }
     }
 
+    /// Runs `work`, which remembers something that only saves work later: a store that cannot be written goes without it.
+    ///
+    /// # Errors
+    /// Those of [`Database::with`], but for that.
+    pub(crate) fn note(&self, work: impl Fn(&Connection) -> rusqlite::Result<()>) -> Result<(), ContentError> {
+        match self.with(work) {
+            Err(error) if error.is_read_only() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Runs `work` in one transaction that is taken for writing from its start.
     ///
     /// # Errors

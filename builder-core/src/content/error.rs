@@ -128,6 +128,13 @@ impl ContentError {
     }
 }
 
+impl ContentError {
+    /// Whether the store is on a file system that cannot be written.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
+}
+
 impl Diagnostic for ContentError {
     fn hint(&self) -> Option<String> {
         let hint = match self {

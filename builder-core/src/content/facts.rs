@@ -74,7 +74,7 @@ impl Database {
         if self.layer_tree(diff_id)?.as_ref() == Some(tree) {
             return Ok(());
         }
-        self.with(|connection| {
+        self.note(|connection| {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO layer_trees VALUES(?1, ?2)")?
                 .execute(params![diff_id.digest().as_str(), tree])
@@ -126,7 +126,7 @@ impl Database {
         if self.packed_tree(tree, format)?.as_ref() == Some(diff_id) {
             return Ok(());
         }
-        self.with(|connection| {
+        self.note(|connection| {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO packed_trees VALUES(?1, ?2, ?3)")?
                 .execute(params![tree, format, diff_id.digest().as_str()])
@@ -163,7 +163,7 @@ impl Database {
         if self.layer_blob(diff_id, compression, format)?.as_ref() == Some(descriptor) {
             return Ok(());
         }
-        self.with(|connection| {
+        self.note(|connection| {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO layer_blobs VALUES(?1, ?2, ?3, ?4)")?
                 .execute(params![diff_id.digest().as_str(), compression.to_string(), format, to_json(descriptor)?])
@@ -234,7 +234,7 @@ impl Database {
         if self.blob_sources(digest)?.iter().any(|known| known == repository) {
             return Ok(());
         }
-        self.with(|connection| {
+        self.note(|connection| {
             connection
                 .prepare_cached("INSERT OR IGNORE INTO blob_sources VALUES(?1, ?2)")?
                 .execute([digest.as_str(), repository])

@@ -294,7 +294,7 @@ impl Database {
         if self.repo_digests(&repo_digest.image)?.contains(repo_digest) {
             return Ok(());
         }
-        self.with(|connection| {
+        self.note(|connection| {
             connection
                 .prepare_cached("INSERT OR IGNORE INTO repo_digests VALUES(?1, ?2, ?3)")?
                 .execute([&repo_digest.repository, repo_digest.digest.as_str(), repo_digest.image.digest().as_str()])

@@ -16,7 +16,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// While it lives no garbage collection removes anything. The kernel ends it with the process.
 #[derive(Debug)]
 pub struct Lease {
-    _lock: OwnedFd,
+    /// Unset on a read-only file system without a lock file.
+    _lock: Option<OwnedFd>,
 }
 
 /// While it lives nobody holds a [`Lease`]: the moment in which garbage collection may remove things.
@@ -31,7 +32,25 @@ impl ContentStore {
     /// # Errors
     /// [`ContentError::Cancelled`], or [`ContentError::Write`] if the lock file cannot be opened.
     pub fn lease(&self, cancel: &CancelToken) -> Result<Lease, ContentError> {
-        self.wait(FlockOperation::NonBlockingLockShared, cancel).map(|lock| Lease { _lock: lock })
+        self.wait(FlockOperation::NonBlockingLockShared, cancel).map(|lock| Lease { _lock: Some(lock) })
+    }
+
+    /// The same for somebody who only reads: on a read-only file system a lock file that is not there is not needed, as
+    /// nothing can be removed through it either.
+    ///
+    /// # Errors
+    /// As [`ContentStore::lease`].
+    pub fn reading_lease(&self, cancel: &CancelToken) -> Result<Lease, ContentError> {
+        match self.lease(cancel) {
+            Err(error) if error.is_read_only() => {
+                match self.wait_with(OFlags::RDONLY, FlockOperation::NonBlockingLockShared, cancel) {
+                    Ok(lock) => Ok(Lease { _lock: Some(lock) }),
+                    Err(ContentError::Cancelled(cancelled)) => Err(cancelled.into()),
+                    Err(_) => Ok(Lease { _lock: None }),
+                }
+            }
+            other => other,
+        }
     }
 
     /// Takes the store for garbage collection if nobody uses it.
@@ -41,7 +60,7 @@ impl ContentStore {
     /// # Errors
     /// [`ContentError::Write`] if the lock file cannot be opened.
     pub fn try_exclusive(&self) -> Result<Option<ExclusiveLease>, ContentError> {
-        let lock = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+        let lock = self.lock(OFlags::RDWR | OFlags::CREATE, FlockOperation::NonBlockingLockExclusive)?;
         Ok(lock.map(|lock| ExclusiveLease { _lock: lock }))
     }
 
@@ -54,17 +73,26 @@ impl ContentStore {
     }
 
     fn wait(&self, operation: FlockOperation, cancel: &CancelToken) -> Result<OwnedFd, ContentError> {
+        self.wait_with(OFlags::RDWR | OFlags::CREATE, operation, cancel)
+    }
+
+    fn wait_with(
+        &self,
+        access: OFlags,
+        operation: FlockOperation,
+        cancel: &CancelToken,
+    ) -> Result<OwnedFd, ContentError> {
         loop {
             cancel.check()?;
-            if let Some(lock) = self.lock(operation)? {
+            if let Some(lock) = self.lock(access, operation)? {
                 return Ok(lock);
             }
             std::thread::sleep(ASK_AGAIN);
         }
     }
 
-    fn lock(&self, operation: FlockOperation) -> Result<Option<OwnedFd>, ContentError> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fn lock(&self, access: OFlags, operation: FlockOperation) -> Result<Option<OwnedFd>, ContentError> {
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let error = |errno| write_error(self.inner.state_path("lock"), errno);
         let file = rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
         match rustix::fs::flock(&file, operation) {

@@ -202,6 +202,13 @@ pub enum ExportError {
         /// What it is.
         actual: DiffId,
     },
+    /// A layer was packed into another blob than what was remembered, as a cache that was read had said something
+    /// wrong. What is remembered is right now: exporting again succeeds.
+    #[error("layer {layer} is packed into another blob than a cache has said")]
+    Outdated {
+        /// Number of the layer, the lowest is 0.
+        layer: usize,
+    },
     /// A layer cannot be packed.
     #[error("cannot pack layer {}", .layer + 1)]
     Pack {
@@ -243,6 +250,21 @@ pub enum ExportError {
     Cancelled(#[from] Cancelled),
 }
 
+/// Does `work` again as long as it finds out that something was remembered wrongly.
+pub(crate) fn until_right<T, E>(mut work: impl FnMut() -> Result<T, E>, outdated: impl Fn(&E) -> bool) -> Result<T, E> {
+    // Each round puts one thing right, and a cache cannot say more wrong things than there are layers.
+    for _ in 0..MOST_ROUNDS {
+        match work() {
+            Err(error) if outdated(&error) => {}
+            result => return result,
+        }
+    }
+    work()
+}
+
+/// Most layers that images have (overlayfs takes 500), with a diff id and a blob each.
+const MOST_ROUNDS: usize = 1000;
+
 impl ExportError {
     /// The files of layer `layer` cannot be kept in the store.
     pub(super) fn of_layer(layer: usize, error: KeepError) -> Self {
@@ -283,6 +305,7 @@ impl Diagnostic for ExportError {
             }
             Self::PlatformConflict { .. } => "leave out `platform-split=false`",
             Self::NoName => "add `-t NAME` or `name=NAME`",
+            Self::Outdated { .. } => "do the same again",
             Self::LayerGone { .. } | Self::DiffId { .. } => "build it again with `--no-cache`, or pull it again",
             Self::Content(error) => return error.hint(),
             Self::Snapshot(error) => return error.hint(),

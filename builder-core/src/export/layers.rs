@@ -161,14 +161,23 @@ impl<'a> Layers<'a> {
     fn learn_diff_id(&self, index: usize, actual: &DiffId) -> Result<(), ExportError> {
         let layer = &self.all[index];
         let expected = layer.diff_id.get_or_init(|| actual.clone());
-        if expected != actual {
-            let (expected, actual) = (expected.clone(), actual.clone());
-            return Err(ExportError::DiffId { layer: index, expected, actual });
-        }
-        if let Some(tree) = &layer.tree {
+        let tree = match &layer.tree {
+            Some(tree) => Some(tree.clone()),
+            None if expected == actual => None,
+            None => self.stored_tree(index)?,
+        };
+        if let Some(tree) = tree {
             self.context.database().put_packed_tree(tree.id().as_bytes(), FORMAT, actual)?;
         }
-        Ok(())
+        if expected == actual {
+            return Ok(());
+        }
+        if layer.tree.is_some() && layer.source.diff_id.is_none() {
+            // No config with the other one has left.
+            return Err(ExportError::Outdated { layer: index });
+        }
+        let (expected, actual) = (expected.clone(), actual.clone());
+        Err(ExportError::DiffId { layer: index, expected, actual })
     }
 
     /// Length of the files of a layer together, in bytes, as far as it is known.
@@ -242,7 +251,12 @@ impl<'a> Layers<'a> {
             .map_err(|error| self.pack_error(index, error))?;
         self.packed_layer(index, made.descriptor.size);
         self.learn_diff_id(index, &made.diff_id)?;
-        self.settle(&made.diff_id, format, made.descriptor, writer)
+        let database = self.context.database();
+        let remembered = database.layer_blob(&made.diff_id, format.compression, &label(format))?;
+        let outdated = remembered.is_some_and(|remembered| remembered.digest != made.descriptor.digest);
+        let blob = self.settle(&made.diff_id, format, made.descriptor, writer)?;
+        // A manifest may have the other one already.
+        if outdated { Err(ExportError::Outdated { layer: index }) } else { Ok(blob) }
     }
 
     /// Compresses a layer that was pulled in another way.

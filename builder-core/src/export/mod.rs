@@ -30,6 +30,7 @@ mod store;
 
 pub(crate) use atomic_file::write_file;
 pub use context::{ExportContext, ExportImage, FinalLayer, FinalLayers, MakeCache};
+pub(crate) use error::until_right;
 pub use error::{ExportError, ParseOutputError};
 pub use output::{
     Annotation, AnnotationLevel, Annotations, Destination, FilesFormat, ImageFormat, ImageOutput, LayoutOutput, Output,

@@ -6,6 +6,7 @@ use std::io::Write;
 use jiff::Timestamp;
 
 use super::atomic_file::AtomicFile;
+use super::error::until_right;
 use super::layers::{Layers, Want, label_of};
 use super::layout::{LayoutDirectory, NamedSet, write_archive, write_directory};
 use super::local::{self, Staged};
@@ -70,7 +71,9 @@ pub fn export(
     images: &[ExportImage],
     outputs: &[Output],
 ) -> Result<Exported, ExportError> {
-    let result = check(context, images, outputs).and_then(|()| export_all(context, images, outputs));
+    check(context, images, outputs)?;
+    let result =
+        until_right(|| export_all(context, images, outputs), |error| matches!(error, ExportError::Outdated { .. }));
     // Whatever a cancel made fail first, it was the cancel.
     result.map_err(|error| if error.is_cancelled() { Cancelled.into() } else { error })
 }

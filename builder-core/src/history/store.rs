@@ -71,6 +71,9 @@ impl Diagnostic for HistoryError {
         match self {
             Self::NotFound(_) | Self::Ambiguous { .. } => Some("`rbuild history ls` lists the builds".to_owned()),
             Self::NoStep { build, .. } => Some(format!("`rbuild history inspect {build}` lists its steps")),
+            Self::Access { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Some("use a store on a writable filesystem with `--root`".to_owned())
+            }
             Self::Damaged(build) => Some(format!("remove it with `rbuild history rm {build}`")),
             _ => None,
         }

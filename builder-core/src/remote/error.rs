@@ -124,6 +124,9 @@ pub enum RemoteError {
         /// What is wrong.
         reason: String,
     },
+    /// The cache was written by BuildKit.
+    #[error("it was written by BuildKit, whose keys are digests of its own operations and match nothing here")]
+    BuildKit,
     /// The cache was written by a newer program.
     #[error("its format {found} is newer than this program, which knows {known}")]
     Newer {

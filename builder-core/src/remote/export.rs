@@ -326,7 +326,12 @@ impl Job<'_> {
             if ready.is_none() {
                 *ready = Some(self.pack(layer, known)?);
             }
-            self.open(ready.as_ref().expect("made just now"))
+            let made = ready.as_ref().expect("made just now");
+            if known.is_some_and(|fact| fact.blob.digest != made.fact.blob.digest) {
+                let reason = "packing it again gave other bytes".to_owned();
+                return Err(RemoteError::Damaged { digest: made.fact.blob.digest.clone(), reason });
+            }
+            self.open(made)
         };
         let fact = if let Some(fact) = known {
             fact.clone()
@@ -336,8 +341,19 @@ impl Job<'_> {
         };
         let source = || make().map_err(io::Error::other);
         let mount_from = self.context.content.database().blob_sources(&fact.blob.digest)?;
-        self.send(&BlobToPut { descriptor: &fact.blob, source: &source, mount_from }, sent, stop)?;
-        Ok(fact)
+        let result = self.send(&BlobToPut { descriptor: &fact.blob, source: &source, mount_from }, sent, stop);
+        let made = ready.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (result, made) {
+            (Ok(()), _) => Ok(fact),
+            // A cache that was read had said something wrong of it.
+            (Err(_), Some(made)) if made.fact.blob.digest != fact.blob.digest => {
+                let source = || self.open(&made).map_err(io::Error::other);
+                let blob = BlobToPut { descriptor: &made.fact.blob, source: &source, mount_from: Vec::new() };
+                self.send(&blob, sent, stop)?;
+                Ok(made.fact)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Packs a layer, or finds the blob that it was packed into.
@@ -359,10 +375,6 @@ impl Job<'_> {
         let (compression, format) = (self.compression, self.label());
         database.put_packed_tree(tree.as_bytes(), FORMAT, &made.diff_id)?;
         database.put_layer_blob(&made.diff_id, compression, &format, &made.descriptor)?;
-        if known.is_some_and(|fact| fact.blob.digest != made.descriptor.digest) {
-            let reason = "packing it again gave other bytes".to_owned();
-            return Err(RemoteError::Damaged { digest: made.descriptor.digest, reason });
-        }
         let fact = LayerFact { tree, diff_id: made.diff_id, compression, format, blob: made.descriptor };
         Ok(Ready { fact, bytes: Some(Mutex::new(writer)) })
     }

@@ -313,6 +313,7 @@ impl Source {
 fn load(backend: &dyn Backend, platforms: &[Platform], cancel: &CancelToken) -> Result<Option<Loaded>, RemoteError> {
     let mut inline = Inline::default();
     for manifest in backend.manifests(platforms, cancel)? {
+        backend::refuse_buildkit_manifest(&manifest)?;
         if manifest.config.media_type.kind() != MediaKind::Config {
             return read_index(backend, &manifest, cancel).map(Loaded::new).map(Some);
         }
@@ -400,7 +401,7 @@ mod tests {
         if let Some(root) = root {
             preimage.add("root", root);
         }
-        (Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: 2 }, tree)
+        (Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2) }, tree)
     }
 
     /// Writes a cache into a directory.
@@ -451,7 +452,8 @@ mod tests {
         };
         let cancel = CancelToken::new();
         // A place without a cache is asked first, and is no reason to warn.
-        let imports = Imports::new(Backends { registry: &registry }, &[source("nothing"), source("cache")], &[]);
+        let imports =
+            Imports::new(Backends { registry: &registry }, &[source("nothing"), source("cache")], &[Platform::host()]);
         for expected in &contents.records {
             let (found, tree) = imports.record(&expected.preimage.key(), &cancel).expect("known");
             assert_eq!((&found, tree.id()), (expected, expected.tree));
@@ -481,7 +483,7 @@ mod tests {
         let registry = Registry::new(RegistryConfig::default());
         let text = format!("type=local,src={}", state.path().join("cache").display());
         let source = CacheSource::parse(&text, &|_| None).expect("valid");
-        let imports = Imports::new(Backends { registry: &registry }, &[source], &[]);
+        let imports = Imports::new(Backends { registry: &registry }, &[source], &[Platform::host()]);
         let cancel = CancelToken::new();
         assert!(imports.record(&second.preimage.key(), &cancel).is_none(), "its tree is not there");
         assert_eq!(imports.warnings(), [""; 0]);

@@ -12,6 +12,9 @@ use crate::oci::{Compression, Digest, Reference};
 /// Longest wait for the index of a cache, where nobody says another one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Tag of a cache in a directory, where nobody says another one.
+pub(super) const DEFAULT_TAG: &str = "latest";
+
 const TYPES: [&str; 4] = ["registry", "local", "s3", "gha"];
 
 /// The same for writing.
@@ -371,7 +374,7 @@ impl Options {
                 };
                 let wrong = |text: &String| value("digest", text, "`sha256:` and 64 digits");
                 let digest = digest.map(|text| text.parse().map_err(|_| wrong(&text))).transpose()?;
-                let tag = self.take("tag").unwrap_or_else(|| "latest".to_owned());
+                let tag = self.take("tag").unwrap_or_else(|| DEFAULT_TAG.to_owned());
                 Ok(CachePlace::Local { directory, tag, digest })
             }
             "s3" => Ok(CachePlace::S3(self.s3(direction, variable)?)),

@@ -10,6 +10,7 @@ use super::super::images::{self, ImageError, Keep};
 use super::super::op::http::downloads;
 use super::super::remote::CONTEXT;
 use super::cannot;
+use crate::cache::Record;
 use crate::cancel::CancelToken;
 use crate::content::ContentError;
 use crate::export::ExportError;
@@ -187,7 +188,7 @@ impl Engine {
             if record.preimage.op == CONTEXT {
                 item.kind = CacheKind::Source;
             }
-            item.milliseconds = item.milliseconds.max(record.milliseconds);
+            item.milliseconds = item.milliseconds.max(took(&record));
             if item.description.is_empty() {
                 item.description = record.preimage.summary();
             }
@@ -212,6 +213,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// How long a step took, in milliseconds. A command that came with an image that says nothing of it counts as ten
+/// seconds: less than most that are worth keeping, more than a copy.
+fn took(record: &Record) -> u64 {
+    record.milliseconds.unwrap_or(if record.preimage.op == "run" { 10_000 } else { 0 })
 }
 
 /// The item with size and times of what is at `path`; one that is not there has neither.
@@ -258,7 +265,7 @@ fn file_name(path: &Path) -> String {
 }
 
 impl Engine {
-    pub(super) fn records(&self) -> Result<Vec<(PathBuf, crate::cache::Record)>, ImageError> {
+    pub(super) fn records(&self) -> Result<Vec<(PathBuf, Record)>, ImageError> {
         self.cache.list().map_err(|error| {
             let path = self.cache.directory().to_owned();
             ImageError::Content(ContentError::Read { path, source: std::io::Error::other(error) })

@@ -62,7 +62,7 @@ impl Engine {
         if repair {
             alone = Some(self.content.exclusive(cancel)?);
         } else {
-            shared = Some(self.content.lease(cancel)?);
+            shared = Some(self.content.reading_lease(cancel)?);
         }
         if let Some(path) = self.content.database().damaged(repair)? {
             verified.damaged.push(Damage { kind: "database", id: "db.sqlite".into(), path, images: Vec::new() });

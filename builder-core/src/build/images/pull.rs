@@ -8,7 +8,7 @@ use super::{ImageError, MAX_CONFIG};
 use crate::content::RepoDigest;
 use crate::export::layers::{Want, fetch_and};
 use crate::export::push::{PushOptions, push as send};
-use crate::export::{ExportContext, PushedLayer};
+use crate::export::{ExportContext, ExportError, PushedLayer, until_right};
 use crate::oci::{Compression, Descriptor, Digest, ImageId, MediaKind, Platform, Reference};
 
 /// What a pull led to.
@@ -100,12 +100,17 @@ pub fn pull(context: &ExportContext<'_>, reference: &Reference, platform: &Platf
 /// # Errors
 /// [`ImageError::NoSuchImage`] if no image has the name; [`ImageError::Export`] with what the registry says.
 pub fn push(context: &ExportContext<'_>, name: &Reference, compression: Compression) -> Result<Pushed, ImageError> {
-    let _lease = context.content.lease(context.cancel)?;
+    let _lease = context.content.reading_lease(context.cancel)?;
     let stored = StoredImage::open_all(context, &name.to_string())?;
-    let set = StoredImage::pack_all(context, &stored, compression, Want::Descriptor)?;
     let make = |image: usize, layer: usize| stored[image].blob(context, layer, compression);
     let options = PushOptions { by_digest: false, insecure: false };
-    let blobs = send(context, &set, std::slice::from_ref(name), options, &make)?;
+    let send_all = || -> Result<_, ImageError> {
+        let set = StoredImage::pack_all(context, &stored, compression, Want::Descriptor)?;
+        let blobs = send(context, &set, std::slice::from_ref(name), options, &make)?;
+        Ok((set, blobs))
+    };
+    let outdated = |error: &ImageError| matches!(error, ImageError::Export(ExportError::Outdated { .. }));
+    let (set, blobs) = until_right(send_all, outdated)?;
     let digests = set.images.iter().flat_map(|image| &image.layers).map(|layer| &layer.descriptor.digest);
     let layers = digests.filter_map(|digest| Some((digest.clone(), blobs.get(digest)?.clone()))).collect();
     Ok(Pushed { name: name.clone(), manifest: set.top().descriptor.clone(), layers })

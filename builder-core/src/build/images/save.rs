@@ -28,7 +28,7 @@ pub enum SaveFormat {
 /// # Errors
 /// [`ImageError::NoSuchImage`]; [`ImageError::Export`] if the file cannot be written.
 pub fn save(context: &ExportContext<'_>, images: &[String], format: SaveFormat, path: &Path) -> Result<(), ImageError> {
-    let _lease = context.content.lease(context.cancel)?;
+    let _lease = context.content.reading_lease(context.cancel)?;
     let sets = collect(context, images)?;
     let docker = format == SaveFormat::Docker;
     Ok(write_file(path, |out, write| {
@@ -46,7 +46,7 @@ pub fn save_to(
     format: SaveFormat,
     out: &mut dyn Write,
 ) -> Result<(), ImageError> {
-    let _lease = context.content.lease(context.cancel)?;
+    let _lease = context.content.reading_lease(context.cancel)?;
     let sets = collect(context, images)?;
     let docker = format == SaveFormat::Docker;
     let stdout = |source: io::Error| ExportError::Stdout { source };

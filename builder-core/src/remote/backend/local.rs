@@ -13,11 +13,13 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{Backend, BlobToPut};
+use super::{Backend, BlobToPut, refuse_buildkit};
 use crate::cancel::CancelToken;
 use crate::lock::lock;
-use crate::oci::{Descriptor, Digest, Index, Manifest, MediaType};
+use crate::oci::{Descriptor, Digest, Index, Manifest, MediaKind, MediaType, Platform};
+use crate::registry::choose;
 use crate::remote::RemoteError;
+use crate::remote::options::DEFAULT_TAG;
 
 /// Annotation with the tag (image-spec `annotations.md`).
 const TAG: &str = "org.opencontainers.image.ref.name";
@@ -26,6 +28,9 @@ const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Largest index or manifest that is read, in bytes.
 const MOST: u64 = 8 << 20;
+
+/// How deep indexes may be nested.
+const MAX_NESTING: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct LocalBackend {
@@ -54,6 +59,59 @@ impl LocalBackend {
 
     fn is_ours(&self, manifest: &Descriptor) -> bool {
         manifest.annotations.get(TAG).is_some_and(|tag| *tag == self.tag)
+    }
+
+    /// A manifest or index, verified.
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, RemoteError> {
+        let digest = || descriptor.digest.clone();
+        match read(&self.blob(&descriptor.digest))? {
+            Some(bytes) if Digest::sha256(&bytes) == descriptor.digest => Ok(bytes),
+            Some(_) => {
+                Err(RemoteError::Damaged { digest: digest(), reason: "its content has another digest".to_owned() })
+            }
+            None => Err(RemoteError::Gone { digest: digest() }),
+        }
+    }
+
+    /// What is to be read: a cache, an image, or an index of images.
+    fn top(&self) -> Result<Option<Descriptor>, RemoteError> {
+        #[derive(serde::Deserialize)]
+        struct Either {
+            manifests: Option<serde::de::IgnoredAny>,
+        }
+        if let Some(digest) = &self.digest {
+            let Some(bytes) = read(&self.blob(digest))? else { return Ok(None) };
+            let is_index = serde_json::from_slice::<Either>(&bytes).is_ok_and(|either| either.manifests.is_some());
+            let media_type = if is_index { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST };
+            return Ok(Some(Descriptor::new(media_type, digest.clone(), bytes.len() as u64)));
+        }
+        let Some(index) = self.index()? else { return Ok(None) };
+        // Images are written with whole names, too.
+        let whole = format!(":{}", self.tag);
+        let is_named = |one: &&Descriptor| {
+            self.is_ours(one) || one.annotations.get(TAG).is_some_and(|name| name.ends_with(&whole))
+        };
+        Ok(match (index.manifests.iter().find(is_named), &index.manifests[..]) {
+            (Some(found), _) => Some(found.clone()),
+            // The only image needs no tag.
+            (None, [only]) if self.tag == DEFAULT_TAG => Some(only.clone()),
+            _ => None,
+        })
+    }
+
+    /// The manifest for a platform below `top`; `None` if there is none for it.
+    fn select(&self, mut top: Descriptor, platform: &Platform) -> Result<Option<Manifest>, RemoteError> {
+        for _ in 0..MAX_NESTING {
+            let bytes = self.document(&top)?;
+            if top.media_type.kind() != MediaKind::Index {
+                return Ok(Some(Manifest::parse(&bytes, &top.media_type)?));
+            }
+            let index = Index::parse(&bytes, &top.media_type)?;
+            refuse_buildkit(&index)?;
+            let Some(chosen) = choose(&index, platform) else { return Ok(None) };
+            top = chosen.clone();
+        }
+        Err(RemoteError::malformed("its indexes are nested too deep"))
     }
 
     /// Removes blobs that no manifest of the index names. What cannot be removed stays until the next time.
@@ -108,15 +166,16 @@ impl Backend for LocalBackend {
         }
         let Some(index) = self.index()? else { return Ok(None) };
         let Some(manifest) = index.manifests.iter().find(|manifest| self.is_ours(manifest)) else { return Ok(None) };
-        let bytes = read(&self.blob(&manifest.digest))?;
-        match bytes {
-            Some(bytes) if Digest::sha256(&bytes) == manifest.digest => Ok(Some(bytes)),
-            Some(_) => {
-                let reason = "its content has another digest".to_owned();
-                Err(RemoteError::Damaged { digest: manifest.digest.clone(), reason })
-            }
-            None => Err(RemoteError::Gone { digest: manifest.digest.clone() }),
+        self.document(manifest).map(Some)
+    }
+
+    fn manifests(&self, platforms: &[Platform], _: &CancelToken) -> Result<Vec<Manifest>, RemoteError> {
+        let Some(top) = self.top()? else { return Ok(Vec::new()) };
+        let mut manifests: Vec<Manifest> = Vec::new();
+        for platform in platforms {
+            manifests.extend(self.select(top.clone(), platform)?.filter(|found| !manifests.contains(found)));
         }
+        Ok(manifests)
     }
 
     fn open(&self, blob: &Descriptor, _: &CancelToken) -> Result<Box<dyn Read + Send>, RemoteError> {

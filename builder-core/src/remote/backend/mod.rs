@@ -19,7 +19,7 @@ pub(crate) use s3::TOUCH_REFRESH;
 
 use super::{CachePlace, RemoteError};
 use crate::cancel::CancelToken;
-use crate::oci::{Descriptor, Hasher, Manifest, MediaType, Platform};
+use crate::oci::{Descriptor, Hasher, Index, Manifest, MediaType, Platform};
 use crate::registry::{BlobSource, Registry};
 
 /// What a place does with a cache. Nothing that it gives is trusted; see [`read`].
@@ -114,6 +114,20 @@ impl Backends<'_> {
             }
         }
     }
+}
+
+/// Type of the document with the keys in a cache of BuildKit.
+const BUILDKIT: &str = "application/vnd.buildkit.cacheconfig.v0";
+
+/// Refuses an index that is no list of images but a cache of BuildKit, as that writes with `image-manifest=false`.
+fn refuse_buildkit(index: &Index) -> Result<(), RemoteError> {
+    let is_buildkit = index.manifests.iter().any(|one| one.media_type.as_str() == BUILDKIT);
+    if is_buildkit { Err(RemoteError::BuildKit) } else { Ok(()) }
+}
+
+/// The same for a manifest.
+pub(super) fn refuse_buildkit_manifest(manifest: &Manifest) -> Result<(), RemoteError> {
+    if manifest.config.media_type.as_str() == BUILDKIT { Err(RemoteError::BuildKit) } else { Ok(()) }
 }
 
 /// Reads a whole blob of at most `limit` bytes, verified.

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::io::Read;
 
-use super::{Backend, BlobToPut};
+use super::{Backend, BlobToPut, refuse_buildkit};
 use crate::cancel::CancelToken;
-use crate::oci::{Descriptor, Manifest, MediaType, Platform, Reference};
+use crate::oci::{Descriptor, Index, Manifest, MediaType, Platform, Reference};
 use crate::registry::{Registry, RegistryError};
 use crate::remote::RemoteError;
 
@@ -40,6 +40,9 @@ impl Backend for RegistryBackend {
             }
             Err(error) => return Err(error.into()),
         };
+        if let Ok(index) = Index::parse(&resolved.bytes, &resolved.descriptor.media_type) {
+            refuse_buildkit(&index)?;
+        }
         let (mut seen, mut manifests) = (HashSet::new(), Vec::new());
         for platform in platforms {
             match self.registry.select_platform(&self.reference, &resolved, platform, cancel) {
