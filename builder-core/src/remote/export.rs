@@ -342,7 +342,7 @@ impl Job<'_> {
         let source = || make().map_err(io::Error::other);
         let mount_from = self.context.content.database().blob_sources(&fact.blob.digest)?;
         let result = self.send(&BlobToPut { descriptor: &fact.blob, source: &source, mount_from }, sent, stop);
-        let made = ready.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let made = unlocked(ready);
         match (result, made) {
             (Ok(()), _) => Ok(fact),
             // A cache that was read had said something wrong of it.
