@@ -166,6 +166,7 @@ fn a72_stdin_is_empty() {
     assert_eq!(output(root.shell("cat; readlink /proc/self/fd/0")), "/dev/null\n");
 }
 
+// Rows: A70.
 #[test]
 fn s1_capabilities_are_dockers_fourteen() {
     let Some(root) = root() else { return };
@@ -178,6 +179,7 @@ fn s1_capabilities_are_dockers_fourteen() {
     assert_eq!(output(Process { user: user(1000, 1000, &[]), ..root.shell(script) }), expected);
 }
 
+// Rows: A70.
 #[test]
 fn s2_the_system_call_filter_is_on() {
     let Some(root) = root() else { return };
@@ -204,6 +206,7 @@ fn s3_every_namespace_is_new_and_the_command_is_process_one() {
     assert_eq!(lines.next().unwrap(), outside("net"));
 }
 
+// Rows: A70.
 #[test]
 fn s4_what_shows_or_changes_the_host_is_masked() {
     let Some(root) = root() else { return };
@@ -300,6 +303,7 @@ fn s9_the_environment_is_exactly_what_was_given() {
     assert_eq!(output(Process { env, ..root.process(&["/bin/env"]) }), "A=1 = 2\nB=\n");
 }
 
+// Rows: A69.
 #[test]
 fn s10_user_and_groups_are_exactly_those_given() {
     let Some(root) = root() else { return };
@@ -349,6 +353,7 @@ fn s13_without_network_there_is_only_loopback() {
     assert!(said.contains("inet 127.0.0.1/8") && said.contains("UP"), "{said}");
 }
 
+// Rows: A73.
 #[test]
 fn s14_generated_files_cover_those_of_the_image_and_leave_nothing() {
     let Some(root) = root() else { return };

@@ -172,7 +172,7 @@ def make_base(scratch, rbuild):
 def make_context(case, work, scratch):
     """The context of a case as a fresh directory; its flags, and more options of the output."""
     shutil.copytree(case, work, symlinks=True)
-    texts = {"flags": "", "output": ""}
+    texts = {"flags": "", "output": "", "rows": ""}
     for extra in os.listdir(work):
         path = f"{work}/{extra}"
         if extra in texts:

@@ -85,6 +85,7 @@ mod tests {
         Ok((context, sources.remove(&name)))
     }
 
+    // Rows: B6, E10.
     #[test]
     fn values_are_directories_images_and_addresses() {
         let directory = ContextSource::Directory { path: "/".into(), ignore_files: vec!["/.dockerignore".into()] };

@@ -236,6 +236,7 @@ mod tests {
         directory
     }
 
+    // Rows: A18.
     #[test]
     fn the_usual_names_are_tried_in_order() {
         for (names, expected) in [

@@ -136,6 +136,7 @@ fn annotations(text: &str) -> Result<Vec<Annotation>> {
 mod tests {
     use super::*;
 
+    // Rows: B7.
     #[test]
     fn annotations_say_where_they_belong() {
         let levels = |text: &str| {

@@ -265,6 +265,7 @@ mod tests {
         settled(change, &[]).expect_err("refused").to_string()
     }
 
+    // Rows: B16, B21.
     #[test]
     fn networks_and_entitlements() {
         let of = |mode: &str| {
@@ -309,6 +310,7 @@ mod tests {
         assert!(message(|args| args.ssh = vec!["default".into()]).contains("SSH_AUTH_SOCK is not set"));
     }
 
+    // Rows: B19, B20.
     #[test]
     fn limits_by_name_are_those_of_the_options() {
         let of = |resource: &[&str]| {

@@ -48,6 +48,7 @@ fn without_options_the_result_goes_to_the_store() {
     assert_eq!(settled.call, Call::Build);
 }
 
+// Rows: B13.
 #[test]
 fn push_and_load_are_outputs_and_join() {
     let kinds = |options: &[&str]| {
@@ -61,6 +62,7 @@ fn push_and_load_are_outputs_and_join() {
     assert_eq!(kinds(&["--push=false"]), ["image"]);
 }
 
+// Rows: A55, B5.
 #[test]
 fn values_come_from_where_docker_takes_them() {
     let variables =

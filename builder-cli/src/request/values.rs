@@ -222,6 +222,7 @@ mod tests {
         }
     }
 
+    // Rows: B17.
     #[test]
     fn hosts_have_a_name_and_an_address() {
         for (text, expected) in [
@@ -242,6 +243,7 @@ mod tests {
         }
     }
 
+    // Rows: B14.
     #[test]
     fn secrets_come_from_files_or_variables() {
         let environment = Environment::with(&[("TOKEN", "t0p"), ("EMPTY", "")]);

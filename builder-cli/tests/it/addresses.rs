@@ -25,6 +25,7 @@ fn content(env: &TestEnv, path: &str) -> String {
     text
 }
 
+// Rows: A103.
 #[test]
 fn a_file_lands_under_the_name_of_its_address() {
     let (env, web) = (TestEnv::new(), Web::start());
@@ -68,6 +69,7 @@ fn a_file_lands_under_the_name_of_its_address() {
     assert_eq!((time("file"), time("d2/named"), time("d5/a b")), (784_111_777, 784_111_777, 0));
 }
 
+// Rows: A103.
 #[test]
 fn an_address_is_asked_whether_it_changed() {
     let (env, web) = (TestEnv::new(), Web::start());
@@ -98,6 +100,7 @@ fn an_address_is_asked_whether_it_changed() {
     env.ok("build --progress=quiet --pull=never .");
 }
 
+// Rows: A104.
 #[test]
 fn a_checksum_that_is_known_asks_nobody() {
     let (env, web) = (TestEnv::new(), Web::start());
@@ -115,6 +118,7 @@ fn a_checksum_that_is_known_asks_nobody() {
     insta::assert_snapshot!([other, two, not_one].join("\n"));
 }
 
+// Rows: A102.
 #[test]
 fn archives_from_addresses_are_unpacked_only_if_asked() {
     let (env, web) = (TestEnv::new(), Web::start());
@@ -140,6 +144,7 @@ fn archives_from_addresses_are_unpacked_only_if_asked() {
     );
 }
 
+// Rows: A103.
 #[test]
 fn secrets_of_a_host_are_sent_and_kept_secret() {
     let (env, web) = (TestEnv::new(), Web::start());

@@ -3,6 +3,7 @@
 use crate::env::{TestEnv, require_sandbox};
 use crate::registry::base;
 
+// Rows: B1, B3, B26.
 #[test]
 fn an_image_is_built_named_shown_and_removed() {
     if !require_sandbox("an_image_is_built_named_shown_and_removed") {
@@ -59,6 +60,7 @@ fn a_stale_iidfile_does_not_survive_a_failed_build() {
     assert!(!env.context("id").exists());
 }
 
+// Rows: A18, B2.
 #[test]
 fn the_dockerfile_comes_from_where_it_is_named() {
     let env = TestEnv::new();
@@ -75,6 +77,7 @@ fn the_dockerfile_comes_from_where_it_is_named() {
     }
 }
 
+// Rows: A49, B4.
 #[test]
 fn only_what_the_target_needs_is_built() {
     let env = TestEnv::new();

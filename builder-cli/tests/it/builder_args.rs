@@ -3,6 +3,7 @@
 use crate::env::{TestEnv, require_sandbox};
 use crate::registry::base;
 
+// Rows: A59, A75.
 #[test]
 fn cache_mounts_have_namespaces() {
     if !require_sandbox("cache_mounts_have_namespaces") {
@@ -26,6 +27,7 @@ fn cache_mounts_have_namespaces() {
     assert!(seen(4, "--build-arg BUILDKIT_CACHE_MOUNT_NS=other"));
 }
 
+// Rows: A59.
 #[test]
 fn steps_have_the_host_name_that_is_asked_for() {
     if !require_sandbox("steps_have_the_host_name_that_is_asked_for") {
@@ -41,6 +43,7 @@ fn steps_have_the_host_name_that_is_asked_for() {
     }
 }
 
+// Rows: A59.
 #[test]
 fn arguments_for_the_builder_are_not_in_the_environment() {
     if !require_sandbox("arguments_for_the_builder_are_not_in_the_environment") {

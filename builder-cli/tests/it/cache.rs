@@ -66,6 +66,7 @@ fn a_step_that_makes_the_same_again_ends_the_chain() {
     assert_ne!(other, id);
 }
 
+// Rows: B9.
 #[test]
 fn no_cache_runs_everything_or_the_named_stages() {
     if !require_sandbox("no_cache_runs_everything_or_the_named_stages") {
@@ -78,6 +79,7 @@ fn no_cache_runs_everything_or_the_named_stages() {
     assert_eq!(build(&env, "").0.len(), 0);
 }
 
+// Rows: A77, A84.
 #[test]
 fn limits_and_secrets_do_not_run_steps_again() {
     if !require_sandbox("limits_and_secrets_do_not_run_steps_again") {
@@ -93,6 +95,7 @@ fn limits_and_secrets_do_not_run_steps_again() {
     assert_eq!(build(&env, "--ulimit nofile=2000 --shm-size 2m --add-host a:1.2.3.5").0, Vec::<String>::new());
 }
 
+// Rows: A54.
 #[test]
 fn arguments_matter_from_their_line_on() {
     if !require_sandbox("arguments_matter_from_their_line_on") {

@@ -1,8 +1,9 @@
 //! Images compared whole: every folder of `testdata/cases` is built, and what comes out is in its `expect.snap`.
 //!
-//! A case has a `Dockerfile`, files of its context, `prepare.sh` for those that a repository cannot hold, `flags` for the
-//! command line, and `output` for options of the output. `base` is an image with a shell. All are built with one store: a layer that is equal to one of
-//! an earlier case but for times is that one. `testdata/cases/compare-buildkit` builds them with BuildKit too.
+//! A case has a `Dockerfile`, the `rows` of `testdata/rows.toml` that it shows, files of its context, `prepare.sh` for
+//! those that a repository cannot hold, `flags` for the command line, and `output` for options of the output. `base` is
+//! an image with a shell. All are built with one store: a layer that is equal to one of an earlier case but for times is
+//! that one. `testdata/cases/compare-buildkit` builds them with BuildKit too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -61,7 +62,7 @@ fn build(env: &TestEnv, case: &Path) -> String {
     let context = env.path("case");
     let _ = std::fs::remove_dir_all(&context);
     sh(
-        "umask 022 && cp -a \"$0\" \"$1\" && cd \"$1\" && rm -f expect.snap* prepare.sh flags output && chmod 644 Dockerfile",
+        "umask 022 && cp -a \"$0\" \"$1\" && cd \"$1\" && rm -f expect.snap* prepare.sh flags rows output && chmod 644 Dockerfile",
         &[case, &context],
     );
     let prepare = case.join("prepare.sh");

@@ -30,6 +30,7 @@ fn findings_are_shown_and_counted() {
     assert_eq!(env.ok("build --check .").stdout, "Check complete, no warnings found.\n");
 }
 
+// Rows: A15, B24.
 #[test]
 fn findings_are_json_and_sarif() {
     let env = TestEnv::new();
@@ -107,6 +108,7 @@ fn a_build_warns_of_copies_of_what_is_ignored() {
     assert!(ended.stderr.contains("error: lint violation of CopyIgnoredFile"), "{}", ended.stderr);
 }
 
+// Rows: B24.
 #[test]
 fn methods_and_formats() {
     let env = TestEnv::new();
@@ -201,6 +203,7 @@ fn a_check_of_a_target_is_about_what_it_needs() {
     assert_eq!(rules(&env, "build --check --format json --target a ."), "JSONArgsRecommended");
 }
 
+// Rows: A16, A46.
 #[test]
 fn targets_and_outline_describe_the_file() {
     let env = TestEnv::new();

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use crate::env::{TestEnv, require_sandbox};
 use crate::registry::base;
 
+// Rows: A75.
 #[test]
 fn two_builds_at_once_run_a_step_once() {
     if !require_sandbox("two_builds_at_once_run_a_step_once") {

@@ -73,6 +73,7 @@ pub(crate) fn listing(env: &TestEnv, file: &str) -> Vec<String> {
 
 const BUILD: &str = "build --progress=quiet -o type=tar,dest=out.tar";
 
+// Rows: B1, E6.
 #[test]
 fn an_archive_on_standard_input_is_the_context() {
     let tar = archive(&[
@@ -210,6 +211,7 @@ fn ctrl_c_ends_a_build_that_waits_for_its_context() {
     assert_eq!(left, 0, "what was begun is gone");
 }
 
+// Rows: E5.
 #[test]
 fn an_address_is_a_context_or_a_dockerfile() {
     let (env, web) = (TestEnv::new(), Web::start());
@@ -276,6 +278,7 @@ fn an_address_that_is_no_context_is_one_clear_error() {
     insta::assert_snapshot!(shown);
 }
 
+// Rows: B6, E9.
 #[test]
 fn a_named_context_is_a_directory_with_its_own_ignore_file() {
     let env = TestEnv::new();
@@ -286,6 +289,7 @@ fn a_named_context_is_a_directory_with_its_own_ignore_file() {
     assert_eq!(listing(&env, "out.tar"), ["644 0:0 a/kept", "644 0:0 b/kept"]);
 }
 
+// Rows: E10.
 #[test]
 fn a_named_context_takes_the_place_of_a_stage_or_an_image() {
     let env = TestEnv::new();
@@ -318,6 +322,7 @@ fn a_named_context_takes_the_place_of_a_stage_or_an_image() {
     assert_eq!(std::fs::read(env.context("one/f")).expect("there"), b"1");
 }
 
+// Rows: E10.
 #[test]
 fn an_image_layout_is_a_base_and_a_source() {
     if !require_sandbox("an_image_layout_is_a_base_and_a_source") {
@@ -383,6 +388,7 @@ fn an_image_layout_has_an_image_for_each_platform() {
     insta::assert_snapshot!(none);
 }
 
+// Rows: E11.
 #[test]
 fn an_image_that_was_just_built_is_a_base_without_a_registry() {
     let env = TestEnv::new();
@@ -393,6 +399,7 @@ fn an_image_that_was_just_built_is_a_base_without_a_registry() {
     assert_eq!(listing(&env, "out.tar"), ["644 0:0 one", "644 0:0 two"]);
 }
 
+// Rows: E15.
 #[test]
 fn a_context_that_changes_during_a_build_gives_one_of_its_states_or_an_error() {
     use std::sync::atomic::{AtomicBool, Ordering};

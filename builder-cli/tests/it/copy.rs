@@ -68,6 +68,7 @@ fn a_missing_source_says_why() {
     insta::assert_snapshot!([missing, ignored, outside, stage].join("\n"));
 }
 
+// Rows: A86.
 #[test]
 fn links_do_not_lead_out_of_the_context() {
     let env = TestEnv::new();

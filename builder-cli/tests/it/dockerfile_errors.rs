@@ -2,6 +2,7 @@
 
 use crate::env::TestEnv;
 
+// Rows: A8, A9, A10, A17, A44.
 #[test]
 fn the_parser_shows_the_place_of_each_mistake() {
     let env = TestEnv::new();

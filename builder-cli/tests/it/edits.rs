@@ -21,6 +21,7 @@ fn env_with_base() -> TestEnv {
     env
 }
 
+// Rows: B29, B30.
 #[test]
 fn the_first_base_variables_and_labels_can_be_changed() {
     let env = env_with_base();
@@ -33,6 +34,7 @@ fn the_first_base_variables_and_labels_can_be_changed() {
     assert_eq!(config["config"]["Labels"], json!({"c": "own"}));
 }
 
+// Rows: B28, B29.
 #[test]
 fn history_and_times_can_be_left_out() {
     let env = env_with_base();
@@ -53,6 +55,7 @@ fn history_and_times_can_be_left_out() {
     }
 }
 
+// Rows: B11.
 #[test]
 fn a_registry_without_an_answer_is_no_error_if_the_image_is_here() {
     let env = env_with_base();

@@ -79,6 +79,7 @@ fn content(env: &TestEnv, name: &str) -> String {
     text
 }
 
+// Rows: A105, A106.
 #[test]
 fn add_takes_what_a_repository_has() {
     let env = TestEnv::new();
@@ -137,6 +138,7 @@ fn a_commit_that_is_here_needs_neither_server_nor_git() {
     assert!(ended.code != 0 && ended.stderr.contains("`git` is not installed"), "{}", ended.stderr);
 }
 
+// Rows: E2, E3.
 #[test]
 fn a_repository_is_a_context() {
     let env = TestEnv::new();
@@ -287,6 +289,7 @@ fn answer(stream: TcpStream, root: &std::path::Path, authorization: &str, log: &
     let _ = stream.write_all(&output);
 }
 
+// Rows: E4.
 #[test]
 fn tokens_reach_the_server_and_nobody_else() {
     let env = TestEnv::new();
@@ -348,6 +351,7 @@ fn tokens_reach_the_server_and_nobody_else() {
     assert!(kept.is_empty(), "{}", String::from_utf8_lossy(&kept));
 }
 
+// Rows: E4.
 #[test]
 fn ssh_is_called_without_the_users_configuration() {
     let env = TestEnv::new();
@@ -423,6 +427,7 @@ fn builds_share_a_repository() {
     env.ok("build --progress=quiet .");
 }
 
+// Rows: A60.
 #[test]
 fn the_time_of_a_commit_is_the_epoch() {
     let env = TestEnv::new();

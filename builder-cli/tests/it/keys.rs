@@ -88,6 +88,7 @@ fn sources() -> [(&'static str, String, &'static str); 6] {
     ]
 }
 
+// Rows: A96.
 #[test]
 fn whatever_a_step_sees_is_in_its_key() {
     if !require_sandbox("whatever_a_step_sees_is_in_its_key") {
@@ -115,6 +116,7 @@ fn whatever_a_step_sees_is_in_its_key() {
     }
 }
 
+// Rows: A96.
 #[test]
 fn attributes_that_an_image_keeps_are_in_the_key() {
     if !require_sandbox("attributes_that_an_image_keeps_are_in_the_key") {

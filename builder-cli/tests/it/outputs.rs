@@ -11,6 +11,7 @@ fn skopeo(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
 
+// Rows: B12.
 #[test]
 fn archives_are_read_by_skopeo() {
     let env = TestEnv::new();
@@ -32,6 +33,7 @@ fn archives_are_read_by_skopeo() {
     assert_eq!(listed.stdout, "file\n");
 }
 
+// Rows: B12.
 #[test]
 fn a_tar_goes_to_standard_output() {
     let env = TestEnv::new();
@@ -47,6 +49,7 @@ fn a_tar_goes_to_standard_output() {
     assert_eq!(names, ["file"]);
 }
 
+// Rows: B28.
 #[test]
 fn two_machines_make_the_same_bytes() {
     let make = || {

@@ -24,6 +24,7 @@ fn platforms(index: &Value) -> Vec<String> {
     index["manifests"].as_array().expect("an index").iter().map(platform).collect()
 }
 
+// Rows: A50, B8.
 #[test]
 fn what_is_the_same_for_all_platforms_runs_once() {
     if !require_sandbox("what_is_the_same_for_all_platforms_runs_once") {
@@ -53,6 +54,7 @@ fn what_is_the_same_for_all_platforms_runs_once() {
     }
 }
 
+// Rows: B7, B8.
 #[test]
 fn several_platforms_are_one_index_in_a_registry_and_one_name_in_the_store() {
     let env = TestEnv::new();

@@ -21,6 +21,7 @@ fn without_times(text: &str) -> String {
     out
 }
 
+// Rows: B25.
 #[test]
 fn plain_progress_has_buildkits_form() {
     if !require_sandbox("plain_progress_has_buildkits_form") {
@@ -42,6 +43,7 @@ fn plain_progress_has_buildkits_form() {
     insta::assert_snapshot!(without_times(&env.stable(&second)));
 }
 
+// Rows: B25, B26.
 #[test]
 fn quiet_progress_says_nothing_but_the_id() {
     let env = TestEnv::new();

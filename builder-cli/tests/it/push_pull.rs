@@ -5,6 +5,7 @@ use std::process::Command;
 use crate::env::{TestEnv, end};
 use crate::registry::{Registry, base, shared};
 
+// Rows: B13.
 #[test]
 fn what_is_pushed_can_be_pulled_and_read_by_others() {
     let env = TestEnv::new();
@@ -109,6 +110,7 @@ fn missing_images_and_unreachable_registries_are_explained() {
     insta::assert_snapshot!([missing, tag, unreachable, never, pull, push].join("\n"));
 }
 
+// Rows: B11.
 #[test]
 fn a_tag_is_remembered_until_it_is_asked_for_again() {
     let registry = Registry::start();

@@ -73,6 +73,7 @@ fn round_trip(test: &str, to: &str, from: &str) {
     assert_eq!((ran.as_slice(), again), (&NOTHING.map(str::to_owned)[..], other));
 }
 
+// Rows: B10.
 #[test]
 fn a_cache_travels_through_a_registry() {
     let registry = Registry::start();
@@ -131,6 +132,7 @@ fn a_cache_travels_through_github_actions() {
     assert!(warnings[0].contains("CreateCacheEntry") || warnings[0].contains("status 401"), "{warnings:?}");
 }
 
+// Rows: B10.
 #[test]
 fn a_cache_travels_through_a_directory() {
     let shared = tempfile::tempdir().expect("a temporary directory");

@@ -34,6 +34,7 @@ fn a82_an_insecure_step_has_to_be_allowed() {
     assert_eq!(said, "CapEff:\t00000000a80425fb\n");
 }
 
+// Rows: A82, B21.
 #[test]
 fn s13_an_entitlement_is_asked_for_even_where_the_result_is_known() {
     if !require_sandbox("s13_an_entitlement_is_asked_for_even_where_the_result_is_known") {
@@ -174,6 +175,7 @@ fn b16_a_namespace_can_be_joined() {
     assert!(shown.contains("cannot join the network namespace `/dev/null`"), "{shown}");
 }
 
+// Rows: B18.
 #[test]
 fn b18_hosts_and_resolver_are_those_asked_for() {
     if !require_sandbox("b18_hosts_and_resolver_are_those_asked_for") {
@@ -207,6 +209,7 @@ fn s11_privileges_can_be_kept_from_growing() {
     assert_eq!(out_of(&env, step, "--security-opt no-new-privileges"), "NoNewPrivs:\t1\n");
 }
 
+// Rows: A84, B19, B20.
 #[test]
 fn a84_limits_hold_and_are_in_no_key() {
     if !require_sandbox("a84_limits_hold_and_are_in_no_key") {

@@ -38,6 +38,7 @@ fn a_step_is_alone() {
     assert!(text.contains("PATH=/usr/local/sbin:"), "{text}");
 }
 
+// Rows: A73, A74, A75, A76, A77.
 #[test]
 fn mounts_are_there_during_the_step_only() {
     if !require_sandbox("mounts_are_there_during_the_step_only") {
@@ -95,6 +96,7 @@ fn a_base_without_a_shell_is_explained() {
     insta::assert_snapshot!(env.dockerfile_fails_with("FROM scratch\nRUN true\n", ""));
 }
 
+// Rows: A71.
 #[test]
 fn background_processes_end_with_their_step() {
     if !require_sandbox("background_processes_end_with_their_step") {
@@ -106,6 +108,7 @@ fn background_processes_end_with_their_step() {
     assert!(begin.elapsed().as_secs() < 30, "the step waited for a background process");
 }
 
+// Rows: A81, B16.
 #[test]
 fn without_a_network_there_is_loopback_only() {
     if !require_sandbox("without_a_network_there_is_loopback_only") {
@@ -116,6 +119,7 @@ fn without_a_network_there_is_loopback_only() {
     assert_eq!(text, "1\n");
 }
 
+// Rows: A73, B17.
 #[test]
 fn hosts_are_added_and_stay_out_of_the_image() {
     if !require_sandbox("hosts_are_added_and_stay_out_of_the_image") {

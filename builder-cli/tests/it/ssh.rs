@@ -70,6 +70,7 @@ impl Drop for Agent {
     }
 }
 
+// Rows: A78, B15.
 #[test]
 fn a78_keys_from_files_sign_in_a_step() {
     if !require_sandbox("a78_keys_from_files_sign_in_a_step") {

@@ -42,6 +42,7 @@ fn serve() -> String {
     format!("http://{address}/file")
 }
 
+// Rows: A60, B28.
 #[test]
 fn a_number_is_the_time_of_everything_new() {
     let env = TestEnv::new();
@@ -62,6 +63,7 @@ fn a_number_is_the_time_of_everything_new() {
     assert_ne!(with("SOURCE_DATE_EPOCH=")[0], "1970-01-01T00:00:05Z");
 }
 
+// Rows: A60.
 #[test]
 fn a_stage_or_a_context_can_give_the_time() {
     let env = TestEnv::new();

@@ -174,6 +174,7 @@ fn class_character(rest: &mut &[u8]) -> Result<char, BadPattern> {
 mod tests {
     use super::*;
 
+    // Rows: A88.
     #[test]
     fn patterns_mean_what_they_mean_in_go() {
         for (pattern, name, expected) in [

@@ -122,6 +122,7 @@ fn nothing_outside_the_root_is_found() {
     assert!(matches!(context.select(&request("loop")), Err(ContextError::Loop(_))));
 }
 
+// Rows: A108, E8.
 #[test]
 fn ignored_files_are_neither_found_nor_entered() {
     let fixture = Fixture::new(&["a/keep/x", "a/y", "b/z", "c/d/e.md", "c/d/f", "top", "empty/"]);
@@ -294,6 +295,7 @@ fn many_directories_come_in_order_whoever_reads_them() {
     }
 }
 
+// Rows: E15.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_never_mixed() {
     /// Ends the writer also when an assertion fails.

@@ -130,6 +130,7 @@ mod tests {
         assert_eq!(value(&found.check).as_deref(), check, "{text:?}");
     }
 
+    // Rows: A11, A14.
     #[test]
     fn directives_at_the_top() {
         check("# syntax=a/b:1\n# escape=`\nFROM a", Some("a/b:1"), '`', None);
@@ -154,6 +155,7 @@ mod tests {
         assert_eq!(problems("# syntax=a\n# Syntax=b\n"), [Problem::DuplicateDirective("syntax".to_owned())]);
     }
 
+    // Rows: A12.
     #[test]
     fn syntax_in_other_files() {
         let detect = |text: &str| detect_syntax(&Source::new("x", text.as_bytes())).map(|word| word.text.to_string());

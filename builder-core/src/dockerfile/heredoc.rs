@@ -94,6 +94,7 @@ mod tests {
         assert_eq!(seen, expected, "{word}");
     }
 
+    // Rows: A35, A37, A38.
     #[test]
     fn tokens_of_heredocs() {
         check("<<EOF", Some(("EOF", true, false, 0)));

@@ -561,6 +561,7 @@ mod tests {
         check("type=ssh", "", &ssh);
     }
 
+    // Rows: A79.
     #[test]
     fn malformed_mounts() {
         check_error("", "failed to parse csv mounts: ``");

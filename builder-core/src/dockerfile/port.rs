@@ -76,6 +76,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
 mod tests {
     use super::*;
 
+    // Rows: A113.
     #[test]
     fn ports() {
         let check = |word, expected: &[&str]| assert_eq!(parse_ports(word).expect(word), expected, "{word}");

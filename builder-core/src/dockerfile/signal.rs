@@ -69,6 +69,7 @@ pub fn parse_signal(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
+    // Rows: A117.
     #[test]
     fn signals() {
         let check = |text, expected| assert_eq!(parse_signal(text), expected, "{text}");

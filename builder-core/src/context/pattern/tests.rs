@@ -8,6 +8,7 @@ fn matcher(patterns: &[&str]) -> Matcher {
     Matcher::new(patterns.iter().enumerate().map(|(at, text)| (at + 1, text))).expect("valid patterns")
 }
 
+// Rows: E7.
 #[test]
 fn single_patterns_match_as_in_moby() {
     for (pattern, path, expected) in [
@@ -108,6 +109,7 @@ fn bad_patterns_name_their_line() {
     }
 }
 
+// Rows: E8.
 #[test]
 fn only_directories_that_can_hold_a_match_are_entered() {
     let entered = |patterns: &[&str], directory: &str| {

@@ -35,6 +35,7 @@ fn check_words(input: &str, expected: &[&str]) {
     assert_eq!(words, expected, "{input}");
 }
 
+// Rows: A20.
 #[test]
 fn plain_variables() {
     check("a", "a");
@@ -53,6 +54,7 @@ fn plain_variables() {
     check("$Äb", "umlaut");
 }
 
+// Rows: A21, A22.
 #[test]
 fn conditional_operators() {
     check("${N:-d}${N-d}${X:-d}${X-d}", "ddxx");
@@ -68,6 +70,7 @@ fn conditional_operators() {
     check_error("${E:?}", "E: is not allowed to be empty");
 }
 
+// Rows: A23.
 #[test]
 fn removal_of_prefixes_and_suffixes() {
     check("${P#/usr/}", "lib/libfoo.so.1");
@@ -90,6 +93,7 @@ fn removal_of_prefixes_and_suffixes() {
     check_error("${V:#a}", "unsupported modifier `:#` in substitution");
 }
 
+// Rows: A24.
 #[test]
 fn replacement() {
     check("${V/b/X}", "aXcabc");
@@ -108,6 +112,7 @@ fn replacement() {
     check_error("${V/b/c", "syntax error: missing `}`");
 }
 
+// Rows: A25, A26.
 #[test]
 fn quotes_and_escapes() {
     check("'$X'", "$X");
@@ -140,6 +145,7 @@ fn malformed_substitutions() {
     check_error("${X[@]}", "unsupported modifier `[` in substitution");
 }
 
+// Rows: A31.
 #[test]
 fn words_are_split_after_expansion() {
     check_words("", &[]);
@@ -169,6 +175,7 @@ fn a_byte_order_mark_at_the_beginning_is_skipped() {
     check_words("\u{feff}$X", &["x"]);
 }
 
+// Rows: A39.
 #[test]
 fn heredoc_bodies_keep_quotes() {
     let body = |text| Expander::new('`').heredoc(text, &lookup).expect(text).text;

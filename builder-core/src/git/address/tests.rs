@@ -86,6 +86,7 @@ fn what_is_git_is_what_buildkit_takes_for_it() {
     check("github.com/a/b?tag=v1", Some(Ok("https://github.com/a/b#refs/tags/v1 looks-local")));
 }
 
+// Rows: E2.
 #[test]
 fn fragments() {
     let check = |fragment: &str, expected: &str| {
@@ -104,6 +105,7 @@ fn fragments() {
     check("?subdir=a&ref=v1#v1:a", "#v1:a");
 }
 
+// Rows: E3.
 #[test]
 fn queries() {
     let good = |query: &str, expected: &str| {

@@ -66,6 +66,7 @@ mod tests {
         );
     }
 
+    // Rows: A13.
     #[test]
     fn only_dockers_frontend_is_built_in() {
         let docker = "# syntax=docker/dockerfile:1\nFROM scratch\n";

@@ -50,6 +50,7 @@ fn everything_is_inherited_but_triggers() {
     check("FROM alpine:3.20 AS a\nONBUILD RUN x", &json!({"OnBuild": ["RUN x"]}));
 }
 
+// Rows: A34.
 #[test]
 fn a_path_is_there_even_without_a_base() {
     let default = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -58,6 +59,7 @@ fn a_path_is_there_even_without_a_base() {
     check("FROM alpine:3.20", &json!({"Env": ["PATH=/usr/bin:/bin"]}));
 }
 
+// Rows: A111.
 #[test]
 fn an_environment_keeps_the_order_of_first_definition() {
     check("FROM alpine:3.20\nENV Z=1\nENV A=1\nENV Z=2", &json!({"Env": ["PATH=/usr/bin:/bin", "Z=2", "A=1"]}));

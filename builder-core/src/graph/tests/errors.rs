@@ -13,6 +13,7 @@ fn check(text: &str, expected: &str) {
     check_with(text, &options(), expected);
 }
 
+// Rows: A63.
 #[test]
 fn targets() {
     let with = |text: &str, target: &str, expected: &str| {
@@ -58,6 +59,7 @@ fn bases() {
     );
 }
 
+// Rows: A64.
 #[test]
 fn circles() {
     check(
@@ -83,6 +85,7 @@ fn later_stages() {
     );
 }
 
+// Rows: A17, A61.
 #[test]
 fn triggers() {
     check(

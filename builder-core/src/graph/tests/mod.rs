@@ -4,6 +4,7 @@ mod config;
 mod corpus;
 mod epoch;
 mod errors;
+mod expansion;
 mod join;
 mod limits;
 mod order;

@@ -24,6 +24,7 @@ FROM scratch
 COPY --from=build / /
 ";
 
+// Rows: A16.
 #[test]
 fn an_outline_holds_what_has_an_effect() {
     let mut options = options();

@@ -20,6 +20,7 @@ fn env_of(text: &str, options: &Options) -> String {
     pairs.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
+// Rows: A53.
 #[test]
 fn the_later_one_of_arg_and_env_wins() {
     let check = |body: &str, expected: &str| {
@@ -56,12 +57,14 @@ fn a_build_argument_needs_a_declaration() {
     assert_eq!(env_of("ARG A=global\nFROM alpine:3.20\nARG A\nRUN x", &super::options()), "A=global");
 }
 
+// Rows: A59.
 #[test]
 fn arguments_of_the_builder_never_reach_a_command() {
     let text = "FROM alpine:3.20\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN x";
     assert_eq!(env_of(text, &options()), "");
 }
 
+// Rows: A57.
 #[test]
 fn proxies_are_seen_and_not_keyed_unless_declared() {
     let mut options = options();

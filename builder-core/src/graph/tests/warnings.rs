@@ -6,6 +6,7 @@ fn check(text: &str, expected: &str) {
     assert_eq!(render::warnings(&lowered(text)).trim_end(), expected, "{text}");
 }
 
+// Rows: A27.
 #[test]
 fn undefined_variables() {
     let check = |body: &str, expected: &str| check(&format!("FROM alpine:3.20\n{body}"), expected);
@@ -85,6 +86,7 @@ fn commands() {
     check_rules("CMD [\"x\"]\nFROM alpine:3.20\nCMD [\"y\"]", &[]);
 }
 
+// Rows: A33.
 #[test]
 fn keys_and_values() {
     let legacy = |line| ("LegacyKeyValueFormat", line);
@@ -214,6 +216,7 @@ fn warnings_can_be_errors() {
     assert!(lowered("FROM alpine:3.20\nLABEL a=$FOO").violations().is_none());
 }
 
+// Rows: A56.
 #[test]
 fn arguments_that_nobody_takes_are_named() {
     let mut options = options();

@@ -190,6 +190,7 @@ fn bits_of_class(class: u8) -> u32 {
 mod tests {
     use super::*;
 
+    // Rows: A94.
     #[test]
     fn modes_change_as_with_chmod() {
         for (text, before, is_directory, after) in [

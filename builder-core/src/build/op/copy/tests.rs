@@ -115,6 +115,7 @@ fn base() -> Stack {
     ]])
 }
 
+// Rows: A90.
 #[test]
 fn the_destination_table() {
     for (sources, destination, expected) in [
@@ -152,6 +153,7 @@ fn the_destination_table() {
     }
 }
 
+// Rows: A91.
 #[test]
 fn what_does_not_fit_is_an_error() {
     for (source_path, destination, expected) in [

@@ -41,6 +41,7 @@ fn get(content: &ContentStore, url: &str, checksum: Option<&Digest>) -> Result<F
     fetcher(&registry, content, &CancelToken::new()).fetch(url, checksum)
 }
 
+// Rows: A103.
 #[test]
 fn a_file_is_fetched_once_and_asked_for_afterwards() {
     let state = tempfile::tempdir().expect("temporary directory");
@@ -62,6 +63,7 @@ fn a_file_is_fetched_once_and_asked_for_afterwards() {
     assert!(asked[1].contains("if-modified-since: sun, 06 nov 1994"), "{asked:?}");
 }
 
+// Rows: A104.
 #[test]
 fn checksums_and_refusals_are_errors() {
     let state = tempfile::tempdir().expect("temporary directory");

@@ -1,0 +1,1 @@
+printf "  # not a comment, but a name\n#comment\n/rooted\nDockerfile\n!Dockerfile\ndir/\n!dir/kept\n**/deep/*.x\n" > .dockerignore; mkdir -p dir a/deep && touch rooted dir/gone dir/kept a/rooted a/deep/1.x a/deep/2.y "# not a comment, but a name"

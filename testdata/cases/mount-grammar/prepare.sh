@@ -1,0 +1,1 @@
+mkdir d && echo a > a && echo y > d/y && touch d/f

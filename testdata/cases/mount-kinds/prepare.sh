@@ -1,0 +1,2 @@
+printf secret > s.txt
+echo s.txt > .dockerignore
