@@ -137,3 +137,34 @@ fn hosts_are_added_and_stay_out_of_the_image() {
     assert!(!env.context("all/etc/hosts").exists());
     assert!(!env.context("all/etc/resolv.conf").exists());
 }
+
+#[test]
+fn a_strict_heredoc_ends_at_its_first_failure() {
+    if !require_sandbox("a_strict_heredoc_ends_at_its_first_failure") {
+        return;
+    }
+    let env = TestEnv::new();
+    assert_eq!(out_of(&env, "RUN <<EOF\nfalse\necho on > /out\nEOF", ""), "on\n");
+    let strict = |body: &str| {
+        env.write("Dockerfile", format!("# rbuild: heredoc=errexit\nFROM {}\nRUN <<EOF\n{body}\nEOF\n", base()));
+    };
+    strict("false\ntrue");
+    let text = env.fails("build --progress=plain .");
+    assert!(text.contains("exit code: 1"), "{text}");
+    strict("true\ntrue");
+    env.ok("build --progress=plain .");
+}
+
+#[test]
+fn a_line_of_a_mebibyte_runs() {
+    if !require_sandbox("a_line_of_a_mebibyte_runs") {
+        return;
+    }
+    let env = TestEnv::new();
+    let line = "x".repeat(1 << 20);
+    assert_eq!(out_of(&env, &format!("RUN echo {line} | wc -c > /out"), "").trim(), "1048577");
+    assert_eq!(out_of(&env, &format!("RUN <<EOF\necho {line} | wc -c > /out\nEOF"), "").trim(), "1048577");
+    env.write("Dockerfile", format!("FROM {}\nRUN : {line}; exit 7\n", base()));
+    let text = env.fails("build --progress=plain .");
+    assert!(text.contains("exit code: 7"), "{}", &text[text.len().saturating_sub(500)..]);
+}

@@ -17,24 +17,25 @@ use crate::diagnostic::Source;
 /// All errors that keep the text from being read as statements.
 pub fn ast_json(source: &Source) -> Result<Value, ParseErrors> {
     let mut nodes = Vec::new();
-    let syntax = syntax::read(source, &mut |node| nodes.push(node_json(&node)));
+    let syntax = syntax::read(source, &mut |node| nodes.push(node_json(&node, true)));
     if syntax.errors.is_empty() { Ok(Value::Array(nodes)) } else { Err(ParseErrors::new(syntax.errors)) }
 }
 
-fn node_json(node: &Node) -> Value {
+/// A child has no lines of its own, as in BuildKit's tree: they are 0.
+fn node_json(node: &Node, top: bool) -> Value {
     let child = match &node.args {
-        Args::Child(child) => node_json(child),
+        Args::Child(child) => node_json(child, false),
         _ => Value::Null,
     };
     json!({
-        "instruction": node.name.text.to_lowercase(),
+        "instruction": syntax::lower_case(&node.name.text),
         "flags": node.flags.iter().map(|flag| &*flag.text).collect::<Vec<_>>(),
         "args": args(node),
         "json": node.is_json(),
         "child": child,
         "heredocs": node.heredocs.iter().map(heredoc_json).collect::<Vec<_>>(),
-        "start_line": node.start_line,
-        "end_line": node.end_line,
+        "start_line": if top { node.start_line } else { 0 },
+        "end_line": if top { node.end_line } else { 0 },
         "original": &*node.original,
     })
 }

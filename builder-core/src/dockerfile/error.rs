@@ -75,6 +75,9 @@ pub enum Problem {
     /// `# escape=` with something else than a backslash or a backtick.
     #[error("invalid escape token `{0}` does not match ` or \\")]
     EscapeDirective(String),
+    /// `# rbuild:` with an option that does not exist.
+    #[error("unknown option `{0}` of `# rbuild:`")]
+    OwnOption(String),
     /// `# check=` with an option that does not exist.
     #[error("invalid check option `{0}`")]
     CheckOption(String),
@@ -229,6 +232,7 @@ impl Problem {
             Self::UnterminatedHeredoc(name) => Some(format!("end it with a line that holds `{name}` and nothing else")),
             Self::ShellNotJson => Some("write `SHELL [\"executable\", \"parameter\"]`".to_owned()),
             Self::FromArguments => Some("write `FROM image AS name`".to_owned()),
+            Self::OwnOption(_) => Some("it takes `heredoc=errexit`".to_owned()),
             Self::NotUtf8 => Some("save the file as UTF-8".to_owned()),
             Self::HealthType(_) => Some("write `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`".to_owned()),
             Self::Duration(_) => Some("write a number and a unit: `300ms`, `30s`, `1m30s`".to_owned()),

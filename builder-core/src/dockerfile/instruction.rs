@@ -262,6 +262,15 @@ impl Run {
         self.parts.as_deref().unwrap_or(NO_PARTS)
     }
 
+    /// The heredoc that is the whole command (`RUN <<EOF`), if it has that form.
+    pub fn lone_heredoc(&self) -> Option<&Heredoc> {
+        match (&self.parts().heredocs[..], &self.command) {
+            ([heredoc], RunCommand::Shell(line)) => (**line == *heredoc.text()).then_some(heredoc),
+            ([heredoc], RunCommand::Script(_)) => Some(heredoc),
+            _ => None,
+        }
+    }
+
     /// The mounts with their variables expanded, in order, each with the place of its flag's value.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod instruction;
 mod lines;
 pub mod lint;
 mod mount;
+mod own;
 mod parse;
 mod port;
 mod signal;
@@ -100,11 +101,13 @@ pub struct Directives {
     pub escape: char,
     /// `# check=`, as written.
     pub check: Option<Word>,
+    /// `# rbuild: heredoc=errexit`: a lone heredoc of `RUN` ends at its first failing command.
+    pub heredoc_errexit: bool,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { syntax: None, escape: '\\', check: None }
+        Self { syntax: None, escape: '\\', check: None, heredoc_errexit: false }
     }
 }
 

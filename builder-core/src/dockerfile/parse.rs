@@ -321,8 +321,6 @@ impl Parser<'_> {
         let mut flags = self.flags(&["interval", "timeout", "start-period", "start-interval", "retries"], &[]);
         let times = ["interval", "timeout", "start-period", "start-interval"].map(|name| flags.text(name));
         let retries = flags.text("retries");
-        let [interval, timeout, start_period, start_interval] = times.map(|word| self.duration(&word?));
-        let retries = retries.and_then(|word| self.retries(&word));
         let args = std::mem::replace(&mut self.node.args, Args::Words(Vec::new()));
         let Args::Health { kind, command, json } = args else {
             return self.fail_whole(Problem::AtLeastOne("HEALTHCHECK"));
@@ -335,6 +333,9 @@ impl Parser<'_> {
                 _ => Some(Healthcheck::None),
             },
             "CMD" => {
+                // With `NONE` nobody looks at them.
+                let [interval, timeout, start_period, start_interval] = times.map(|word| self.duration(&word?));
+                let retries = retries.and_then(|word| self.retries(&word));
                 let command = match (json, command) {
                     (Some(words), _) if !words.is_empty() => {
                         CommandLine::Exec(words.into_iter().map(|word| word.text.into()).collect())

@@ -8,6 +8,7 @@ use super::directive::{self, bom_length};
 use super::heredoc;
 use super::lines::{Joined, Joining, Line, Lines, continued};
 use super::lint::{LintWarning, Rule};
+use super::own;
 use super::words::{self, Json, Piece};
 use super::{Directives, Flag, Heredoc, KeyValue, ParseError, Problem, Text, Word};
 use crate::diagnostic::{Source, Span};
@@ -34,7 +35,9 @@ macro_rules! keywords {
             /// Finds a name, in any case.
             pub(super) fn find(name: &str) -> Option<Self> {
                 $(if name.eq_ignore_ascii_case($text) { return Some(Self::$name); })*
-                None
+                // A letter outside ASCII may have its lower case there: the Kelvin sign.
+                let lower = if name.is_ascii() { None } else { Some(lower_case(name)) };
+                lower.filter(|lower| lower.is_ascii()).and_then(|lower| Self::find(&lower))
             }
         }
     };
@@ -104,14 +107,15 @@ pub(super) fn read(source: &Source, sink: &mut dyn FnMut(Node)) -> Syntax {
     let start = bom_length(bytes);
     let block = directive::read(&text, start);
     reader.escape = block.directives.escape;
-    for (problem, span) in block.errors {
+    let own = own::read(&text, block.end);
+    for (problem, span) in block.errors.into_iter().chain(own.errors) {
         reader.error(problem, span);
     }
     reader.statements(&text, start, block.end);
     if reader.is_empty && reader.errors.is_empty() {
         reader.error(Problem::NoInstructions, Span::new(0, 0));
     }
-    reader.finish(block.directives)
+    reader.finish(Directives { heredoc_errexit: own.heredoc_errexit, ..block.directives })
 }
 
 struct Reader<'a> {
@@ -343,11 +347,13 @@ impl Reader<'_> {
             Some(Keyword::Arg) => Args::Words(convert(words::quoted_words(text, self.escape, at))),
             Some(Keyword::Env | Keyword::Label) => Args::Pairs(self.pairs(text, at, joined, name)?),
             Some(Keyword::Healthcheck) => {
-                let length = text.find(char::is_whitespace).unwrap_or(text.len());
+                // BuildKit looks at bytes here: a blank outside ASCII separates nothing.
+                let blank = |ch: char| ch.is_ascii_whitespace() || ch == '\u{b}';
+                let length = text.find(blank).unwrap_or(text.len());
                 if length == 0 {
                     return Ok(Args::Words(Vec::new()));
                 }
-                let rest = text[length..].trim_start();
+                let rest = text[length..].trim_start_matches(blank);
                 let rest_at = at + text.len() - rest.len();
                 let command = Word::new(part(rest), joined.span(rest_at, rest_at + rest.len()));
                 Args::Health {
@@ -404,6 +410,11 @@ impl Node {
             child.set_lines(start, end);
         }
     }
+}
+
+/// A text in lower case as Go has it, which knows no letters that become two.
+pub(super) fn lower_case(text: &str) -> String {
+    text.chars().filter_map(|ch| ch.to_lowercase().next()).collect()
 }
 
 fn word(piece: Piece<'_>, joined: &Joined) -> Word {

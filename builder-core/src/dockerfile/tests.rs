@@ -51,7 +51,7 @@ fn describe(source: &Source) -> String {
         Ok(file) => {
             if file.directives != Directives::default() {
                 let text = |word: &Option<Word>| word.as_ref().map(|word| word.text.clone()).unwrap_or_default();
-                let Directives { syntax, escape, check } = &file.directives;
+                let Directives { syntax, escape, check, .. } = &file.directives;
                 writeln!(out, "syntax={} escape={escape} check={}", text(syntax), text(check)).unwrap();
             }
             for warning in lint::Options::of(&file).filter(&file, lint::check(&file)) {

@@ -1,5 +1,6 @@
 //! [`Env`]: the environment at one point of a stage.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -100,17 +101,30 @@ impl serde::Serialize for Env {
 pub(super) struct Scope {
     env: Env,
     values: Arc<HashMap<Arc<str>, Arc<str>>>,
+    /// Names are compared without case.
+    ignore_case: bool,
 }
 
 impl Scope {
+    /// An empty one; on Windows names are compared without case.
+    pub(super) fn new(windows: bool) -> Self {
+        Self { ignore_case: windows, ..Self::default() }
+    }
+
+    /// What a name is compared by.
+    pub(super) fn key<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        if self.ignore_case { Cow::Owned(name.to_uppercase()) } else { Cow::Borrowed(name) }
+    }
+
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        let (name, value): (Arc<str>, Arc<str>) = (name.into(), value.into());
-        self.env = self.env.with(name.clone(), value.clone());
-        Arc::make_mut(&mut self.values).insert(name, value);
+        let key = self.key(name);
+        let value: Arc<str> = value.into();
+        self.env = self.env.with(name, value.clone());
+        Arc::make_mut(&mut self.values).insert(key.as_ref().into(), value);
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(|value| &**value)
+        self.values.get(&*self.key(name)).map(|value| &**value)
     }
 
     /// The environment as it is now.
@@ -139,6 +153,17 @@ mod tests {
         let other = scope.clone();
         scope.set("A", "2");
         assert_eq!((before.get("A"), other.get("A"), scope.get("A")), (Some("1"), Some("1"), Some("2")));
+    }
+
+    #[test]
+    fn names_on_windows_have_no_case() {
+        for (windows, expected) in [(true, Some("2")), (false, Some("1"))] {
+            let mut scope = Scope::new(windows);
+            scope.set("Path", "1");
+            scope.set("PATH", "2");
+            assert_eq!(scope.get("Path"), expected);
+            assert_eq!(scope.get("path"), expected.filter(|_| windows));
+        }
     }
 
     #[test]

@@ -158,6 +158,9 @@ pub enum GraphErrorKind {
     /// `ADD --checksum` of an address with something else than a digest.
     #[error("invalid `--checksum`: {0}")]
     Checksum(#[from] ParseDigestError),
+    /// `# rbuild: heredoc=errexit` where the shell may not know `set -e`.
+    #[error("`heredoc=errexit` needs a POSIX shell, not `{0}`")]
+    ErrexitShell(String),
     /// `ADD --checksum` with more or less than one source.
     #[error("`--checksum` needs exactly one source")]
     ChecksumSources,

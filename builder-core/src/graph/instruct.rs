@@ -3,7 +3,7 @@
 use super::checks::OnceKind;
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{ArgumentValue, At, Current, Lowering};
-use super::names::{duration, list, quoted_list, upper_case_name};
+use super::names::{duration, list, quote, quote_letter, quoted_list, upper_case_name};
 use super::state::State;
 use super::{Op, WorkdirOp};
 use crate::dockerfile::{
@@ -88,7 +88,12 @@ impl<'a> Lowering<'a> {
         };
         current.state.workdir = path.clone();
         // As in BuildKit an absolute path is stored as it is written, a relative one cleaned.
-        let stored = if written.starts_with('/') { written } else { path.to_string() };
+        let stored = match (written.as_bytes().first(), &current.state.config.config.working_dir) {
+            (Some(b'/'), _) => written,
+            // Nothing changes, not even a slash at the end.
+            (None, before) if !before.is_empty() => before.clone(),
+            _ => path.to_string(),
+        };
         let created_by = format!("WORKDIR {stored}");
         current.state.config.config.working_dir = stored;
         let vertex = if path.is_root() {
@@ -125,7 +130,7 @@ impl<'a> Lowering<'a> {
             if let Some(value) = &value
                 && in_env
             {
-                current.state.scope.set(name, value);
+                current.state.set_argument(name, value);
             }
             current.state.declare(name, value);
         }
@@ -249,16 +254,16 @@ impl<'a> Lowering<'a> {
                 (config, [probe.interval, probe.timeout, probe.start_period, probe.start_interval])
             }
         };
-        let time = |value| duration(time(value));
-        // As BuildKit has it since 2026: Go's `%+v` of the whole structure.
+        let time = |value| quote(&duration(time(value)));
+        // Go's `%q` of the whole structure: the number of retries is shown as a letter.
         let created_by = format!(
-            "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-            list(&config.test),
+            "HEALTHCHECK &{{{} {} {} {} {} {}}}",
+            quoted_list(&config.test),
             time(interval),
             time(timeout),
             time(start_period),
             time(start_interval),
-            config.retries,
+            quote_letter(config.retries),
         );
         self.record(current, at, created_by, None);
         current.state.config.config.healthcheck = Some(config);

@@ -27,6 +27,7 @@ mod options;
 mod outline;
 mod plan;
 mod run;
+mod shell_line;
 mod stages;
 mod state;
 #[cfg(test)]

@@ -91,26 +91,53 @@ pub(super) fn quoted_list(words: &[String]) -> String {
 pub(super) fn quote(word: &str) -> String {
     let mut quoted = "\"".to_owned();
     for ch in word.chars() {
-        match ch {
-            '"' | '\\' => quoted.extend(['\\', ch]),
-            '\x07' => quoted.push_str("\\a"),
-            '\x08' => quoted.push_str("\\b"),
-            '\x0c' => quoted.push_str("\\f"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\x0b' => quoted.push_str("\\v"),
-            ch if ch.is_ascii_control() => {
-                let _ = write!(quoted, "\\x{:02x}", u32::from(ch));
-            }
-            ch if ch.is_control() || ch == '\u{feff}' => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(ch));
-            }
-            ch => quoted.push(ch),
-        }
+        escape(&mut quoted, ch, '"');
     }
     quoted.push('"');
     quoted
+}
+
+/// A number as a letter in single quotes, as Go's `%q`.
+pub(super) fn quote_letter(number: i64) -> String {
+    let letter = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
+    let mut quoted = "'".to_owned();
+    escape(&mut quoted, letter, '\'');
+    quoted.push('\'');
+    quoted
+}
+
+/// Writes a letter as Go does between quotes.
+fn escape(quoted: &mut String, ch: char, quote: char) {
+    match ch {
+        ch if ch == quote || ch == '\\' => quoted.extend(['\\', ch]),
+        '\x07' => quoted.push_str("\\a"),
+        '\x08' => quoted.push_str("\\b"),
+        '\x0c' => quoted.push_str("\\f"),
+        '\n' => quoted.push_str("\\n"),
+        '\r' => quoted.push_str("\\r"),
+        '\t' => quoted.push_str("\\t"),
+        '\x0b' => quoted.push_str("\\v"),
+        ch if ch.is_ascii_control() => {
+            let _ = write!(quoted, "\\x{:02x}", u32::from(ch));
+        }
+        ch if !is_printable(ch) => {
+            let code = u32::from(ch);
+            let _ = if code < 0x1_0000 { write!(quoted, "\\u{code:04x}") } else { write!(quoted, "\\U{code:08x}") };
+        }
+        ch => quoted.push(ch),
+    }
+}
+
+/// Whether Go shows a letter as it is: no control, format, private or separating character but the blank.
+fn is_printable(ch: char) -> bool {
+    let hidden = matches!(ch,
+        '\u{a0}' | '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+        | '\u{8e2}' | '\u{1680}' | '\u{180e}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}'
+        | '\u{205f}'..='\u{206f}' | '\u{3000}' | '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{fffe}'..='\u{ffff}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e00ff}'
+        | '\u{e01f0}'..='\u{10ffff}');
+    !hidden && !ch.is_control()
 }
 
 /// `1m30s`, as Go prints a duration.
@@ -170,6 +197,11 @@ mod tests {
     #[test]
     fn words_are_quoted_as_in_go() {
         assert_eq!(quote("a \"b\"\\\n\t\x01\x7fé\u{85}"), r#""a \"b\"\\\n\t\x01\x7fé\u0085""#);
+        assert_eq!(quote("\u{a0}\u{200b}☃\u{10ffff}"), r#""\u00a0\u200b☃\U0010ffff""#);
+        assert_eq!(
+            [0, 3, 10, 39, 65, -1].map(quote_letter),
+            ["'\\x00'", "'\\x03'", "'\\n'", "'\\''", "'A'", "'\u{fffd}'"]
+        );
         assert_eq!(quoted_list(&["sh".into(), "-c".into()]), r#"["sh" "-c"]"#);
         assert_eq!(quoted_list(&[]), "[]");
     }

@@ -4,31 +4,21 @@ use std::fmt::Write as _;
 
 use super::error::{GraphError, GraphErrorKind};
 use super::globals::proxies;
-use super::instruct::shell_args;
 use super::lower::{At, Current, Lowering};
 use super::names::{summary, upper_case_name};
+use super::shell_line::Command;
 use super::state::State;
-use super::{CacheMount, ContextId, DeviceOp, Files, MountOp, MountTarget, Op, RunOp, Script, SecretMount, SshMount};
+use super::{CacheMount, ContextId, DeviceOp, Files, MountOp, MountTarget, Op, RunOp, SecretMount, SshMount};
 use crate::diagnostic::Diagnostic as _;
-use crate::dockerfile::{Mount, MountKind, Network, Ownership, Run, RunCommand, Security, Word};
+use crate::dockerfile::{Mount, MountKind, Network, Ownership, Run, Security, Word};
 use crate::rootfs::RootPath;
-
-/// Where an executable here-document appears.
-const PIPES: &str = "/dev/pipes/";
 
 /// Host name of every step, as in BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
 
 impl<'a> Lowering<'a> {
     pub(super) fn run(&mut self, current: &mut Current, at: &At<'a>, run: &'a Run) -> Option<()> {
-        let (args, script) = match &run.command {
-            RunCommand::Exec(args) => (args.clone(), None),
-            RunCommand::Shell(line) => (shell_args(&current.state, line), None),
-            RunCommand::Script(script) => {
-                let args = shell_args(&current.state, &format!("{PIPES}{}", script.name));
-                (args, Some(Script { name: script.name.to_string(), body: script.body.to_string() }))
-            }
-        };
+        let Command { args, script, shown } = self.command(current, at, run)?;
         let (mounts, names) = self.mounts(current, at, run)?;
         let devices = self.devices(current, at, run)?;
 
@@ -40,7 +30,7 @@ impl<'a> Lowering<'a> {
         let hostname =
             self.options.hostname.as_ref().or_else(|| self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"));
 
-        let created_by = created_by(&args, &current.state);
+        let created_by = created_by(&shown, &current.state);
         let op = RunOp {
             args,
             env,
@@ -75,12 +65,7 @@ impl<'a> Lowering<'a> {
             if secret { Some("****".to_owned()) } else { scope.get(name).map(str::to_owned) }
         };
         let mut text = at.instruction.original.to_string();
-        let lone = match (&run.parts().heredocs[..], &run.command) {
-            ([heredoc], RunCommand::Shell(line)) => (**line == *heredoc.text()).then_some(heredoc),
-            ([heredoc], RunCommand::Script(_)) => Some(heredoc),
-            _ => None,
-        };
-        if let Some(heredoc) = lone {
+        if let Some(heredoc) = run.lone_heredoc() {
             let _ = write!(text, " ({})", summary(&heredoc.content));
         }
         let text = self.names.display(&text, &lookup);

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) platform: Platform,
     /// The image that it begins with is not known, so variables may be set that nobody sees.
     pub(super) guessed: bool,
+    /// `scope` has other values than `config.config.env`, or another order.
+    scope_differs: bool,
     /// Where a variable is in `config.config.env`.
     env_at: HashMap<String, usize>,
     /// Where an argument is in `arguments`.
@@ -61,15 +63,17 @@ impl State {
     }
 
     fn from_config(config: ImageConfig, platform: Platform, workdir: RootPath) -> Self {
+        let is_windows = platform.os == "windows";
         let mut state = Self {
             root: None,
-            scope: Scope::default(),
+            scope: Scope::new(is_windows),
             config,
             arguments: Vec::new(),
             workdir,
             workdir_set: false,
             platform,
             guessed: false,
+            scope_differs: false,
             env_at: HashMap::new(),
             argument_at: HashMap::new(),
         };
@@ -77,9 +81,9 @@ impl State {
         for (at, entry) in state.config.config.env.iter().enumerate() {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             state.scope.set(name, value);
-            state.env_at.entry(name.to_owned()).or_insert(at);
+            state.env_at.entry(state.scope.key(name).into_owned()).or_insert(at);
         }
-        if state.scope.get("PATH").is_none() && state.platform.os != "windows" {
+        if state.scope.get("PATH").is_none() && !is_windows {
             state.set_env("PATH", DEFAULT_PATH);
         }
         state
@@ -89,12 +93,20 @@ impl State {
     pub(super) fn set_env(&mut self, name: &str, value: &str) {
         self.scope.set(name, value);
         let entry = format!("{name}={value}");
-        if let Some(at) = self.env_at.get(name) {
+        let key = self.scope.key(name);
+        if let Some(at) = self.env_at.get(&*key) {
+            self.scope_differs = true;
             self.config.config.env[*at] = entry;
         } else {
-            self.env_at.insert(name.to_owned(), self.config.config.env.len());
+            self.env_at.insert(key.into_owned(), self.config.config.env.len());
             self.config.config.env.push(entry);
         }
+    }
+
+    /// Sets a variable in scope only, as `ARG` does.
+    pub(super) fn set_argument(&mut self, name: &str, value: &str) {
+        self.scope.set(name, value);
+        self.scope_differs = true;
     }
 
     /// Declares an argument.
@@ -115,6 +127,14 @@ impl State {
     /// What a stage that is built on this one begins with.
     pub(super) fn inherit(mut self) -> Self {
         self.config.config.on_build = Vec::new();
+        // As in BuildKit the environment of the base is set anew, so an `ENV` wins over an `ARG` that came after it.
+        if !std::mem::take(&mut self.scope_differs) {
+            return self;
+        }
+        for entry in &self.config.config.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            self.scope.set(name, value);
+        }
         self
     }
 }

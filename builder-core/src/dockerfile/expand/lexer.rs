@@ -36,6 +36,8 @@ pub(super) struct Lexer<'a> {
     /// Longest allowed result.
     limit: usize,
     depth: usize,
+    /// How many operands of substitutions were read.
+    operands: usize,
     seen: HashSet<String>,
     used: Vec<String>,
     unset: Vec<String>,
@@ -78,6 +80,12 @@ impl Splitter {
         self.in_word = true;
     }
 
+    /// Drops what was read of a word. BuildKit collects the words of an operand in the same buffer, so of
+    /// `80${X:-81}` only what follows the `$` is left.
+    fn forget(&mut self) {
+        self.word.clear();
+    }
+
     fn finish(mut self) -> Vec<(String, usize)> {
         if !self.word.is_empty() {
             self.words.push((self.word, self.start));
@@ -99,6 +107,7 @@ impl<'a> Lexer<'a> {
             remaining,
             limit,
             depth: 0,
+            operands: 0,
             seen: HashSet::new(),
             used: Vec::new(),
             unset: Vec::new(),
@@ -137,7 +146,7 @@ impl<'a> Lexer<'a> {
         let mut result = String::new();
         let quotes = self.options.quotes;
         while let Some(ch) = self.peek() {
-            let at = self.at;
+            let (at, operands) = (self.at, self.operands);
             if Some(ch) == stop {
                 self.next();
                 return Ok(result);
@@ -146,6 +155,9 @@ impl<'a> Lexer<'a> {
                 '$' => {
                     let value = self.dollar()?;
                     if let Some(words) = &mut words {
+                        if self.operands > operands {
+                            words.forget();
+                        }
                         value.chars().for_each(|ch| words.push(ch, at));
                     }
                     result.push_str(&value);
@@ -157,6 +169,9 @@ impl<'a> Lexer<'a> {
                         _ => self.single_quoted()?,
                     };
                     if let Some(words) = &mut words {
+                        if self.operands > operands {
+                            words.forget();
+                        }
                         words.push_quoted_str(&text, at);
                     }
                     result.push_str(&text);
@@ -315,6 +330,7 @@ impl<'a> Lexer<'a> {
 
     /// Reads up to `stop` with or without escape characters kept.
     fn operand(&mut self, stop: char, keep_escapes: bool) -> Result<String, ExpandError> {
+        self.operands += 1;
         let before = std::mem::replace(&mut self.options.keep_escapes, keep_escapes);
         let result = self.until(Some(stop), None);
         self.options.keep_escapes = before;

@@ -22,7 +22,8 @@ impl Pattern {
     /// escaped in the substitution.
     pub(super) fn parse(text: &str) -> Result<Self, ExpandError> {
         let mut tokens = Vec::new();
-        let mut chars = text.chars().peekable();
+        // BuildKit's scanner skips a byte order mark here too.
+        let mut chars = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
         while let Some(ch) = chars.next() {
             tokens.push(match ch {
                 // Several stars in a row are one.

@@ -156,6 +156,9 @@ fn words_are_split_after_expansion() {
     check_words("a\\ b c", &["a b", "c"]);
     check_words("'' a ''b", &["a", "b"]);
     check_words("$N", &[]);
+    // What stands before a substitution with an operand is lost, as in BuildKit.
+    check_words("80${N:-81} 1$X${X+2}3", &["81", "23"]);
+    check_words("a b${X-}c \"d${X-}\"", &["a", "xc", "dx"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-use super::super::{Dockerfile, Expander, From, Instruction, InstructionKind, Word};
+use super::super::{Dockerfile, Expander, From, Instruction, InstructionKind, RunCommand, Word};
 use super::detail::{Detail, Quoted, suggest};
 use super::{LintWarning, Rule};
 use crate::diagnostic::Span;
@@ -226,6 +226,15 @@ impl Checker<'_> {
                 let name = from.stage.as_ref().map(|stage| stage.name.as_str());
                 self.description(instruction, "FROM", name.as_slice());
             }
+            InstructionKind::Run(run) if !self.file.directives.heredoc_errexit => {
+                if let (Some(heredoc), RunCommand::Shell(body)) = (run.lone_heredoc(), &run.command)
+                    && goes_on_after_failure(body)
+                {
+                    let detail = "RUN goes on after a failing line of its here-document: begin it with `set -e`, or the \
+                                  file with `# rbuild: heredoc=errexit`";
+                    self.warn(Rule::HeredocNoErrexit, instruction, heredoc.span, detail.to_owned());
+                }
+            }
             _ => {}
         }
     }
@@ -239,4 +248,15 @@ impl Checker<'_> {
         let detail = format!("Comment for {keyword} should follow the format: `# {example} <description>`");
         self.warn(Rule::InvalidDefinitionDescription, instruction, comment.span, detail);
     }
+}
+
+/// Whether a script has several lines and its first one does not say `set -e`.
+fn goes_on_after_failure(script: &str) -> bool {
+    let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (Some(first), Some(_)) = (lines.next(), lines.next()) else { return false };
+    let mut words = first.split([' ', '\t', ';', '&']).filter(|word| !word.is_empty());
+    if words.next() != Some("set") {
+        return true;
+    }
+    !words.any(|word| word == "errexit" || (word.starts_with('-') && !word.starts_with("--") && word.contains('e')))
 }

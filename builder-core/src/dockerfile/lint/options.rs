@@ -63,6 +63,7 @@ impl Options {
     pub fn applies(&self, rule: Rule) -> bool {
         let named = |names: &[String]| names.iter().any(|name| name == rule.name());
         match rule.level() {
+            Level::Own => named(&self.experimental),
             Level::Experimental => self.experimental_all || named(&self.experimental),
             Level::Warning => !self.skip_all && !named(&self.skip),
         }

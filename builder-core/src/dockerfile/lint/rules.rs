@@ -3,6 +3,8 @@
 /// When a rule is applied, and what its findings are called. All findings weigh the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
+    /// A warning, if someone asked for the rule by its name: rbuild's own, which BuildKit does not know.
+    Own,
     /// A warning, if someone asked for the rule.
     Experimental,
     /// A warning.
@@ -13,14 +15,14 @@ impl Level {
     /// What a finding is called.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Experimental | Self::Warning => "warning",
+            Self::Own | Self::Experimental | Self::Warning => "warning",
         }
     }
 }
 
 macro_rules! rules {
     ($($rule:ident $name:literal $page:literal $level:ident $text:literal)*) => {
-        /// A rule of the checker. Names and addresses are BuildKit's, so `# check=skip=` means the same for both.
+        /// A rule of the checker. Names and addresses are BuildKit's (but for those of [`Level::Own`]), so `# check=skip=` means the same for both.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Rule {
             $(#[doc = $text] $rule),*
@@ -45,8 +47,8 @@ macro_rules! rules {
                 let url = match self {
                     $(Self::$rule => concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/")),*
                 };
-                // BuildKit names none for this one.
-                (self != Self::InvalidBaseImagePlatform).then_some(url)
+                // BuildKit names none for the one, and does not know the other.
+                (!matches!(self, Self::InvalidBaseImagePlatform | Self::HeredocNoErrexit)).then_some(url)
             }
 
             /// When it is applied.
@@ -98,6 +100,8 @@ rules! {
         "What is copied should not be excluded by the ignore file"
     InvalidDefinitionDescription "InvalidDefinitionDescription" "invalid-definition-description" Experimental
         "A comment above a stage or an argument should begin with its name"
+    HeredocNoErrexit "HeredocNoErrexit" "" Own
+        "A here-document of RUN should end at its first failing command"
     ExposeProtoCasing "ExposeProtoCasing" "expose-proto-casing" Warning
         "Protocols in EXPOSE should be in lower case"
     ExposeInvalidFormat "ExposeInvalidFormat" "expose-invalid-format" Warning
@@ -111,6 +115,7 @@ impl Rule {
     }
 
     /// When BuildKit applies it: while it reads, to the stages, to their bases, to each instruction, to its sources.
+    /// Rules that it does not know come last.
     pub(super) fn phase(self) -> u8 {
         match self {
             Self::NoEmptyContinuation => 0,
@@ -134,6 +139,7 @@ impl Rule {
             | Self::ExposeProtoCasing
             | Self::ExposeInvalidFormat => 12,
             Self::CopyIgnoredFile => 13,
+            Self::HeredocNoErrexit => 14,
         }
     }
 

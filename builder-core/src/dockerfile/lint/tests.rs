@@ -17,10 +17,10 @@ fn rules_have_names_and_pages() {
         assert_eq!(Rule::find(rule.name()), Some(*rule));
         match rule.url() {
             Some(url) => assert!(url.starts_with("https://docs.docker.com/go/dockerfile/rule/") && url.ends_with('/')),
-            None => assert_eq!(*rule, Rule::InvalidBaseImagePlatform),
+            None => assert!(matches!(rule, Rule::InvalidBaseImagePlatform | Rule::HeredocNoErrexit)),
         }
     }
-    assert_eq!(Rule::ALL.len(), 22);
+    assert_eq!(Rule::ALL.iter().filter(|rule| rule.level() != Level::Own).count(), 22);
     assert_eq!(Rule::JsonArgsRecommended.name(), "JSONArgsRecommended");
 }
 
@@ -100,6 +100,25 @@ fn comments_that_describe() {
     check("ARG x\n# c\nARG a=1 b c=2\n# z\nARG a b\nFROM a\n", &[found(6)]);
     check("# text\n#\nARG x\n# text\nFROM a\n# text\nRUN x\n", &[]);
     check("  # x text\nARG x\nFROM a\n", &[found(3)]);
+}
+
+#[test]
+fn heredocs_that_go_on() {
+    let check = |options: &str, run: &str, found: bool| {
+        let text = format!("# check=experimental={options}\nFROM a\n{run}\n");
+        check_rules(&text, if found { &[(Rule::HeredocNoErrexit, 3)] } else { &[] });
+    };
+    let plain = "RUN <<EOF\na\nb\nEOF";
+    check("HeredocNoErrexit", plain, true);
+    check("all", plain, false);
+    check("InvalidDefinitionDescription", plain, false);
+    check("HeredocNoErrexit", "RUN <<EOF\na\n# b\nEOF", false);
+    check("HeredocNoErrexit", "RUN <<EOF\nset -eux\na\nEOF", false);
+    check("HeredocNoErrexit", "RUN <<EOF\nset -o errexit; a\nb\nEOF", false);
+    check("HeredocNoErrexit", "RUN <<EOF\nset -x\na\nEOF", true);
+    check("HeredocNoErrexit", "RUN <<EOF\n#!/bin/sh\na\nb\nEOF", false);
+    check("HeredocNoErrexit", "RUN cat <<EOF\na\nb\nEOF", false);
+    check("HeredocNoErrexit\n# rbuild: heredoc=errexit", "RUN <<EOF\na\nEOF", false);
 }
 
 #[test]

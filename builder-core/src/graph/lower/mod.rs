@@ -258,6 +258,11 @@ impl<'a> Lowering<'a> {
         self.checks.report(at.place(span), detail);
     }
 
+    /// Whether a lone here-document ends at its first failing command.
+    pub(super) fn heredoc_errexit(&self) -> bool {
+        self.dockerfile.directives.heredoc_errexit
+    }
+
     /// Expands a word with what the stage has in scope.
     pub(super) fn word(&mut self, current: &Current, at: &At<'a>, word: &Word) -> Option<String> {
         match self.expander.word(&word.text, &|name| current.state.scope.get(name).map(str::to_owned)) {

@@ -141,7 +141,7 @@ fn a_path_is_kept_as_it_is_written_and_a_relative_one_is_cleaned() {
         ("WORKDIR /app/", "/app/"),
         ("WORKDIR //a/./b/..", "//a/./b/.."),
         ("WORKDIR /a/\nWORKDIR b/../c/", "/a/c"),
-        ("WORKDIR /a/\nWORKDIR $NONE", "/a"),
+        ("WORKDIR /a/\nWORKDIR $NONE", "/a/"),
         ("WORKDIR $NONE", "/"),
     ] {
         let graph = lowered(&format!("FROM scratch\n{body}"));
@@ -149,6 +149,21 @@ fn a_path_is_kept_as_it_is_written_and_a_relative_one_is_cleaned() {
         let step = graph.target.history.last().expect("an entry");
         assert_eq!(step.entry.created_by, format!("WORKDIR {expected}"), "{body}");
     }
+}
+
+#[test]
+fn a_child_stage_takes_the_environment_before_arguments() {
+    let graph = lowered("FROM scratch AS a\nENV A=1 B=2\nARG C=3 A=arg\nENV B=5\nRUN x\nFROM a\nARG E=6\nRUN y");
+    let names = |vertex: &crate::graph::Vertex| match &vertex.op {
+        crate::graph::Op::Run(run) => {
+            run.env.to_vec().iter().map(|(name, value)| (*name, *value)).fold(String::new(), |text, (name, value)| {
+                if name == "PATH" { text + "PATH " } else { text + name + value + " " }
+            })
+        }
+        _ => String::new(),
+    };
+    let runs: Vec<_> = graph.vertices.iter().map(names).collect();
+    assert_eq!(runs, ["PATH C3 Aarg B5 ", "C3 PATH A1 B5 E6 "]);
 }
 
 #[test]

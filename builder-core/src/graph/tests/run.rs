@@ -1,7 +1,7 @@
 //! What commands see.
 
 use super::super::*;
-use super::{lowered, lowered_with, options};
+use super::{lowered, lowered_with, options, try_lower};
 use crate::dockerfile::Network;
 
 fn runs(graph: &Graph) -> Vec<&RunOp> {
@@ -104,4 +104,49 @@ fn a_vertex_knows_what_it_reads() {
     for (id, vertex) in graph.vertices.iter().enumerate() {
         assert!(vertex.op.inputs().into_iter().chain(vertex.root).all(|input| input.0 < id));
     }
+}
+
+fn only_run(text: &str) -> RunOp {
+    let runs = lowered(text).vertices.into_iter().filter_map(|vertex| match vertex.op {
+        Op::Run(run) => Some(run),
+        _ => None,
+    });
+    runs.last().expect("a RUN")
+}
+
+#[test]
+fn heredocs_that_end_at_their_first_failure() {
+    let check = |run: &str, expected: &[&str]| {
+        assert_eq!(only_run(&format!("# rbuild: heredoc=errexit\nFROM scratch\n{run}\n")).args, expected, "{run}");
+    };
+    check("RUN <<EOF\na\nb\nEOF", &["/bin/sh", "-c", "set -e\na\nb\n"]);
+    check("RUN <<-EOF\n\ta\nEOF", &["/bin/sh", "-c", "set -e\na\n"]);
+    check("SHELL [\"busybox\", \"ash\", \"-c\"]\nRUN <<EOF\na\nEOF", &["busybox", "ash", "-c", "set -e\na\n"]);
+    check("RUN cat <<EOF\na\nEOF", &["/bin/sh", "-c", "cat <<EOF\na\nEOF"]);
+    check("RUN <<EOF\n#!/bin/sh\na\nEOF", &["/bin/sh", "-c", "/dev/pipes/EOF"]);
+    check("RUN a", &["/bin/sh", "-c", "a"]);
+
+    let text = "# rbuild: heredoc=errexit\nFROM scratch\nSHELL [\"cmd\", \"/S\"]\nRUN <<EOF\na\nEOF\n";
+    let errors = try_lower(text, &options()).expect_err("no POSIX shell");
+    assert_eq!(errors.first().kind, GraphErrorKind::ErrexitShell("cmd /S".to_owned()));
+}
+
+#[test]
+fn a_line_that_no_argument_can_hold_is_read_from_a_file() {
+    for (length, file) in [((128 << 10) - 1, false), (128 << 10, true)] {
+        let line = "x".repeat(length);
+        let run = only_run(&format!("FROM scratch\nRUN {line}\n"));
+        let script = run.script.map(|script| (script.name, script.body));
+        if file {
+            assert_eq!(run.args, ["/bin/sh", "-c", ". /dev/pipes/RUN"]);
+            assert_eq!(script, Some(("RUN".to_owned(), line.clone())));
+        } else {
+            assert_eq!((run.args.last(), script), (Some(&line), None));
+        }
+    }
+    let line = "x".repeat(128 << 10);
+    let graph = lowered(&format!("FROM scratch\nRUN {line}\n"));
+    assert_eq!(graph.target.history[0].entry.created_by, format!("RUN /bin/sh -c {line} # buildkit"));
+    let other = only_run(&format!("FROM scratch\nSHELL [\"pwsh\"]\nRUN {line}\n"));
+    assert_eq!((other.args.len(), other.script.is_none()), (2, true));
 }
