@@ -15,6 +15,7 @@ mod container;
 mod contexts;
 mod copy;
 mod debug;
+mod derived;
 mod dockerfile_errors;
 mod edits;
 mod env;

@@ -256,3 +256,27 @@ fn s13_a_user_s_private_network_reaches_out_but_not_the_host() {
     assert_eq!(user.says(&step, "--network=private"), ["2 nameserver 10.0.2.3"]);
     assert!(listener.accept().is_err(), "a step reached the host's loopback");
 }
+
+#[test]
+fn a_user_s_copy_is_the_difference_from_the_one_before() {
+    for ids in [Ids::One, Ids::Range] {
+        let Some(user) = User::new("a_user_s_copy_is_the_difference_from_the_one_before", ids) else { return };
+        for number in 0..100 {
+            user.0.write(&format!("src/f{number}"), format!("{number:07}\n").repeat(2048));
+        }
+        let dockerfile = "COPY src /src\nRUN ls /src | wc -l > /n && cat /src/f1 >> /n\n";
+        user.0.write("Dockerfile", format!("FROM {}\n{dockerfile}", base()));
+        let built = user.rbuild("build -q -t app .");
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        user.0.write("src/f1", "changed\n");
+        std::fs::remove_file(user.0.context("src/f2")).expect("removed");
+        let built = user.rbuild("build -q -t app .");
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        assert_eq!(user.rbuild("run app cat /n").stdout, "99\nchanged\n");
+        let verified = user.rbuild("cache verify");
+        assert!(verified.stdout.ends_with("Nothing is damaged\n"), "{}{}", verified.stdout, verified.stderr);
+        let snapshots = std::fs::read_dir(user.0.path("home/.local/share/rbuild/snapshots")).expect("listed");
+        let derived = snapshots.filter(|entry| entry.as_ref().expect("listed").path().join("delta").exists());
+        assert_eq!(derived.count(), 1);
+    }
+}

@@ -15,7 +15,7 @@ use crate::oci::{ImageId, Platform, Reference};
 /// The record is written after what it names. Files of layers that were made here become snapshots, because
 /// the image must outlive the build context; blobs of base layers are fetched.
 pub(super) fn store(context: &ExportContext<'_>, layers: &Layers<'_>, image: &Image) -> Result<(), ExportError> {
-    if !is_stored(context, image)? {
+    if !is_stored(context, layers, image)? {
         store_layers(context, layers)?;
         context.content.put(&image.config_bytes)?;
         context.database().put_image(&record(layers, image)?)?;
@@ -40,9 +40,14 @@ pub(super) fn name(context: &ExportContext<'_>, images: &[Image], names: &[Refer
     Ok(())
 }
 
-/// Whether the record of this very image exists, and so everything that it names.
-fn is_stored(context: &ExportContext<'_>, image: &Image) -> Result<bool, ExportError> {
+/// Whether the record of this very image exists, and so everything that it names but what was found damaged since.
+fn is_stored(context: &ExportContext<'_>, layers: &Layers<'_>, image: &Image) -> Result<bool, ExportError> {
     let known = context.database().image(&image.id)?.is_some();
+    for (tree, _) in (0..layers.len()).filter_map(|index| layers.built(index)).filter(|(tree, _)| !tree.is_empty()) {
+        if known && context.snapshots.get(&tree.id())?.is_none() {
+            return Ok(false);
+        }
+    }
     Ok(known && context.content.has(image.id.digest())? == Some(image.config_bytes.len() as u64))
 }
 

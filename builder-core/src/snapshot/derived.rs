@@ -177,6 +177,11 @@ impl SnapshotStore {
         let meta = if path.join("durable").exists() { self.meta_line(snapshot.has_root_entry()) } else { meta };
         active.finish(&meta, None).map_err(error)?;
         active.exchange(&path).map_err(error)?;
+        // The next one is rather derived from this; it has about as many entries.
+        let base = snapshot.base().map(Snapshot::id);
+        if let Some((_, entries)) = self.bases().into_iter().find(|(known, _)| Some(*known) == base) {
+            self.note_base(&id, entries);
+        }
         let lost = || SnapshotError::io("open", &path)(io::ErrorKind::NotFound.into());
         self.get(&id)?.ok_or_else(lost)
     }

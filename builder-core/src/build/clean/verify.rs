@@ -87,6 +87,7 @@ impl Engine {
             for found in damaged {
                 self.drop_damaged(found)?;
             }
+            self.snapshots.sweep().map_err(ExportError::from)?;
             verified.repaired = true;
         }
         drop((alone, shared));
