@@ -103,6 +103,50 @@ pub trait Diagnostic: fmt::Display {
     }
 }
 
+/// All that is wrong with one thing; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors<E>(Vec<E>);
+
+impl<E> Errors<E> {
+    /// These errors, in this order; at least one.
+    pub(crate) fn of(errors: Vec<E>) -> Self {
+        assert!(!errors.is_empty(), "an error list holds an error");
+        Self(errors)
+    }
+
+    /// The first one.
+    pub fn first(&self) -> &E {
+        &self.0[0]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, E> {
+        self.0.iter()
+    }
+}
+
+impl<'a, E> IntoIterator for &'a Errors<E> {
+    type Item = &'a E;
+    type IntoIter = std::slice::Iter<'a, E>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Errors<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first().fmt(f)?;
+        match self.0.len() {
+            1 => Ok(()),
+            2 => write!(f, " (and 1 more error)"),
+            n => write!(f, " (and {} more errors)", n - 1),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for Errors<E> {}
+
 /// Returns the candidate nearest to `word`, if it is near enough to be what was meant.
 ///
 /// The distance counts changed, missing, added and swapped letters, without case; at most a third of the word (and

@@ -5,7 +5,7 @@ use std::fmt;
 use super::expand::ExpandError;
 use super::syntax::{Keyword, MAX_SIZE};
 use super::{MountError, PortError};
-use crate::diagnostic::{Diagnostic, Location, Source, Span, nearest};
+use crate::diagnostic::{Diagnostic, Errors, Location, Source, Span, nearest};
 
 /// One error and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,9 +243,8 @@ impl Problem {
     }
 }
 
-/// All errors of a file, in file order; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParseErrors(Vec<ParseError>);
+/// All errors of a file, in file order.
+pub type ParseErrors = Errors<ParseError>;
 
 impl ParseErrors {
     /// Sorts them by place.
@@ -253,40 +252,7 @@ impl ParseErrors {
     /// # Panics
     /// If there is none.
     pub fn new(mut errors: Vec<ParseError>) -> Self {
-        assert!(!errors.is_empty(), "an error list holds an error");
         errors.sort_by_key(ParseError::span);
-        Self(errors)
-    }
-
-    /// The first one.
-    pub fn first(&self) -> &ParseError {
-        &self.0[0]
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, ParseError> {
-        self.0.iter()
+        Self::of(errors)
     }
 }
-
-impl<'a> IntoIterator for &'a ParseErrors {
-    type Item = &'a ParseError;
-    type IntoIter = std::slice::Iter<'a, ParseError>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl fmt::Display for ParseErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.first().fmt(f)?;
-        match self.0.len() {
-            1 => Ok(()),
-            2 => write!(f, " (and 1 more error)"),
-            n => write!(f, " (and {} more errors)", n - 1),
-        }
-    }
-}
-
-impl std::error::Error for ParseErrors {}

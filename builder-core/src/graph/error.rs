@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::{Diagnostic, Errors, Location};
 use crate::dockerfile::{ExpandError, MountError, ParseError, PortError};
 use crate::git::AddressError;
 use crate::oci::{ParseDigestError, ParsePlatformError, ParseReferenceError, Reference};
@@ -195,9 +195,8 @@ pub enum GraphErrorKind {
     CheckOption(String),
 }
 
-/// All errors of a graph, in the order of their places; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphErrors(Vec<GraphError>);
+/// All errors of a graph, in the order of their places.
+pub type GraphErrors = Errors<GraphError>;
 
 impl GraphErrors {
     /// `Ok` if there is no error.
@@ -208,44 +207,12 @@ impl GraphErrors {
         // An error of a trigger stands where its `FROM` does.
         errors.sort_by_key(|error| error.origin.as_ref().or(error.location.as_ref()).map(|location| location.span));
         errors.dedup();
-        Err(Self(errors))
-    }
-
-    /// The first one.
-    pub fn first(&self) -> &GraphError {
-        &self.0[0]
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, GraphError> {
-        self.0.iter()
+        Err(Self::of(errors))
     }
 }
 
 impl From<GraphError> for GraphErrors {
     fn from(error: GraphError) -> Self {
-        Self(vec![error])
+        Self::of(vec![error])
     }
 }
-
-impl<'a> IntoIterator for &'a GraphErrors {
-    type Item = &'a GraphError;
-    type IntoIter = std::slice::Iter<'a, GraphError>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl fmt::Display for GraphErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.first().fmt(f)?;
-        match self.0.len() {
-            1 => Ok(()),
-            2 => write!(f, " (and 1 more error)"),
-            n => write!(f, " (and {} more errors)", n - 1),
-        }
-    }
-}
-
-impl std::error::Error for GraphErrors {}

@@ -337,7 +337,7 @@ fn url_of(endpoint: &Endpoint, path: &str, https: bool) -> Result<Url, RegistryE
 }
 
 /// Says whether a status means that the same request may work later.
-pub(super) fn is_temporary(status: u16) -> bool {
+pub(crate) fn is_temporary(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 

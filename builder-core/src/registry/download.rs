@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use ureq::http::Method;
 
 use super::client::Registry;
-use super::connection::{Fault, Request, Response};
+use super::connection::{Again, Fault, Request, Response};
 use super::endpoint::is_insecure;
 use super::error::one_line;
 use super::url::Url;
@@ -28,6 +28,8 @@ pub(crate) enum DownloadError {
     Cancelled,
     /// Something that a person can read.
     Failed(String),
+    /// The same of a connection that may hold the next time.
+    Broken(String),
 }
 
 impl Download {
@@ -128,6 +130,7 @@ fn explain(fault: Fault, cancel: &CancelToken) -> DownloadError {
     }
     match fault {
         Fault::Cancelled => DownloadError::Cancelled,
+        Fault::Network { reason, again: Again::Yes } => DownloadError::Broken(one_line(&reason)),
         Fault::Network { reason, .. } | Fault::Tls(reason) => DownloadError::Failed(one_line(&reason)),
         Fault::Redirect(reason) => DownloadError::Failed(reason.to_owned()),
     }

@@ -31,6 +31,7 @@ mod retry;
 mod url;
 
 pub use client::Registry;
+pub(crate) use client::is_temporary;
 pub use config::{ProxyConfig, RegistryConfig};
 pub use credentials::Credential;
 pub(crate) use download::{Download, DownloadError, Outgoing, OutgoingBody, unescaped};

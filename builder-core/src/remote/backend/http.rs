@@ -84,7 +84,7 @@ impl Http {
         let outgoing = Outgoing { method, address, headers, body };
         self.registry.exchange(outgoing, cancel).map_err(|error| match error {
             DownloadError::Cancelled => Failure::Final(crate::cancel::Cancelled.into()),
-            DownloadError::Failed(reason) => Failure::Network(reason),
+            DownloadError::Failed(reason) | DownloadError::Broken(reason) => Failure::Network(reason),
         })
     }
 }

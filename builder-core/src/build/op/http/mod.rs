@@ -8,6 +8,8 @@
 //! | a body, and the network is not to be used | nothing |
 //! | a body with `ETag` or `Last-Modified` | whether it changed (RFC 9110, section 13); its body only then |
 //! | nothing, or a body without either | everything |
+//!
+//! What may pass (a server that is busy, a connection that breaks) is tried again, as with registries.
 
 mod memo;
 mod name;
@@ -16,6 +18,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use ureq::http::StatusCode;
 
@@ -24,7 +27,7 @@ use crate::cancel::{CancelToken, Cancelled};
 use crate::content::{ContentError, ContentStore};
 use crate::diagnostic::Diagnostic;
 use crate::oci::{Digest, Hasher};
-use crate::registry::{DownloadError, Registry};
+use crate::registry::{Backoff, DownloadError, Registry, is_temporary, retry_after};
 use crate::tree::{ContentDigest, ContentHasher};
 use memo::Memo;
 
@@ -56,6 +59,8 @@ pub enum FetchError {
         url: String,
         /// What the network said.
         reason: String,
+        /// It may pass.
+        again: bool,
     },
     /// The server refuses.
     #[error("cannot fetch {url}: the server answers {status}")]
@@ -64,6 +69,8 @@ pub enum FetchError {
         url: String,
         /// The answer.
         status: StatusCode,
+        /// How long the server asks to wait.
+        wait: Option<Duration>,
         /// The secret that would have been sent, had it been given.
         secret: Option<String>,
     },
@@ -99,6 +106,23 @@ pub enum FetchError {
     /// Cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl FetchError {
+    /// Whether the same request may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Network { again, .. } => *again,
+            Self::Status { status, .. } => is_temporary(status.as_u16()),
+            // Not if it is the disk that is full.
+            Self::Body { source, .. } => source.raw_os_error().is_none(),
+            _ => false,
+        }
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        if let Self::Status { wait, .. } = self { *wait } else { None }
+    }
 }
 
 impl Diagnostic for FetchError {
@@ -140,6 +164,16 @@ impl Fetcher<'_> {
     /// # Errors
     /// Every case of [`FetchError`].
     pub(crate) fn fetch(&self, url: &str, checksum: Option<&Digest>) -> Result<Fetched, FetchError> {
+        let mut backoff = Backoff::new(self.registry.config().attempts);
+        loop {
+            match self.try_fetch(url, checksum) {
+                Err(error) if error.may_pass() && backoff.wait(error.wait(), self.cancel)? => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn try_fetch(&self, url: &str, checksum: Option<&Digest>) -> Result<Fetched, FetchError> {
         let shown = redacted(url);
         let memo = Memo::of(self.content, url);
         let known = memo.read(self.content)?;
@@ -156,7 +190,8 @@ impl Fetcher<'_> {
         }
         let response = self.registry.download(url, &headers, self.cancel).map_err(|error| match error {
             DownloadError::Cancelled => Cancelled.into(),
-            DownloadError::Failed(reason) => FetchError::Network { url: shown.clone(), reason },
+            DownloadError::Failed(reason) => FetchError::Network { url: shown.clone(), reason, again: false },
+            DownloadError::Broken(reason) => FetchError::Network { url: shown.clone(), reason, again: true },
         })?;
         let status = StatusCode::from_u16(response.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let text = |name| response.header(name).map(str::to_owned);
@@ -169,7 +204,8 @@ impl Fetcher<'_> {
         }
         if !status.is_success() {
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            return Err(FetchError::Status { url: shown, status, secret: secret.filter(|_| refused) });
+            let wait = response.header("retry-after").and_then(retry_after);
+            return Err(FetchError::Status { url: shown, status, wait, secret: secret.filter(|_| refused) });
         }
         let total = response.content_length();
         let mut body = Body { inner: response.into_reader(), read: 0, total, fetcher: self };

@@ -77,6 +77,22 @@ fn checksums_and_refusals_are_errors() {
     assert!(!gone.to_string().contains("secret"), "{gone}");
 }
 
+// Rows: A103.
+#[test]
+fn what_may_pass_is_tried_again() {
+    let state = tempfile::tempdir().expect("temporary directory");
+    let content = ContentStore::open(state.path()).expect("opened");
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhel".to_owned();
+    let busy = answer("503 Service Unavailable", "Retry-After: 0\r\n", "");
+    let (url, asked) = serve(vec![busy.clone(), cut, answer("200 OK", "", "hello")]);
+    assert_eq!(get(&content, &url, None).expect("the third answer is whole").digest, Digest::sha256(b"hello"));
+    assert_eq!(asked.join().expect("no panic").len(), 3);
+    // As often as the registries of this client, and not more.
+    let (url, asked) = serve(vec![busy; RegistryConfig::default().attempts as usize]);
+    assert!(matches!(get(&content, &url, None), Err(FetchError::Status { .. })));
+    asked.join().expect("no panic");
+}
+
 #[test]
 fn a_silent_server_does_not_delay_a_cancel() {
     for greeting in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"] {
