@@ -21,14 +21,11 @@ mod ui;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::args::Cli;
 use crate::command_error::{CommandError, Kind};
 
 fn main() -> ExitCode {
     let typed: Vec<_> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(args::normalize(typed.clone())) {
+    let cli = match args::parse(args::normalize(typed.clone())) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &typed),
     };

@@ -13,8 +13,8 @@ pub mod sys;
 
 pub(crate) mod lock;
 pub mod cancel;
-pub mod progress;
 pub mod diagnostic;
+pub mod progress;
 pub mod ssh;
 pub mod oci;
 pub mod rootfs;

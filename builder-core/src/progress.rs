@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use crate::diagnostic::Source;
+
 /// Receives events. They come from the build's coordinator, in order; an implementation returns quickly.
 pub trait Sink: Send + Sync {
     /// Takes one event.
@@ -124,8 +126,19 @@ pub struct Warning {
     pub detail: Vec<String>,
     /// Address of a page about it.
     pub url: Option<String>,
-    /// File and line (from 1), where it is about a line.
-    pub place: Option<(String, usize)>,
+    /// Lines of a text, where it is about some.
+    pub place: Option<Lines>,
+}
+
+/// Some lines of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    /// The text.
+    pub source: Source,
+    /// The first line, from 1.
+    pub first: usize,
+    /// The last line.
+    pub last: usize,
 }
 
 impl Warning {

@@ -53,6 +53,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH[/VARIANT],...")]
     pub(crate) platform: Vec<String>,
 
+    /// Build for every platform that all base images have
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL",
+        conflicts_with = "platform"
+    )]
+    pub(crate) all_platforms: bool,
+
     /// Run every step although its result is known
     #[arg(
         long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
@@ -118,20 +126,33 @@ pub(crate) struct BuildArgs {
     pub(crate) progress: Option<Mode>,
 
     /// Show errors and, at the end, the id of the image only
-    #[arg(short, long)]
+    #[arg(
+        short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
     pub(crate) quiet: bool,
+
+    /// Show what is doubtful in the Dockerfile with its lines
+    #[arg(
+        short = 'D', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub(crate) debug: bool,
 
     /// Most steps at the same time [default: the number of processors]
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
 
     /// Look for mistakes in the Dockerfile and build nothing: `--call=check`
-    #[arg(long)]
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
     pub(crate) check: bool,
 
     /// What to do with the Dockerfile: `build`, `check`, `outline`, `targets`, `subrequests.describe`; all but the first
     /// also with `,format=json`
-    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
+    #[arg(long, alias = "print", value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub(crate) call: String,
 
     /// Say what would run, why, and how long it would take; run, fetch and write nothing
@@ -282,9 +303,6 @@ pub(crate) struct UselessArgs {
     /// There is one builder.
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) builder: Option<String>,
-    /// Errors are always told whole.
-    #[arg(short = 'D', long, hide = true)]
-    pub(crate) debug: bool,
     /// Layers are always cached.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) layers: bool,
@@ -305,8 +323,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) isolation: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) squash: bool,
-    #[arg(long, hide = true)]
-    pub(crate) all_platforms: bool,
 }
 
 /// `--pull`

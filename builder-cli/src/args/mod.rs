@@ -8,9 +8,10 @@ mod normalize;
 mod run;
 mod steps;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use build::{
     BuildArgs, Call, CallFormat, CheckFormat, EditArgs, LimitArgs, PullArg, RefusedArgs, UselessArgs,
@@ -45,6 +46,23 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Reads a command line. Of an option that can be given once, the last one counts, as in docker.
+pub(crate) fn parse(typed: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&last_counts(Cli::command()).try_get_matches_from(typed)?)
+}
+
+fn last_counts(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action() {
+        ArgAction::Set | ArgAction::SetTrue if !arg.is_positional() => {
+            let id = arg.get_id().clone();
+            arg.overrides_with(id)
+        }
+        _ => arg,
+    });
+    let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, last_counts))
 }
 
 /// Options of every command

@@ -4,10 +4,13 @@ use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Mutex;
 
-use builder_core::build::{BuildError, BuildResult, Engine, FetchOptions, FetchedContext, RemoteContext};
+use builder_core::build::{
+    BuildError, BuildRequest, BuildResult, Engine, FetchOptions, FetchedContext, PlatformsError, RemoteContext,
+};
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Source;
 use builder_core::export::Output;
+use builder_core::oci::Platform;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{Outcome, call, dry_run, print, verify};
@@ -65,7 +68,7 @@ impl Beginning<'_> {
             let engine = self.session.engine()?;
             let cancel = CancelToken::new();
             let signals = Signals::watch(&cancel)?;
-            let progress = Progress::new(display.mode, ui::paint(), display.log_lines);
+            let progress = Progress::new(display.mode, ui::paint(), display.log_lines).expanded(display.debug);
             self.begun = Some(Begun { engine, cancel, signals, progress });
         }
         Ok(self.begun.as_ref().expect("set just above"))
@@ -79,6 +82,23 @@ impl Begun {
             self.progress.finish(ui::paint());
             self.signals.explain(CommandError::from(error))
         })
+    }
+}
+
+impl Begun {
+    /// Which platforms `--all-platforms` means.
+    fn all_platforms(&self, request: &BuildRequest) -> Result<Vec<Platform>, CommandError> {
+        match self.engine.all_platforms(request, &self.cancel) {
+            Ok(platforms) => {
+                let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+                ui::note(&format!("the platforms are {}", names.join(", ")));
+                Ok(platforms)
+            }
+            Err(PlatformsError::Build(error)) => self.ended(Err(error)),
+            Err(error) => {
+                Err(CommandError::failed(error.to_string()).with_hint("name the platforms with `--platform`"))
+            }
+        }
     }
 }
 
@@ -124,7 +144,7 @@ impl io::Read for Stdin<'_> {
     }
 }
 
-fn build(mut beginning: Beginning<'_>, settled: Settled) -> Outcome {
+fn build(mut beginning: Beginning<'_>, mut settled: Settled) -> Outcome {
     let to_stdout = settled.request.outputs.iter().any(Output::is_stdout);
     if to_stdout && io::stdout().is_terminal() {
         return Err(CommandError::usage("an archive would be written to the terminal")
@@ -136,13 +156,16 @@ fn build(mut beginning: Beginning<'_>, settled: Settled) -> Outcome {
     }
     let session = beginning.session;
     let begun = beginning.begin(settled.display)?;
+    if settled.all_platforms {
+        settled.request.platforms = begun.all_platforms(&settled.request)?;
+    }
     let Begun { engine, cancel, progress, .. } = begun;
     let stdout: Mutex<io::Stdout> = Mutex::new(io::stdout());
     let stdout: Option<&Mutex<dyn io::Write + Send>> = if to_stdout { Some(&stdout) } else { None };
     let built = engine.build_to(&settled.request, progress, cancel, stdout);
     progress.finish(ui::paint());
     let built = begun.ended(built)?;
-    let outcome = report(&settled, &built, to_stdout)?;
+    let outcome = report(&settled, &built, progress, to_stdout)?;
     let strict = settled.strict;
     // A context that was fetched holds the store.
     drop(settled);
@@ -170,7 +193,7 @@ fn collect_garbage(session: &Session, engine: &Engine, cancel: &CancelToken) {
 }
 
 /// What is left to do after a build that went well: the files that were asked for, and the id.
-fn report(settled: &Settled, built: &BuildResult, to_stdout: bool) -> Outcome {
+fn report(settled: &Settled, built: &BuildResult, progress: &Progress, to_stdout: bool) -> Outcome {
     let id = built.image_id.as_ref().map(ToString::to_string).unwrap_or_default();
     if let Some(file) = &settled.iidfile {
         write(file, id.as_bytes())?;
@@ -179,7 +202,11 @@ fn report(settled: &Settled, built: &BuildResult, to_stdout: bool) -> Outcome {
         write(file, id.split_once(':').map_or("", |(_, hex)| hex).as_bytes())?;
     }
     if let Some(file) = &settled.metadata_file {
-        let text = serde_json::to_string_pretty(&built.metadata).expect("a map by string") + "\n";
+        let mut metadata = built.metadata.clone();
+        if settled.metadata_warnings {
+            metadata.insert("buildx.build.warnings".to_owned(), progress.warnings().into());
+        }
+        let text = serde_json::to_string_pretty(&metadata).expect("a map by string") + "\n";
         write(file, text.as_bytes())?;
     }
     match &built.image_id {

@@ -13,6 +13,8 @@ pub(crate) struct Display {
     pub(crate) mode: Mode,
     /// `BUILDKIT_TTY_LOG_LINES`
     pub(crate) log_lines: Option<usize>,
+    /// `--debug`
+    pub(crate) debug: bool,
 }
 
 /// Brings contexts and Dockerfiles from elsewhere.

@@ -51,6 +51,10 @@ pub(crate) struct Settled {
     pub(crate) iidfile_raw: Option<PathBuf>,
     /// `--metadata-file`
     pub(crate) metadata_file: Option<PathBuf>,
+    /// `BUILDX_METADATA_WARNINGS`: findings are part of it.
+    pub(crate) metadata_warnings: bool,
+    /// `--all-platforms`: the platforms are found out when the build begins.
+    pub(crate) all_platforms: bool,
     /// What the user should know before the build starts.
     pub(crate) notes: Vec<String>,
 }
@@ -64,6 +68,9 @@ pub(crate) fn from_args(
 ) -> Result<Settled> {
     refuse(&args.refused)?;
     let call = call(&args)?;
+    if args.all_platforms && call != Call::Build {
+        return Err(CommandError::usage("--all-platforms is for builds").with_hint("name a platform with `--platform`"));
+    }
     let notes = useless(&args.useless);
     let tags = references(&args.tag)?;
     let outputs = outputs::settle(&args, &tags, environment)?;
@@ -88,6 +95,7 @@ pub(crate) fn from_args(
     let display = Display {
         mode: progress,
         log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()),
+        debug: args.debug,
     };
     let secrets = values::secrets(&args.secret, environment)?;
     let limits = steps::limits(&args.limits)?;
@@ -133,6 +141,8 @@ pub(crate) fn from_args(
         iidfile: args.iidfile.map(|path| environment.absolute(&path)),
         iidfile_raw: args.iidfile_raw.map(|path| environment.absolute(&path)),
         metadata_file: args.metadata_file.map(|path| environment.absolute(&path)),
+        metadata_warnings: environment.get("BUILDX_METADATA_WARNINGS").and_then(values::boolean).unwrap_or(false),
+        all_platforms: args.all_platforms,
         notes,
     })
 }
@@ -238,6 +248,9 @@ fn edits(args: &EditArgs, environment: &Environment) -> Result<ConfigEdits> {
 /// The platforms that were asked for, each once.
 fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Vec<Platform>> {
     let default = environment.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned);
+    if args.all_platforms {
+        return Ok(Vec::new());
+    }
     let given: Vec<_> = if args.platform.is_empty() { default.into_iter().collect() } else { args.platform.clone() };
     let mut platforms = Vec::new();
     for text in given {
@@ -375,7 +388,6 @@ fn useless(args: &UselessArgs) -> Vec<String> {
     let flags = [
         (args.rm, "--rm", "steps leave no containers behind"),
         (args.force_rm, "--force-rm", "steps leave no containers behind"),
-        (args.debug, "--debug", "errors are always told whole"),
         (args.compress, "--compress", "the context is read in place"),
         (args.layers, "--layers", "steps are always cached"),
         (args.no_hostname, "--no-hostname", "steps have no /etc/hostname but that of the image"),
@@ -393,7 +405,6 @@ fn refuse(args: &RefusedArgs) -> Result<()> {
         (!args.policy.is_empty(), "--policy", "pin base images by digest in the Dockerfile"),
         (args.isolation.as_deref().is_some_and(|value| value != "default"), "--isolation", "leave the flag out"),
         (args.squash, "--squash", "copy the result into a last stage: `FROM scratch` and `COPY --from=... / /`"),
-        (args.all_platforms, "--all-platforms", "build each platform on its own with `--platform`"),
     ];
     match flags.iter().find(|(given, ..)| *given) {
         Some((_, flag, instead)) => Err(CommandError::usage(format!("{flag} is not supported")).with_hint(*instead)),

@@ -44,7 +44,9 @@ pub(super) fn settle(args: &StepArgs, options: &mut Options, environment: &Envir
     if args.no_hosts && !args.add_host.is_empty() {
         return Err(CommandError::usage("--no-hosts and --add-host exclude each other"));
     }
-    options.add_hosts = args.add_host.iter().map(|host| values::host(host)).collect::<Result<_>>()?;
+    // As in docker one flag may list several.
+    let hosts = args.add_host.iter().flat_map(|hosts| hosts.split(','));
+    options.add_hosts = hosts.map(values::host).collect::<Result<_>>()?;
     options.no_hosts = args.no_hosts;
     options.no_new_privileges = no_new_privileges(&args.security_opt)?;
     run.dns = dns(args)?;

@@ -1,12 +1,10 @@
 //! The command line as a request.
 
-use clap::Parser as _;
-
 use builder_core::build::FetchedContext;
 use builder_core::diagnostic::Source;
 
 use super::*;
-use crate::args::{Cli, Command};
+use crate::args::Command;
 
 /// Settles `rbuild build OPTIONS DIRECTORY` for a directory with a Dockerfile.
 fn settle(options: &[&str], variables: &[(&str, &str)]) -> Result<Settled> {
@@ -14,7 +12,7 @@ fn settle(options: &[&str], variables: &[(&str, &str)]) -> Result<Settled> {
     std::fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").expect("written");
     let context = directory.path().to_str().expect("text");
     let line = ["rbuild", "build"].iter().chain(options).chain([&context]).copied();
-    let cli = Cli::try_parse_from(line).expect("well-formed arguments");
+    let cli = crate::args::parse(line).expect("well-formed arguments");
     let Command::Build(args) = cli.command else { panic!("a build") };
     from_args(*args, &Environment::with(variables), &ConfigFile::default(), &mut Nothing)
 }
@@ -49,6 +47,18 @@ fn without_options_the_result_goes_to_the_store() {
 }
 
 // Rows: B13.
+#[test]
+fn of_an_option_for_one_value_the_last_counts() {
+    let options = ["--progress=tty", "--progress=plain", "--network", "host", "--network=none", "-q", "-q=false"];
+    let settled = settle(&[&options[..], &["-t", "a:1", "-t", "b:1", "--print=check", "--call=build"]].concat(), &[]);
+    let settled = settled.expect("fine");
+    assert_eq!((settled.display.mode, settled.quiet, settled.call), (Mode::Plain, false, Call::Build));
+    assert_eq!(settled.request.tags.len(), 2);
+    let hosts = settle(&["--add-host", "a:1.2.3.4,b=::1", "--add-host=c:host-gateway"], &[]).expect("fine");
+    assert_eq!(hosts.request.options.add_hosts.len(), 3);
+    assert!(error(&["--all-platforms", "--check"]).contains("is for builds"));
+}
+
 #[test]
 fn push_and_load_are_outputs_and_join() {
     let kinds = |options: &[&str]| {

@@ -3,6 +3,7 @@
 pub(crate) mod base64;
 pub(crate) mod diagnostic;
 pub(crate) mod escape;
+pub(crate) mod excerpt;
 mod plain;
 mod progress;
 mod rawjson;

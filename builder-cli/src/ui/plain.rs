@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use builder_core::progress::{Event, Outcome, TaskId};
 
+use super::excerpt::excerpt;
 use super::state::{State, Task};
 use super::style::{Paint, Style};
 use super::{escape, units};
@@ -281,13 +282,29 @@ pub(super) fn failed_output(task: &Task, paint: Paint) -> String {
     out
 }
 
-/// The warnings of a build, as one list.
-pub(super) fn warnings(state: &State, paint: Paint) -> String {
+/// The warnings of a build: what is doubtful in the Dockerfile as one list, in buildx's form, then the others.
+pub(super) fn warnings(state: &State, expanded: bool, paint: Paint) -> String {
     let mut out = String::new();
-    for warning in &state.warnings {
-        let place =
-            warning.place.as_ref().map_or_else(String::new, |(file, line)| format!(" ({}:{line})", escape::line(file)));
-        let _ = writeln!(out, "{} {}{place}", paint.on(Style::Warning, "warning:"), escape::line(&warning.short));
+    let (found, others): (Vec<_>, Vec<_>) = state.warnings.iter().partition(|warning| warning.place.is_some());
+    if !found.is_empty() {
+        let count = if found.len() == 1 { "1 warning".to_owned() } else { format!("{} warnings", found.len()) };
+        let more = if expanded { "" } else { " (use --debug to expand)" };
+        let _ = writeln!(out, "\n {}", paint.on(Style::Warning, &format!("{count} found{more}:")));
+    }
+    for warning in found {
+        let _ = writeln!(out, " - {}", escape::line(&warning.short));
+        if let (Some(place), true) = (&warning.place, expanded) {
+            for line in &warning.detail {
+                let _ = writeln!(out, "{}", escape::line(line));
+            }
+            if let Some(url) = &warning.url {
+                let _ = writeln!(out, "More info: {url}");
+            }
+            let _ = writeln!(out, "{}", excerpt(&place.source, place.first, place.last));
+        }
+    }
+    for warning in others {
+        let _ = writeln!(out, "{} {}", paint.on(Style::Warning, "warning:"), escape::line(&warning.short));
         for line in &warning.detail {
             let _ = writeln!(out, "  {}", escape::line(line));
         }

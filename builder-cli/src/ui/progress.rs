@@ -51,6 +51,7 @@ struct Inner {
     view: View,
     state: State,
     finished: bool,
+    expanded: bool,
 }
 
 #[derive(Debug)]
@@ -73,8 +74,21 @@ impl Progress {
             Mode::Quiet => View::Quiet,
             Mode::Rawjson => View::RawJson,
         };
-        let inner = Inner { view, state: State::default(), finished: false };
+        let inner = Inner { view, state: State::default(), finished: false, expanded: false };
         Self { shared: Arc::new(Shared { inner: Mutex::new(inner), wake: Condvar::new() }), ticker: Mutex::new(None) }
+    }
+
+    /// Shows all that is known of warnings at the end (`--debug`).
+    #[must_use]
+    pub(crate) fn expanded(self, expanded: bool) -> Self {
+        self.shared.lock().expanded = expanded;
+        self
+    }
+
+    /// The warnings as BuildKit has them in JSON.
+    pub(crate) fn warnings(&self) -> Vec<serde_json::Value> {
+        let inner = self.shared.lock();
+        inner.state.warnings.iter().map(|warning| super::rawjson::warning(warning, &inner.state)).collect()
     }
 
     /// Draws the final state, then warnings and, if a step failed, its last lines. Further events are dropped.
@@ -83,7 +97,7 @@ impl Progress {
         if std::mem::replace(&mut inner.finished, true) {
             return;
         }
-        let Inner { view, state, .. } = &mut *inner;
+        let Inner { view, state, expanded, .. } = &mut *inner;
         match view {
             View::Tty(tty) if !state.order.is_empty() => {
                 print_error(&tty.frame(state, size(), SystemTime::now(), true));
@@ -97,7 +111,7 @@ impl Progress {
         }
         if !matches!(view, View::RawJson) {
             if !matches!(view, View::Quiet) {
-                print_error(&plain::warnings(state, paint));
+                print_error(&plain::warnings(state, *expanded, paint));
             }
             if let Some(task) = state.failed() {
                 print_error(&plain::failed_output(task, paint));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use builder_core::progress::{Event, Outcome, Stream};
+use builder_core::progress::{Event, Lines, Outcome, Stream, Warning};
 use serde_json::{Map, Value, json};
 
 use super::base64;
@@ -40,31 +40,36 @@ pub(super) fn line(event: &Event, state: &State) -> Option<String> {
             }
             ("statuses", Value::Object(status))
         }
-        Event::Warning(warning) => {
-            let mut object = Map::new();
-            if let Some(task) = &warning.task {
-                object.insert("vertex".to_owned(), digest(task).into());
-            }
-            object.insert("level".to_owned(), 1.into());
-            object.insert("short".to_owned(), base64::encode(warning.short.as_bytes()).into());
-            if !warning.detail.is_empty() {
-                let detail: Vec<_> = warning.detail.iter().map(|line| base64::encode(line.as_bytes())).collect();
-                object.insert("detail".to_owned(), detail.into());
-            }
-            if let Some(url) = &warning.url {
-                object.insert("url".to_owned(), url.clone().into());
-            }
-            if let Some((file, line)) = &warning.place {
-                object.insert("sourceInfo".to_owned(), json!({"filename": file}));
-                let range = json!([{"start": {"line": line}, "end": {"line": line}}]);
-                object.insert("range".to_owned(), range);
-            }
-            ("warnings", Value::Object(object))
-        }
+        Event::Warning(found) => ("warnings", warning(found, state)),
     };
     let mut text = serde_json::to_string(&BTreeMap::from([(list, [item])])).ok()?;
     text.push('\n');
     Some(text)
+}
+
+/// A warning as BuildKit has it.
+pub(super) fn warning(warning: &Warning, state: &State) -> Value {
+    let mut object = Map::new();
+    if let Some(task) = warning.task.and_then(|task| state.tasks.get(&task)) {
+        object.insert("vertex".to_owned(), task.digest.clone().into());
+    }
+    object.insert("level".to_owned(), 1.into());
+    object.insert("short".to_owned(), base64::encode(warning.short.as_bytes()).into());
+    if !warning.detail.is_empty() {
+        let detail: Vec<_> = warning.detail.iter().map(|line| base64::encode(line.as_bytes())).collect();
+        object.insert("detail".to_owned(), detail.into());
+    }
+    if let Some(url) = &warning.url {
+        object.insert("url".to_owned(), url.clone().into());
+    }
+    if let Some(Lines { source, first, last }) = &warning.place {
+        let data = base64::encode(source.text());
+        let info = json!({ "filename": source.name(), "data": data, "language": "Dockerfile" });
+        object.insert("sourceInfo".to_owned(), info);
+        let range = |line: usize| json!({ "start": { "line": line }, "end": { "line": line } });
+        object.insert("range".to_owned(), (*first..=*last).map(range).collect());
+    }
+    Value::Object(object)
 }
 
 fn vertex(task: &Task, state: &State) -> Value {
@@ -95,7 +100,7 @@ fn vertex(task: &Task, state: &State) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use builder_core::progress::{TaskId, Warning};
+    use builder_core::progress::TaskId;
 
     use super::*;
 

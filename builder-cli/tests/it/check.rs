@@ -101,7 +101,7 @@ fn a_build_warns_of_copies_of_what_is_ignored() {
     env.write("secret", "x");
     let ended = env.rbuild("build --progress=plain .");
     assert_ne!(ended.code, 0);
-    let warning = "CopyIgnoredFile: Attempting to Add file \"secret\" that is excluded by .dockerignore (Dockerfile:3)";
+    let warning = " - CopyIgnoredFile: Attempting to Add file \"secret\" that is excluded by .dockerignore (line 3)";
     assert!(ended.stderr.contains(warning), "{}", ended.stderr);
     env.write("Dockerfile", "# check=error=true\nFROM scratch\nCOPY secret /\n");
     let ended = env.rbuild("build --progress=plain .");
@@ -109,6 +109,35 @@ fn a_build_warns_of_copies_of_what_is_ignored() {
 }
 
 // Rows: B24.
+#[test]
+fn a_build_lists_what_is_doubtful() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch as App\nMAINTAINER me\n");
+    let list = "\n 3 warnings found (use --debug to expand):\n - StageNameCasing: Stage name 'App' should be lowercase \
+                (line 1)\n - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n - \
+                MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)\n";
+    let shown = env.ok("build --progress=plain .").stderr;
+    assert!(shown.ends_with(list), "{shown}");
+    assert!(!env.ok("build -q .").stderr.contains("StageNameCasing"));
+    let expanded = env.ok("build --progress=plain -D .").stderr;
+    let page = "More info: https://docs.docker.com/go/dockerfile/rule/maintainer-deprecated/\nDockerfile:2\n----";
+    assert!(expanded.contains("\n 3 warnings found:\n - ") && expanded.contains(page), "{expanded}");
+    let raw = env.ok("build --progress=rawjson .").stderr;
+    let warning = raw.lines().find(|line| line.contains("\"warnings\"")).expect("a warning");
+    let json: serde_json::Value = serde_json::from_str(warning).expect("JSON");
+    let warning = &json["warnings"][0];
+    assert_eq!(warning["range"][0]["start"]["line"], 1);
+    assert_eq!(warning["sourceInfo"]["data"], "RlJPTSBzY3JhdGNoIGFzIEFwcApNQUlOVEFJTkVSIG1lCg==");
+    assert!(warning["vertex"].as_str().expect("a digest").starts_with("sha256:"));
+    let mut build = env.command("build -q --metadata-file meta.json .".split(' '));
+    assert_eq!(crate::env::end(build.env("BUILDX_METADATA_WARNINGS", "1")).code, 0);
+    let text = std::fs::read(env.context("meta.json")).expect("metadata");
+    let metadata: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    assert_eq!(metadata["buildx.build.warnings"].as_array().map(Vec::len), Some(3));
+    let id = env.ok("history ls -q --no-trunc").stdout.lines().next().expect("a build").to_owned();
+    assert_eq!(metadata["buildx.build.ref"], format!("default/default/{id}"));
+}
+
 #[test]
 fn methods_and_formats() {
     let env = TestEnv::new();

@@ -146,3 +146,52 @@ fn a_program_of_another_platform_needs_an_emulator() {
     assert!(ended.contains("does not run programs of linux/s390x"), "{ended}");
     assert!(ended.contains("binfmt_misc") && ended.contains("Dockerfile:3"), "{ended}");
 }
+
+#[test]
+fn all_platforms_are_those_that_every_base_has() {
+    let env = TestEnv::new();
+    let registry = shared();
+    let (wide, narrow) = (registry.name("wide"), registry.name("narrow"));
+    let push = |name: &str, platforms: &str| {
+        env.write("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n");
+        env.ok(&format!("build -q --platform {platforms} -o type=registry,name={name} ."));
+    };
+    push(&wide, "linux/amd64,linux/arm64,linux/s390x");
+    push(&narrow, "linux/arm64,linux/s390x,linux/ppc64le");
+    let from = |text: &str| {
+        env.write("Dockerfile", text.replace("WIDE", &wide).replace("NARROW", &narrow));
+    };
+    from(
+        "FROM --platform=$BUILDPLATFORM WIDE AS tools\nFROM NARROW AS other\nFROM WIDE\nCOPY --from=tools /amd64 /t\n\
+          COPY --from=other /Dockerfile* /\n",
+    );
+    let ended = env.ok("build --progress=quiet --all-platforms -o type=oci,dest=layout,tar=false .");
+    assert!(ended.stderr.contains("note: the platforms are linux/arm64, linux/s390x"), "{}", ended.stderr);
+    let index: Value =
+        serde_json::from_slice(&std::fs::read(env.context("layout/index.json")).expect("written")).expect("JSON");
+    assert_eq!(index["manifests"][0]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    // An image that is not an index has the platform of its config.
+    push(&narrow, "linux/ppc64le");
+    from("FROM NARROW AS other\nFROM WIDE\nCOPY --from=other / /\n");
+    let disjoint = env.fails("build --progress=quiet --pull --all-platforms .");
+    assert!(disjoint.contains("no platform is offered by all base images"), "{disjoint}");
+    assert!(disjoint.contains("has linux/ppc64le"), "{disjoint}");
+    from("FROM scratch\n");
+    assert!(env.fails("build --progress=quiet --all-platforms .").contains("no base image says which"));
+}
+
+#[test]
+fn a_loaded_name_stands_for_all_platforms() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nARG TARGETARCH\nENV A=$TARGETARCH\nCOPY Dockerfile /\n");
+    env.ok("build -q --platform linux/amd64,linux/arm64 -t both:1 -o type=docker,dest=both.tar .");
+    let load = |state: &str| {
+        let command = |line: &str| {
+            let mut command = env.command(line.split(' '));
+            crate::env::end(command.env("RBUILD_ROOT", env.path(state)))
+        };
+        assert_eq!(command("load -i both.tar").stdout, "Loaded image: both:1\nLoaded image: both:1\n");
+        command("images --format {{.Repository}}").stdout
+    };
+    assert_eq!(load("other"), "both\nboth\n");
+}

@@ -30,7 +30,7 @@ use crate::export::ExportContext;
 use crate::git::{GitEnvironment, Repositories};
 use crate::graph::{self, ContextId, Graph, ImageRequest, Images};
 use crate::history::HistoryStore;
-use crate::progress::{Outcome, Sink, TaskId, Warning};
+use crate::progress::{Lines, Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
 use crate::snapshot::{self, SnapshotError, SnapshotStore, Snapshotter};
 use crate::tree::TreeStore;
@@ -193,7 +193,11 @@ impl Engine {
         stdout: Option<&Mutex<dyn std::io::Write + Send>>,
     ) -> Result<BuildResult, BuildError> {
         let recorder = Recorder::new(&self.history, request, sink, true);
-        let built = self.build_recorded(request, &recorder, cancel, stdout);
+        let mut built = self.build_recorded(request, &recorder, cancel, stdout);
+        if let Ok(built) = &mut built {
+            // buildx names builder and node before the build.
+            built.metadata.insert("buildx.build.ref".to_owned(), format!("default/default/{}", recorder.id()).into());
+        }
         let trouble = recorder.finish(&built);
         if let Some(trouble) = trouble.filter(|_| built.is_ok()) {
             Events::Direct(sink).warning(None, format!("this build is not recorded in the history: {trouble}"));
@@ -214,7 +218,7 @@ impl Engine {
         let numbers = TaskNumbers::default();
         let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
 
-        let parsed = parse(request, &events, &numbers)?;
+        let (parsed, reading) = parse(request, &events, &numbers)?;
         let mut contexts = Contexts::new(request, self.content.state());
         let answers = Answers::default();
         let (ssh, ssh_agent) = (request.run.ssh.get("default"), self.git.ssh_agent.as_deref());
@@ -235,7 +239,8 @@ impl Engine {
         let Known { bases, .. } = known;
         let mut graph = joined.expect("there is at least one platform");
         request.run.entitlements.check_all(&graph)?;
-        warn(&graph.warnings, &events);
+        let warn = |graph: &Graph, from: usize| warn(&graph.warnings[from..], &parsed, reading, &events);
+        warn(&graph, 0);
         warn_unused(&graph, &events);
         if let Some(violations) = graph.violations() {
             return Err(BuildError::Graph(violations));
@@ -246,7 +251,10 @@ impl Engine {
 
         let network = BuildNetwork::default();
         contexts.fetch(&graph, &bring, &numbers)?;
-        check_ignored(&mut graph, &parsed, &contexts, &events)?;
+        let found = graph.warnings.len();
+        check_ignored(&mut graph, &parsed, &contexts);
+        warn(&graph, found);
+        graph.violations().map_or(Ok(()), |violations| Err(BuildError::Graph(violations)))?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
         let access = Access { engine: self, events, cancel: cancel.clone(), remote, dry: false };
@@ -355,14 +363,19 @@ struct Known {
     bases: HashMap<ImageRequest, Arc<BaseLayers>>,
 }
 
-fn parse(request: &BuildRequest, events: &Events<'_>, numbers: &TaskNumbers) -> Result<Dockerfile, BuildError> {
+/// The Dockerfile, and the task of reading it, which its warnings belong to.
+fn parse(
+    request: &BuildRequest,
+    events: &Events<'_>,
+    numbers: &TaskNumbers,
+) -> Result<(Dockerfile, TaskId), BuildError> {
     let source = &request.dockerfile;
     let task = numbers.declare(events, &format!("[internal] load build definition from {}", source.name()), Vec::new());
     events.started(task);
     match dockerfile::parse(source) {
         Ok(parsed) => {
             events.finished(task, Outcome::Done);
-            Ok(parsed)
+            Ok((parsed, task))
         }
         Err(errors) => {
             events.finished(task, Outcome::Failed(errors.to_string()));
@@ -371,34 +384,26 @@ fn parse(request: &BuildRequest, events: &Events<'_>, numbers: &TaskNumbers) -> 
     }
 }
 
-/// Warns of copies of what the ignore file excludes. The context is opened for them anyway.
-fn check_ignored(
-    graph: &mut Graph,
-    parsed: &Dockerfile,
-    contexts: &Contexts<'_>,
-    events: &Events<'_>,
-) -> Result<(), BuildError> {
+/// Finds copies of what the ignore file excludes. The context is opened for them anyway.
+fn check_ignored(graph: &mut Graph, parsed: &Dockerfile, contexts: &Contexts<'_>) {
     if !graph.copies_from_context() {
-        return Ok(());
+        return;
     }
     // What is wrong with the context is reported by the step that needs it.
-    let Ok(OpenContext::Directory(context)) = contexts.get(&ContextId::Main) else { return Ok(()) };
-    let Some(ignore) = context.ignore_file() else { return Ok(()) };
-    let before = graph.warnings.len();
+    let Ok(OpenContext::Directory(context)) = contexts.get(&ContextId::Main) else { return };
+    let Some(ignore) = context.ignore_file() else { return };
     graph.check_ignored(parsed, ignore);
-    warn(&graph.warnings[before..], events);
-    graph.violations().map_or(Ok(()), |violations| Err(BuildError::Graph(violations)))
 }
 
-fn warn(warnings: &[(LintWarning, Location)], events: &Events<'_>) {
-    for (warning, location) in warnings {
-        let place = Some((location.source.name().to_owned(), location.source.line(location.span.start)));
+fn warn(warnings: &[(LintWarning, Location)], parsed: &Dockerfile, reading: TaskId, events: &Events<'_>) {
+    for (warning, _) in warnings {
+        let (rule, detail, line) = (warning.rule.name(), &warning.detail, warning.line);
         events.emit(crate::progress::Event::Warning(Warning {
-            task: None,
-            short: format!("{}: {}", warning.rule.name(), warning.detail),
+            task: Some(reading),
+            short: format!("{rule}: {detail} (line {line})"),
             detail: vec![warning.rule.text().to_owned()],
             url: warning.rule.url().map(str::to_owned),
-            place,
+            place: Some(Lines { source: parsed.source.clone(), first: line, last: warning.last_line }),
         }));
     }
 }

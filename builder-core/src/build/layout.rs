@@ -102,10 +102,7 @@ pub(super) fn bring(
     platform: &Platform,
     cancel: &CancelToken,
 ) -> Result<Descriptor, StepError> {
-    let opened = RootDir::open(&layout.directory);
-    let failed = |source| LayoutError::Read { layout: Box::new(layout.clone()), path: "oci-layout".to_owned(), source };
-    let root = opened.map_err(failed)?;
-    let layout = Layout { engine, name: layout, root, cancel };
+    let layout = Layout::at(engine, layout, cancel)?;
     let descriptor = layout.manifest(layout.top()?, platform)?;
     let bytes = engine.content.read(&descriptor.digest, MAX_DOCUMENT)?;
     let manifest =
@@ -120,7 +117,30 @@ pub(super) fn bring(
     Ok(descriptor)
 }
 
-impl Layout<'_> {
+/// The index that a layout has under its name; `None` for an image by itself.
+pub(super) fn index(
+    engine: &Engine,
+    layout: &LayoutReference,
+    cancel: &CancelToken,
+) -> Result<Option<Index>, StepError> {
+    let layout = Layout::at(engine, layout, cancel)?;
+    let top = layout.top()?;
+    if top.media_type.kind() != MediaKind::Index || top.size > MAX_DOCUMENT {
+        return Ok(None);
+    }
+    layout.copy(&top)?;
+    let bytes = engine.content.read(&top.digest, MAX_DOCUMENT)?;
+    Ok(Some(Index::parse(&bytes, &top.media_type).map_err(|error| layout.malformed(error.to_string()))?))
+}
+
+impl<'a> Layout<'a> {
+    fn at(engine: &'a Engine, name: &'a LayoutReference, cancel: &'a CancelToken) -> Result<Self, LayoutError> {
+        let opened = RootDir::open(&name.directory);
+        let failed =
+            |source| LayoutError::Read { layout: Box::new(name.clone()), path: "oci-layout".to_owned(), source };
+        Ok(Self { engine, name, root: opened.map_err(failed)?, cancel })
+    }
+
     fn malformed(&self, reason: impl Into<String>) -> LayoutError {
         LayoutError::Malformed { layout: Box::new(self.name.clone()), reason: reason.into() }
     }

@@ -11,8 +11,8 @@ use super::error::BuildError;
 use super::request::{BuildRequest, BuildResult, ContextSource};
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::history::{
-    Build, End, HistoryStore, Inputs, Journal, KEEP_BUILDS, Line, LogWriter, Mask, Status, Step, Verdict, Verified,
-    is_proxy, platform_in, without_credentials,
+    Build, BuildId, End, HistoryStore, Inputs, Journal, KEEP_BUILDS, Line, LogWriter, Mask, Status, Step, Verdict,
+    Verified, is_proxy, platform_in, without_credentials,
 };
 use crate::lock::lock;
 use crate::oci::Digest;
@@ -93,6 +93,11 @@ impl<'a> Recorder<'a> {
     /// Notes what running a known step again came to.
     pub(super) fn verified(&self, verified: Verified) {
         self.state().verified.push(verified);
+    }
+
+    /// Under which id the build is recorded.
+    pub(super) fn id(&self) -> BuildId {
+        self.state().journal.id().clone()
     }
 
     /// The steps as they stand now.

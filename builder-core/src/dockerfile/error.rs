@@ -82,7 +82,7 @@ pub enum Problem {
     #[error("invalid check option `{0}`")]
     CheckOption(String),
     /// A flag that the instruction does not have.
-    #[error("unknown flag: {name}")]
+    #[error("unknown flag: --{name}")]
     UnknownFlag {
         /// Without dashes.
         name: String,
@@ -90,13 +90,13 @@ pub enum Problem {
         known: &'static [&'static str],
     },
     /// A flag twice that may stand once.
-    #[error("duplicate flag specified: {0}")]
+    #[error("duplicate flag specified: --{0}")]
     DuplicateFlag(String),
     /// A flag without its value.
-    #[error("missing a value on flag: {0}")]
+    #[error("missing a value on flag: --{0}")]
     FlagValue(String),
     /// Something else than `true` or `false`.
-    #[error("expecting boolean value for flag {name}, not: {value}")]
+    #[error("expecting boolean value for flag --{name}, not: {value}")]
     FlagBool {
         /// Without dashes.
         name: String,
@@ -104,7 +104,7 @@ pub enum Problem {
         value: String,
     },
     /// A value that the flag does not take.
-    #[error("invalid value `{value}` for flag {name}")]
+    #[error("invalid value `{value}` for flag --{name}")]
     FlagChoice {
         /// Without dashes.
         name: &'static str,

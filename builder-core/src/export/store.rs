@@ -32,6 +32,9 @@ pub(super) fn name(context: &ExportContext<'_>, images: &[Image], names: &[Refer
     ids.sort_by_key(|(foreign, _)| *foreign);
     let mut seen = HashSet::new();
     ids.retain(|(_, id)| seen.insert(id.clone()));
+    for (_, id) in &ids {
+        context.done(format!("writing image {id}"));
+    }
     let ids: Vec<ImageId> = ids.into_iter().map(|(_, id)| id).collect();
     for name in names.iter().filter(|name| name.tag().is_some()) {
         context.database().tag_all(name, &ids)?;

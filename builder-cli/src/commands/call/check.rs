@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::super::inspect::indented;
 use super::super::{Outcome, print};
-use super::excerpt::excerpt;
 use super::sarif::sarif;
 use super::{encoded, inspect, parse, ranges};
 use crate::args::CheckFormat;
 use crate::command_error::{CommandError, Report};
 use crate::session::Session;
 use crate::ui::escape;
+use crate::ui::excerpt::excerpt;
 
 /// Findings, each with the text that it points into.
 pub(super) type Findings = Vec<(LintWarning, Location)>;

@@ -2,7 +2,6 @@
 //! fetched; what cannot be had stays unknown.
 
 mod check;
-mod excerpt;
 mod outline;
 mod sarif;
 

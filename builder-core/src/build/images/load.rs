@@ -49,7 +49,14 @@ pub fn load(
     if let Some(bytes) = archive.documents.get("manifest.json") {
         let images: Vec<DockerImage> =
             serde_json::from_slice(bytes).map_err(|error| ImageError::NotAnArchive { reason: error.to_string() })?;
-        return images.iter().map(|image| load_docker(context, &archive, image)).collect();
+        let mut loaded = Vec::with_capacity(images.len());
+        for image in &images {
+            loaded.push(load_docker(context, &archive, image)?);
+        }
+        if let Some(index) = archive.documents.get("index.json") {
+            name_platforms(context, index, &mut loaded)?;
+        }
+        return Ok(loaded);
     }
     let Some(bytes) = archive.documents.get("index.json") else {
         let reason = "it has neither `manifest.json` nor `index.json`".to_owned();
@@ -168,6 +175,43 @@ fn load_docker(context: &ExportContext<'_>, archive: &ImageArchive, image: &Dock
         layers.push(Descriptor::new(MediaType::layer(compression, false), digest, size));
     }
     finish(context, &Admission { name, config, layers, manifest: None }, names)
+}
+
+/// `manifest.json` knows one image a name. Where the index beside it says that a name stands for several platforms, all
+/// of them get it.
+fn name_platforms(context: &ExportContext<'_>, index: &[u8], loaded: &mut [Loaded]) -> Result<(), ImageError> {
+    // It was not needed so far: what is wrong with it changes nothing.
+    let Ok(index) = Index::parse(index, &MediaType::OCI_INDEX) else { return Ok(()) };
+    for top in index.manifests.iter().filter(|top| top.media_type.kind() == MediaKind::Index) {
+        let configs = configs_of(context, top).unwrap_or_default();
+        let ids: Vec<ImageId> = configs.into_iter().map(ImageId::new).collect();
+        let is_there = |id: &&ImageId| loaded.iter().any(|image| image.id == **id);
+        let (names, mut ids) = (names_of(top), ids.iter().filter(is_there).cloned().collect::<Vec<_>>());
+        for name in names.iter().filter(|name| name.tag().is_some()) {
+            // Where no platform is asked for, the name means what `manifest.json` says.
+            ids.sort_by_key(|id| !loaded.iter().any(|image| image.id == *id && image.names.contains(name)));
+            if ids.len() < 2 {
+                continue;
+            }
+            context.content.database().tag_all(name, &ids)?;
+            for image in loaded.iter_mut().filter(|image| ids.contains(&image.id) && !image.names.contains(name)) {
+                image.names.push(name.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Digests of the configs of the images of an index; `None` if it cannot be read.
+fn configs_of(context: &ExportContext<'_>, index: &Descriptor) -> Option<Vec<Digest>> {
+    let bytes = context.content.read(&index.digest, MAX_CONFIG).ok()?;
+    let index = Index::parse(&bytes, &index.media_type).ok()?;
+    let manifests = index.manifests.iter().filter(|one| one.media_type.kind() == MediaKind::Manifest);
+    let config = |one: &Descriptor| {
+        let bytes = context.content.read(&one.digest, MAX_CONFIG).ok()?;
+        Some(Manifest::parse(&bytes, &one.media_type).ok()?.config.digest)
+    };
+    Some(manifests.filter_map(config).collect())
 }
 
 /// What the first bytes of a layer say.

@@ -16,7 +16,7 @@ use crate::ui::escape;
 const MAX_LINE: usize = 400;
 
 /// Lines `first` to `last`, from 1, with some around them: the more the fewer there are.
-pub(super) fn excerpt(source: &Source, first: usize, last: usize) -> String {
+pub(crate) fn excerpt(source: &Source, first: usize, last: usize) -> String {
     let lines: Vec<&[u8]> = source.text().split(|byte| *byte == b'\n').collect();
     let (marked, last) = (first, last.min(lines.len()));
     if first == 0 || first > last {

@@ -1,0 +1,126 @@
+//! [`Engine::all_platforms`]: the platforms that every base image has (`--all-platforms`).
+
+use super::base;
+use super::engine::Engine;
+use super::error::{BuildError, StepError};
+use super::layout;
+use super::request::{BuildRequest, PullPolicy};
+use crate::cancel::CancelToken;
+use crate::dockerfile;
+use crate::graph::{self, ImageRequest, Images};
+use crate::oci::{Index, MediaKind, Platform};
+use crate::registry;
+
+/// Why there is nothing to choose from.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformsError {
+    /// The Dockerfile is wrong, or an image cannot be had.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The target needs no image, or only images of fixed platforms.
+    #[error("no base image says which platforms there are")]
+    NoBase,
+    /// The images have none in common.
+    #[error("no platform is offered by all base images: {0}")]
+    Disjoint(String),
+}
+
+impl Engine {
+    /// Finds out for which platforms every image is offered that the target begins with or copies from. An image asked
+    /// for with a `--platform` that does not depend on the target's is left out. In the order of the first image.
+    ///
+    /// # Errors
+    /// Every case of [`PlatformsError`].
+    pub fn all_platforms(&self, request: &BuildRequest, cancel: &CancelToken) -> Result<Vec<Platform>, PlatformsError> {
+        let parsed = dockerfile::parse(&request.dockerfile).map_err(BuildError::Parse)?;
+        // An image that depends on the target's platform is one that is asked for with this platform, which is not the
+        // one of this machine.
+        let host = Platform::host();
+        let other = if host.architecture == "arm64" { "amd64" } else { "arm64" };
+        let platform = Platform::new("linux", other, None);
+        let options = graph::Options { platform: platform.clone(), explicit_platform: true, ..request.options.clone() };
+        let plan = graph::plan(&parsed, &options, &Images::new()).map_err(BuildError::Graph)?;
+        let mut common: Option<Vec<Platform>> = None;
+        let mut offers = Vec::new();
+        for image in plan.missing.iter().filter(|image| image.platform == platform) {
+            let offered = self.offered(image, request.pull, cancel).map_err(|error| {
+                let used = plan.first_use(image);
+                BuildError::Base {
+                    location: used.map(|used| used.location.clone()),
+                    origin: used.and_then(|used| used.origin.clone()).map(Box::new),
+                    suggestion: used.and_then(|used| used.hint.clone()),
+                    error: Box::new(error),
+                }
+            })?;
+            let names: Vec<String> = offered.iter().map(ToString::to_string).collect();
+            offers.push(format!("`{}` has {}", image.reference.familiar(), names.join(", ")));
+            common = Some(match common {
+                None => offered,
+                Some(common) => common.into_iter().filter(|platform| has(&offered, platform)).collect(),
+            });
+        }
+        match common {
+            None => Err(PlatformsError::NoBase),
+            Some(common) if common.is_empty() => Err(PlatformsError::Disjoint(offers.join("; "))),
+            Some(common) => Ok(common),
+        }
+    }
+
+    /// The platforms of an image, each once.
+    fn offered(
+        &self,
+        image: &ImageRequest,
+        pull: PullPolicy,
+        cancel: &CancelToken,
+    ) -> Result<Vec<Platform>, StepError> {
+        let index = match &image.layout {
+            Some(layout) => layout::index(self, layout, cancel)?,
+            None => {
+                let stored = self.stored_platforms(image)?;
+                if pull == PullPolicy::Never || (pull == PullPolicy::Missing && !stored.is_empty()) {
+                    return if stored.is_empty() {
+                        Err(StepError::NotLocal(image.reference.clone()))
+                    } else {
+                        Ok(stored)
+                    };
+                }
+                let resolved = self.registry().resolve(&image.reference, cancel)?;
+                match resolved.descriptor.media_type.kind() {
+                    MediaKind::Index => Index::parse(&resolved.bytes, &resolved.descriptor.media_type)
+                        .map(Some)
+                        .map_err(|error| StepError::Manifest { image: image.reference.familiar(), error })?,
+                    _ => None,
+                }
+            }
+        };
+        let mut offered: Vec<Platform> = Vec::new();
+        match index {
+            Some(index) => {
+                for platform in registry::platforms(&index) {
+                    if !has(&offered, &platform) {
+                        offered.push(Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref()));
+                    }
+                }
+            }
+            // The config of the only image says what it is for.
+            None => offered.push(base::resolve(self, image, pull, cancel)?.known.config.platform()),
+        }
+        Ok(offered)
+    }
+
+    /// Those of the images that have this name in the store.
+    fn stored_platforms(&self, image: &ImageRequest) -> Result<Vec<Platform>, StepError> {
+        let database = self.content().database();
+        let mut platforms = Vec::new();
+        for id in database.images_of(&image.reference)? {
+            if let Some(record) = database.image(&id)? {
+                platforms.push(record.platform);
+            }
+        }
+        Ok(platforms)
+    }
+}
+
+fn has(platforms: &[Platform], wanted: &Platform) -> bool {
+    platforms.iter().any(|platform| platform.distance(wanted) == Some(0))
+}
