@@ -138,6 +138,7 @@ fn hosts_are_added_and_stay_out_of_the_image() {
     assert!(!env.context("all/etc/resolv.conf").exists());
 }
 
+// Rows: A45.
 #[test]
 fn a_strict_heredoc_ends_at_its_first_failure() {
     if !require_sandbox("a_strict_heredoc_ends_at_its_first_failure") {
@@ -155,6 +156,7 @@ fn a_strict_heredoc_ends_at_its_first_failure() {
     env.ok("build --progress=plain .");
 }
 
+// Rows: A6.
 #[test]
 fn a_line_of_a_mebibyte_runs() {
     if !require_sandbox("a_line_of_a_mebibyte_runs") {

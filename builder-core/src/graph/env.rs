@@ -155,6 +155,7 @@ mod tests {
         assert_eq!((before.get("A"), other.get("A"), scope.get("A")), (Some("1"), Some("1"), Some("2")));
     }
 
+    // Rows: A32.
     #[test]
     fn names_on_windows_have_no_case() {
         for (windows, expected) in [(true, Some("2")), (false, Some("1"))] {

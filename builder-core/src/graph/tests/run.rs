@@ -114,6 +114,7 @@ fn only_run(text: &str) -> RunOp {
     runs.last().expect("a RUN")
 }
 
+// Rows: A45.
 #[test]
 fn heredocs_that_end_at_their_first_failure() {
     let check = |run: &str, expected: &[&str]| {
@@ -131,6 +132,7 @@ fn heredocs_that_end_at_their_first_failure() {
     assert_eq!(errors.first().kind, GraphErrorKind::ErrexitShell("cmd /S".to_owned()));
 }
 
+// Rows: A6.
 #[test]
 fn a_line_that_no_argument_can_hold_is_read_from_a_file() {
     for (length, file) in [((128 << 10) - 1, false), (128 << 10, true)] {
