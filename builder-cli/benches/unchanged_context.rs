@@ -35,7 +35,7 @@ fn main() {
 
     let (mut walks, mut unchanged, mut changed) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        walks.push(time(|| drop(black_box(walk(&context)))));
+        walks.push(time(|| _ = black_box(walk(&context))));
         unchanged.push(time(build));
         if round % 5 == 0 {
             fs::write(context.join("src/d7/file7.txt"), format!("round {round}\n")).expect("written");

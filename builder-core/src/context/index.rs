@@ -48,7 +48,7 @@ pub(super) struct Record {
 /// The records of one directory.
 #[derive(Debug, Clone)]
 pub(super) struct Records {
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
     range: Range<usize>,
 }
 
@@ -98,7 +98,7 @@ impl Index {
             encode(name, record, &mut bytes);
         }
         let range = 0..bytes.len();
-        self.changed.insert(path.to_vec(), Records { bytes: bytes.into(), range });
+        self.changed.insert(path.to_vec(), Records { bytes: Arc::new(bytes), range });
     }
 
     /// Writes the file, if there is something new.
@@ -107,13 +107,16 @@ impl Index {
             return Ok(());
         }
         let mut directories = std::mem::take(&mut self.loaded().directories);
+        let known = directories.len();
         let untouched = directories.keys().filter(|path| !self.changed.contains_key(*path)).count();
         directories.extend(self.changed.drain());
-        // Directories that are gone are looked for only when they may be many.
-        if untouched > directories.len() / 2 {
+        // Directories that are gone are looked for only when there are new ones, and they may be many.
+        if directories.len() > known && untouched > directories.len() / 2 {
             directories.retain(|path, _| exists(path));
         }
-        let mut bytes = MAGIC.to_vec();
+        let size = directories.iter().map(|(path, records)| path.len() + records.range.len() + 6).sum::<usize>();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + size + 32);
+        bytes.extend_from_slice(MAGIC);
         for (path, records) in &directories {
             let Ok(length) = u16::try_from(path.len()) else { continue };
             let Ok(size) = u32::try_from(records.range.len()) else { continue };
@@ -146,7 +149,7 @@ impl Loaded {
             return None;
         }
         let end = body.len();
-        let bytes: Arc<[u8]> = bytes.into();
+        let bytes = Arc::new(bytes);
         let mut directories = HashMap::new();
         let mut at = MAGIC.len();
         while at < end {

@@ -15,8 +15,8 @@ use super::pattern::{Above, Matcher};
 use super::select::{Filter, FilterAbove};
 use super::survey::{Directory, Entered, SeenEntry};
 
-/// Entries that one thread looks at before it gets help: about 4 ms of work, a hundred times the cost of a thread.
-const ALONE: usize = 2_000;
+/// Entries that one thread looks at before it gets help: about 1 ms of work, twenty times the cost of a thread.
+const ALONE: usize = 500;
 
 /// More threads than this only wait for each other in the kernel.
 const MOST_THREADS: usize = 8;

@@ -129,20 +129,32 @@ impl RootPath {
 
     /// Whether `self` is `directory` or below it.
     pub fn starts_with(&self, directory: &Self) -> bool {
-        self.strip_prefix(directory).is_some()
+        self.below(directory).is_some()
     }
 
     /// The rest of the path below `directory`; the root path if they are equal, `None` if it is not below.
     pub fn strip_prefix(&self, directory: &Self) -> Option<Self> {
+        self.below(directory).map(|rest| Self { bytes: rest.to_vec() })
+    }
+
+    /// The path that has the place below `to` that this one has below `from`; `None` if it is not below `from`.
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.below(from)?;
+        let mut bytes = Vec::with_capacity(to.bytes.len() + 1 + rest.len());
+        bytes.extend_from_slice(&to.bytes);
+        if !bytes.is_empty() && !rest.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(rest);
+        Some(Self { bytes })
+    }
+
+    fn below(&self, directory: &Self) -> Option<&[u8]> {
         if directory.is_root() {
-            return Some(self.clone());
+            return Some(&self.bytes);
         }
         let rest = self.bytes.strip_prefix(directory.bytes.as_slice())?;
-        match rest.split_first() {
-            None => Some(Self::root()),
-            Some((b'/', rest)) => Some(Self { bytes: rest.to_vec() }),
-            Some(_) => None,
-        }
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
     }
 
     /// The entry `name` of this directory. `name` is one plain component.

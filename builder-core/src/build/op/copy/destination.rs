@@ -182,6 +182,11 @@ impl<'a> Destination<'a> {
         Ok(())
     }
 
+    /// Makes room for what is going to be put there.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        self.placed.reserve(entries);
+    }
+
     /// Puts an entry into the layer, whatever was there.
     pub(super) fn place(&mut self, mut entry: Entry, bytes: Option<FileSource>) {
         if let Node::Directory { opaque } = &mut entry.node {

@@ -133,9 +133,13 @@ pub struct CopyPlan {
     pub facts: Vec<Fact>,
 }
 
-/// For each regular file of a plan, where its bytes are; sorted by path.
-#[derive(Debug, Clone, Default)]
-pub struct PlannedFiles(Vec<(RootPath, FileSource)>);
+/// For each regular file of a plan, where its bytes are.
+#[derive(Debug, Clone)]
+pub struct PlannedFiles {
+    tree: Tree,
+    /// One for each entry of the tree.
+    files: Vec<Option<FileSource>>,
+}
 
 /// Something that was looked at in the destination.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -228,29 +232,30 @@ pub fn plan(
             CopySource::Unpacked(archive) => copy.unpacked(number, archive)?,
         }
     }
-    let mut tree = TreeBuilder::new();
-    let mut files = Vec::new();
     let (placed, facts) = copy.destination.finish();
+    let mut tree = TreeBuilder::with_capacity(placed.len());
+    let mut files = Vec::with_capacity(placed.len());
     for Placed { entry, bytes } in placed {
         if entry.path.file_name().is_some_and(|name| name.starts_with(b".wh.")) {
             return Err(CopyError::ReservedName(entry.path));
         }
-        files.extend(bytes.map(|bytes| (entry.path.clone(), bytes)));
+        files.push(bytes);
         tree.push(entry);
     }
-    Ok(CopyPlan { tree: tree.finish(), files: PlannedFiles(files), facts })
+    let tree = tree.finish();
+    debug_assert_eq!(tree.len(), files.len(), "what was placed has each path once, in order");
+    Ok(CopyPlan { files: PlannedFiles { tree: tree.clone(), files }, tree, facts })
 }
 
 impl PlannedFiles {
     /// Where the bytes of a path are; `None` if it is not a regular file of the plan.
     pub fn get(&self, path: &RootPath) -> Option<&FileSource> {
-        let at = self.0.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
-        Some(&self.0[at].1)
+        self.files[self.tree.position(path)?].as_ref()
     }
 
     /// All of them, in order of their paths.
     pub fn values(&self) -> impl Iterator<Item = &FileSource> {
-        self.0.iter().map(|(_, source)| source)
+        self.files.iter().flatten()
     }
 }
 
@@ -314,6 +319,7 @@ impl Copy<'_> {
         // The directory that this match has made last: nothing can be in the way below it.
         let mut fresh = (is_directory && !was_there).then(|| target.clone());
         let mut links = HashMap::new();
+        self.destination.reserve(entries.len());
         for Selected { mut entry, included, layer } in entries {
             if is_directory && entry.path == root {
                 continue;
@@ -456,10 +462,7 @@ impl Copy<'_> {
 
 /// Where an entry of the match `root` lands below `target`.
 fn moved(path: &RootPath, root: &RootPath, target: &RootPath) -> Result<RootPath, CopyError> {
-    if root.is_root() && target.is_root() {
-        return Ok(path.clone());
-    }
-    let path = target.append(&path.strip_prefix(root).expect("entries of a match lie below it"));
+    let path = path.moved(root, target).expect("entries of a match lie below it");
     // Two valid paths can make one that is too long.
     if path.as_bytes().len() > MAX_PATH {
         return Err(ParseRootPathError::TooLong(path.as_bytes().len()).into());
