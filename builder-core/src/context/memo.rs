@@ -105,7 +105,7 @@ mod tests {
         memo.save().expect("nothing to do");
         assert!(!state.path().join("contexts").exists());
         let result = |number| SemanticDigest::new(digest(number + 5000));
-        for number in 0..MOST + 1 {
+        for number in 0..=MOST {
             memo.put(digest(number), result(number));
         }
         memo.put(digest(7), result(8));
