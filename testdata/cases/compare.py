@@ -112,7 +112,7 @@ def text_of(member, layer):
             end += f" {key[13:]}={value.encode('utf8', 'surrogateescape').hex()}"
     if member.isreg():
         content = layer.extractfile(member).read()
-        short = repr(content) if len(content) < 40 else hashlib.sha256(content).hexdigest()[:16]
+        short = repr(content) if len(content) < 4000 and b"\0" not in content else hashlib.sha256(content).hexdigest()[:16]
         return f"f {owner} {member.size} {short}{end}"
     if member.issym():
         return f"l {member.uid}:{member.gid} -> {member.linkname}{end}"
@@ -248,7 +248,7 @@ def judge(number, case, scratch, rbuild, theirs, options):
     # Engines take a file for unchanged that has path, size and time of one that they have seen.
     own = f"{scratch}/{os.getpid()}-{number}"
     os.mkdir(own)
-    work, ours = f"{own}/context", f"{own}/ours.tar"
+    work, ours = f"{own}/{os.path.basename(own)}", f"{own}/ours.tar"
     flags, output = make_context(case, work, own)
     shown = lambda image: list(lines(*image, "--layers" in options))
     destination = f"type=oci,compression=uncompressed,dest={ours}{output}"

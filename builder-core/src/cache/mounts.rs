@@ -68,6 +68,13 @@ impl StoredMount {
     }
 }
 
+impl CacheMount {
+    /// What names its directory, as text: the id on a line, then mode and owner.
+    pub fn identity(&self) -> String {
+        identity(&self.id, self.mode, self.uid, self.gid)
+    }
+}
+
 fn identity(id: &str, mode: u32, uid: u32, gid: u32) -> String {
     format!("{id}\nmode={mode:o} uid={uid} gid={gid}\n")
 }
@@ -105,7 +112,7 @@ impl CacheMounts {
     /// Every case of [`CacheMountError`].
     pub fn open(&self, mount: &CacheMount, cancel: &CancelToken) -> Result<MountedCache, CacheMountError> {
         // Mode and owner belong to the identity: another user gets a directory that it can write.
-        let identity = identity(&mount.id, mount.mode, mount.uid, mount.gid);
+        let identity = mount.identity();
         let name = blake3::hash(identity.as_bytes()).to_hex();
         for number in 0.. {
             let suffix = if number == 0 { String::new() } else { format!(".{number}") };

@@ -1,9 +1,11 @@
 //! `RUN --mount`: what is shown where, first as data (for the key), then as mounts.
 
+use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::run::{duplicate, hosts};
@@ -147,6 +149,8 @@ pub(crate) struct Prepared {
     pub(crate) mounts: Vec<Mount>,
     /// Which targets have to exist, and whether as directories.
     pub(crate) targets: Vec<(RootPath, bool)>,
+    /// Cache mounts that the step has taken into use, by identity.
+    caches: HashMap<String, PathBuf>,
     /// Variables that hold secrets.
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
     /// What has to live until the process ends.
@@ -263,12 +267,18 @@ impl Prepared {
                 }
             }
             MountTarget::Cache(cache) => {
+                // Whatever its sharing, a step does not wait for itself.
+                if let Some(content) = self.caches.get(&cache.identity()) {
+                    let source = MountSource::Detached(bind_path(content)?);
+                    return Ok(Some(ShownMount { source, read_only: cache.read_only, is_directory: true }));
+                }
                 let opened = session.engine.cache_mounts.open(cache, &session.cancel).map_err(|error| match error {
                     CacheMountError::Access { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => {
                         owner(mount, (cache.uid, cache.gid), source)
                     }
                     error => error.into(),
                 })?;
+                self.caches.insert(cache.identity(), opened.content.clone());
                 let remote = session.remote.as_ref();
                 let restored = match remote.filter(|_| opened.is_new) {
                     Some(remote) => remote.restore_mount(session, cache, &opened)?,

@@ -1,7 +1,8 @@
 //! [`Matcher`]: lists of patterns with moby's patternmatcher semantics, for ignore files, `--exclude` and `--parents`.
 //!
 //! Patterns are cleaned like paths; `**` stands for any number of elements; a pattern that matches a directory matches
-//! everything below it; `!` takes back what earlier patterns matched; the last pattern that says something wins.
+//! everything below it; `!` takes back what earlier patterns matched; the last pattern that says something wins. A directory
+//! is judged before what is in it, and a pattern that says nothing new of it has no say in it: see [`Matcher::enter`].
 
 use regex::Regex;
 
@@ -16,7 +17,7 @@ pub struct Matcher {
     patterns: Vec<Pattern>,
 }
 
-/// For each pattern, whether it matches a directory or one above it. What [`Matcher::enter`] returns for a directory
+/// For each pattern, whether it was found to match a directory or one above it. What [`Matcher::enter`] returns for a directory
 /// is needed for everything in it.
 #[derive(Debug, Clone, Default)]
 pub struct Above(Vec<bool>);
@@ -111,21 +112,21 @@ impl Matcher {
     }
 
     /// Judges a directory, and returns the state for what is in it.
+    ///
+    /// A pattern that could not change the verdict is not tried, and then does not count for what is in the directory
+    /// either: `d`, `!d/f`, `d` lets `d/f` in. So it is in moby.
     pub fn enter(&self, above: &Above, path: &[u8]) -> (Verdict, Above) {
-        let inside = self.patterns.iter().zip(&above.0).map(|(pattern, above)| *above || pattern.matches(path));
-        let inside = Above(inside.collect());
-        (self.verdict(&inside), inside)
-    }
-
-    /// The verdict on a directory whose state is complete.
-    fn verdict(&self, state: &Above) -> Verdict {
         let mut verdict = Verdict::default();
-        for (pattern, _) in self.patterns.iter().zip(&state.0).filter(|(_, matched)| **matched) {
-            if pattern.negated == verdict.matched {
+        let inside = self.patterns.iter().zip(&above.0).map(|(pattern, above)| {
+            let counts = pattern.negated == verdict.matched;
+            let matches = *above || (counts && pattern.matches(path));
+            if counts && matches {
                 verdict = Verdict { matched: !pattern.negated, line: pattern.line };
             }
-        }
-        verdict
+            matches
+        });
+        let inside = Above(inside.collect());
+        (verdict, inside)
     }
 
     /// Judges a path whose directories nobody has judged yet.

@@ -1,5 +1,7 @@
 //! Patterns as moby's patternmatcher reads them.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -93,7 +95,12 @@ fn the_last_pattern_wins_and_is_named() {
     check(&["**", "!util/docker/web"], "util/docker/web/foo", false, 2);
     check(&["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", true, 3);
     check(&["x"], "y", false, 0);
-    check(&["*", "!**/*.md", "node_modules"], "node_modules/x.md", true, 3);
+    // `node_modules` changes nothing for the directory, so it does not count in it.
+    check(&["*", "!**/*.md", "node_modules"], "node_modules/x.md", false, 2);
+    check(&["**/d", "!*"], "d/f", false, 2);
+    check(&["**/d", "!*"], "g/d/f", true, 1);
+    check(&["**/d", "!*", "**/d"], "g/d/f", true, 1);
+    check(&["d", "!d/f", "d"], "d/f", false, 2);
     check(&["*", "a"], "a", true, 1);
 }
 
@@ -124,7 +131,8 @@ fn only_directories_that_can_hold_a_match_are_entered() {
     assert!(!entered(&["*", "!a"], "ab"));
     assert!(entered(&["*", "!*/keep"], "c"));
     assert!(entered(&["*", "!**/*.md"], "c"));
-    assert!(!entered(&["*", "!**/*.md", "node_modules"], "node_modules"));
+    assert!(entered(&["*", "!**/*.md", "node_modules"], "node_modules"));
+    assert!(!entered(&["!**/*.md", "node_modules"], "node_modules"));
     assert!(entered(&["*", "!x[a]/b"], "xa"));
     let include = matcher(&["src/*/main.rs"]);
     assert!(include.can_match_below(b"src") && include.can_match_below(b"src/app"));
@@ -144,16 +152,26 @@ fn any_pattern() -> impl Strategy<Value = String> {
         .prop_map(|(negated, elements)| format!("{}{}", if negated { "!" } else { "" }, elements.join("/")))
 }
 
-/// The definition, word for word: the last pattern that matches the path or a directory above it decides.
+/// The definition: the last pattern decides that matches the path, or that had a say in a directory above it.
 fn slowly(patterns: &[String], path: &str) -> bool {
     let elements: Vec<&str> = path.split('/').collect();
-    let prefixes: Vec<String> = (1..=elements.len()).map(|length| elements[..length].join("/")).collect();
-    patterns.iter().fold(false, |matched, pattern| {
-        let single = pattern.strip_prefix('!').unwrap_or(pattern);
-        let one = Matcher::new([(1, single)]).expect("valid");
-        let says = prefixes.iter().any(|prefix| one.judge(&one.root(), prefix.as_bytes()).matched);
-        if says { !pattern.starts_with('!') } else { matched }
-    })
+    let mut had_a_say = BTreeSet::new();
+    let mut matched = false;
+    for length in 1..=elements.len() {
+        let prefix = elements[..length].join("/");
+        matched = false;
+        for (at, pattern) in patterns.iter().enumerate() {
+            let negated = pattern.starts_with('!');
+            let one = Matcher::new([(1, pattern.trim_start_matches('!'))]).expect("valid");
+            if negated == matched && one.judge(&one.root(), prefix.as_bytes()).matched {
+                had_a_say.insert(at);
+            }
+            if had_a_say.contains(&at) {
+                matched = !negated;
+            }
+        }
+    }
+    matched
 }
 
 proptest! {

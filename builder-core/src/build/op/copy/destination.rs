@@ -60,6 +60,8 @@ pub(super) struct Destination<'a> {
     indexed: usize,
     /// Directories that were made by this copy: nothing of `below` is in them.
     fresh: HashSet<RootPath>,
+    /// Directories that are in the layer only to say what they are like.
+    kept: HashSet<RootPath>,
     facts: BTreeMap<RootPath, Option<Entry>>,
     /// What directories are like that have to be made.
     pub(super) made: Made,
@@ -73,6 +75,7 @@ impl<'a> Destination<'a> {
             index: HashMap::new(),
             indexed: 0,
             fresh: HashSet::new(),
+            kept: HashSet::new(),
             facts: BTreeMap::new(),
             made,
         }
@@ -173,7 +176,12 @@ impl<'a> Destination<'a> {
                     self.touch(&path.parent().unwrap_or_default());
                     inherit(above.as_ref(), self.made.owner.is_some(), self.made.directory(path))
                 }
-                Some(entry) if entry.node.is_directory() => entry,
+                Some(entry) if entry.node.is_directory() => {
+                    above = Some(entry.clone());
+                    self.place(entry, None);
+                    self.kept.insert(path);
+                    continue;
+                }
                 Some(entry) => return Err(in_the_way(path, &entry.node)),
             };
             above = Some(entry.clone());
@@ -191,6 +199,7 @@ impl<'a> Destination<'a> {
     pub(super) fn place(&mut self, mut entry: Entry, bytes: Option<FileSource>) {
         if let Node::Directory { opaque } = &mut entry.node {
             *opaque = false;
+            self.kept.remove(&entry.path);
         }
         self.placed.push(Placed { entry, bytes });
     }
@@ -235,6 +244,16 @@ impl<'a> Destination<'a> {
             }
             same
         });
+        let all = std::mem::take(&mut self.placed);
+        for placed in all.into_iter().rev() {
+            let Placed { entry, .. } = &placed;
+            // One in which nothing landed says nothing.
+            let holds = |last: &Placed| last.entry.path.starts_with(&entry.path);
+            if !self.kept.contains(&entry.path) || self.placed.last().is_some_and(holds) {
+                self.placed.push(placed);
+            }
+        }
+        self.placed.reverse();
         let facts = self.facts.into_iter().map(|(path, found)| Fact::new(&path, found.as_ref())).collect();
         (self.placed, facts)
     }

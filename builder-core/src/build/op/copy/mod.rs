@@ -392,7 +392,10 @@ impl Copy<'_> {
                 self.destination.touch(&parent);
             }
             if implied.contains(&entry.path) {
-                entry.mtime = there.filter(|_| !is_new).map_or(self.destination.made.time, |there| there.mtime);
+                match there.filter(|_| !is_new) {
+                    Some(there) => entry = there,
+                    None => entry.mtime = self.destination.made.time,
+                }
             }
             self.renumber(&mut entry, &mut links);
             let bytes = entry.node.is_file().then_some(FileSource::Unpacked { source: number });
