@@ -112,7 +112,7 @@ def text_of(member, layer):
             end += f" {key[13:]}={value.encode('utf8', 'surrogateescape').hex()}"
     if member.isreg():
         content = layer.extractfile(member).read()
-        short = repr(content) if len(content) < 4000 and b"\0" not in content else hashlib.sha256(content).hexdigest()[:16]
+        short = repr(content) if len(content) < 4000 else hashlib.sha256(content).hexdigest()[:16]
         return f"f {owner} {member.size} {short}{end}"
     if member.issym():
         return f"l {member.uid}:{member.gid} -> {member.linkname}{end}"

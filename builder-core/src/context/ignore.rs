@@ -41,7 +41,7 @@ impl IgnoreFile {
         let lines = text.split(|byte| *byte == b'\n').enumerate();
         let patterns = lines.filter_map(|(at, line)| Some((at + 1, pattern_of(line)?)));
         match Matcher::new(patterns) {
-            Ok(matcher) => Ok(Self { source, matcher }),
+            Ok(matcher) => Ok(Self { source, matcher: matcher.strict() }),
             Err((line, pattern, problem)) => {
                 let span = span_of_line(source.text(), line);
                 let pattern = String::from_utf8_lossy(&pattern).into_owned();

@@ -85,6 +85,8 @@ pub(super) fn prepare<'a>(
             _ => ExecuteError::Mount { target, source },
         })?;
     }
+    // Where that fails, entering it does, too, and says so.
+    let _ = layout.make_target(&process.cwd, true);
     let held = capabilities(None).map_err(|errno| setup("capabilities")(errno.into()))?.permitted;
     let plan = Plan {
         parent: around.parent,

@@ -197,10 +197,18 @@ pub(crate) fn prepare(
     all.sort_by_key(|(mount, _)| mount.target.components().count());
     for (mount, source) in all {
         let target = stack.resolve(&mount.target, true)?;
-        if let Some(shown) = prepared.show(job, mount, source.as_ref())? {
+        if let Some(mut shown) = prepared.show(job, mount, source.as_ref())? {
+            // As runc: an empty file system looks like the directory that it covers.
+            if let (MountSource::Tmpfs { mode, .. }, Some(found)) = (&mut shown.source, stack.lookup(&target))
+                && prepared.outer(&target).is_none()
+                && found.entry.node.is_directory()
+            {
+                *mode = found.entry.mode;
+            }
             prepared.add(target, shown)?;
         }
     }
+    prepared.make_workdir(stack.resolve(&op.workdir, true)?)?;
     Ok(prepared)
 }
 
@@ -233,12 +241,9 @@ impl Prepared {
     /// Adds a mount after those above it; its target is made where it is missing.
     pub(crate) fn add(&mut self, target: RootPath, shown: ShownMount) -> Result<(), StepError> {
         let ShownMount { source, read_only, is_directory } = shown;
-        let outer =
-            self.mounts.iter_mut().rev().find(|outer| outer.target != target && target.starts_with(&outer.target));
-        match outer {
+        match self.outer(&target) {
             None => self.targets.push((target.clone(), is_directory)),
-            Some(outer) => {
-                let below = target.strip_prefix(&outer.target).expect("it lies below");
+            Some((outer, below)) => {
                 make_target(outer, &below, is_directory).map_err(|source| StepError::Io {
                     what: format!("cannot make the mount target `{target}`"),
                     source,
@@ -247,6 +252,22 @@ impl Prepared {
         }
         self.mounts.push(Mount { target, source, read_only });
         Ok(())
+    }
+
+    /// The mount that shows what is at a path, and the rest of the path in it.
+    fn outer(&self, path: &RootPath) -> Option<(&Mount, RootPath)> {
+        let outer = self.mounts.iter().rev().find(|outer| outer.target != *path && path.starts_with(&outer.target))?;
+        Some((outer, path.strip_prefix(&outer.target)?))
+    }
+
+    /// Makes the working directory in the mount that covers it, as container runtimes do.
+    fn make_workdir(&self, workdir: RootPath) -> Result<(), StepError> {
+        let Some((outer, below)) = self.outer(&workdir).filter(|_| self.mounts.iter().all(|one| one.target != workdir))
+        else {
+            return Ok(());
+        };
+        let what = || format!("cannot make the working directory `{workdir}`");
+        make_target(outer, &below, true).map_err(|source| StepError::Io { what: what(), source })
     }
 
     /// What a mount of a RUN shows; `None` if it shows nothing.

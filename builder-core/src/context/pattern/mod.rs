@@ -15,12 +15,23 @@ mod tests;
 #[derive(Debug, Clone, Default)]
 pub struct Matcher {
     patterns: Vec<Pattern>,
+    /// See [`Matcher::strict`].
+    strict: bool,
 }
 
-/// For each pattern, whether it was found to match a directory or one above it. What [`Matcher::enter`] returns for a directory
-/// is needed for everything in it.
+/// What the patterns said of a directory and those above it. What [`Matcher::enter`] returns for a directory is needed for
+/// everything in it.
 #[derive(Debug, Clone, Default)]
-pub struct Above(Vec<bool>);
+pub struct Above(Vec<Said>);
+
+/// What one pattern said of a directory and those above it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    /// It matches one of them.
+    matches: bool,
+    /// It matches one of them, and that changed the verdict on it.
+    counts: bool,
+}
 
 /// What a list of patterns says about a path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,7 +92,14 @@ impl Matcher {
             }
             compiled.push(Pattern::new(line, text).map_err(|bad| (line, text.to_vec(), bad))?);
         }
-        Ok(Self { patterns: compiled })
+        Ok(Self { patterns: compiled, strict: false })
+    }
+
+    /// The patterns of an ignore file: also what has to be left out by the definition, that the last pattern decides which
+    /// matches a path or a directory above it, is left out. BuildKit's client makes such a file, and then leaves it empty.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { strict: true, ..self }
     }
 
     /// Whether it can match nothing.
@@ -96,37 +114,45 @@ impl Matcher {
 
     /// The state at the root, which no pattern matches.
     pub fn root(&self) -> Above {
-        Above(vec![false; self.patterns.len()])
+        Above(vec![Said::default(); self.patterns.len()])
     }
 
     /// Judges a path in a directory whose state is known. `path` is the whole path, without a leading slash.
     pub fn judge(&self, above: &Above, path: &[u8]) -> Verdict {
-        let mut verdict = Verdict::default();
-        for (pattern, above) in self.patterns.iter().zip(&above.0) {
-            // A pattern that could not change the verdict is not tried.
-            if pattern.negated == verdict.matched && (*above || pattern.matches(path)) {
-                verdict = Verdict { matched: !pattern.negated, line: pattern.line };
-            }
-        }
-        verdict
+        self.look(above, path, None)
     }
 
     /// Judges a directory, and returns the state for what is in it.
     ///
-    /// A pattern that could not change the verdict is not tried, and then does not count for what is in the directory
-    /// either: `d`, `!d/f`, `d` lets `d/f` in. So it is in moby.
+    /// A pattern that could not change the verdict does not count for what is in the directory either: `d`, `!d/f`, `d`
+    /// lets `d/f` in, and `**/x`, `!d` leaves `d/x` out. So it is in moby.
     pub fn enter(&self, above: &Above, path: &[u8]) -> (Verdict, Above) {
-        let mut verdict = Verdict::default();
-        let inside = self.patterns.iter().zip(&above.0).map(|(pattern, above)| {
-            let counts = pattern.negated == verdict.matched;
-            let matches = *above || (counts && pattern.matches(path));
-            if counts && matches {
-                verdict = Verdict { matched: !pattern.negated, line: pattern.line };
+        let mut inside = Above(Vec::with_capacity(self.patterns.len()));
+        (self.look(above, path, Some(&mut inside)), inside)
+    }
+
+    fn look(&self, above: &Above, path: &[u8], mut inside: Option<&mut Above>) -> Verdict {
+        let (mut counted, mut defined) = (Verdict::default(), Verdict::default());
+        for (pattern, above) in self.patterns.iter().zip(&above.0) {
+            let can_count = pattern.negated == counted.matched;
+            let can_define = self.strict && pattern.negated == defined.matched;
+            // A pattern that could not change anything is not tried.
+            let counts = !above.counts && can_count;
+            let matches = !above.matches && (can_define || (self.strict && inside.is_some()));
+            let here = (counts || matches) && pattern.matches(path);
+            let said = Said { matches: above.matches || here, counts: above.counts || (can_count && here) };
+            let verdict = Verdict { matched: !pattern.negated, line: pattern.line };
+            if can_count && said.counts {
+                counted = verdict;
             }
-            matches
-        });
-        let inside = Above(inside.collect());
-        (verdict, inside)
+            if can_define && said.matches {
+                defined = verdict;
+            }
+            if let Some(inside) = &mut inside {
+                inside.0.push(said);
+            }
+        }
+        if defined.matched { defined } else { counted }
     }
 
     /// Judges a path whose directories nobody has judged yet.
@@ -140,12 +166,14 @@ impl Matcher {
 
     /// Whether something below a directory that matches (its state is `above`) can be taken back by a `!` pattern.
     pub fn can_take_back_below(&self, above: &Above, directory: &[u8]) -> bool {
-        // What lies before the last pattern that matches the directory has no say in it any more.
-        let last = self.patterns.iter().zip(&above.0).rposition(|(pattern, above)| *above && !pattern.negated);
-        self.patterns
-            .iter()
-            .skip(last.map_or(0, |at| at + 1))
-            .any(|pattern| pattern.negated && pattern.can_match_below(directory))
+        let can = |says: fn(&Said) -> bool| {
+            // What lies before the last pattern that matches the directory has no say in it any more.
+            let mut patterns = self.patterns.iter().zip(&above.0);
+            let last = patterns.rposition(|(pattern, said)| says(said) && !pattern.negated);
+            let mut rest = self.patterns.iter().zip(&above.0).skip(last.map_or(0, |at| at + 1));
+            rest.any(|(pattern, said)| pattern.negated && (says(said) || pattern.can_match_below(directory)))
+        };
+        can(|said| said.counts) && (!self.strict || can(|said| said.matches))
     }
 
     /// Whether something below a directory that does not match can match.

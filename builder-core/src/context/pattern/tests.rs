@@ -101,6 +101,15 @@ fn the_last_pattern_wins_and_is_named() {
     check(&["**/d", "!*"], "g/d/f", true, 1);
     check(&["**/d", "!*", "**/d"], "g/d/f", true, 1);
     check(&["d", "!d/f", "d"], "d/f", false, 2);
+    let strictly = |patterns: &[&str], path: &str| matcher(patterns).strict().judge_path(path.as_bytes());
+    let check = |patterns: &[&str], path: &str, matched: bool, line: usize| {
+        assert_eq!(strictly(patterns, path), Verdict { matched, line }, "{patterns:?} {path}");
+    };
+    check(&["*", "!**/*.md", "node_modules"], "node_modules/x.md", true, 3);
+    check(&["*", "!**/*.md", "node_modules"], "x.md", false, 2);
+    check(&["**/d", "!*"], "g/d/f", true, 1);
+    check(&["d", "!d/f", "d"], "d/f", true, 3);
+    check(&["a", "!a/b"], "a/b/c", false, 2);
     check(&["*", "a"], "a", true, 1);
 }
 
@@ -133,6 +142,9 @@ fn only_directories_that_can_hold_a_match_are_entered() {
     assert!(entered(&["*", "!**/*.md"], "c"));
     assert!(entered(&["*", "!**/*.md", "node_modules"], "node_modules"));
     assert!(!entered(&["!**/*.md", "node_modules"], "node_modules"));
+    let strict = matcher(&["*", "!**/*.md", "node_modules"]).strict();
+    let (_, above) = strict.enter(&strict.root(), b"node_modules");
+    assert!(!strict.can_take_back_below(&above, b"node_modules"));
     assert!(entered(&["*", "!x[a]/b"], "xa"));
     let include = matcher(&["src/*/main.rs"]);
     assert!(include.can_match_below(b"src") && include.can_match_below(b"src/app"));
@@ -152,7 +164,18 @@ fn any_pattern() -> impl Strategy<Value = String> {
         .prop_map(|(negated, elements)| format!("{}{}", if negated { "!" } else { "" }, elements.join("/")))
 }
 
-/// The definition: the last pattern decides that matches the path, or that had a say in a directory above it.
+/// The last pattern decides that matches the path or a directory above it.
+fn by_definition(patterns: &[String], path: &str) -> bool {
+    let elements: Vec<&str> = path.split('/').collect();
+    let prefixes: Vec<String> = (1..=elements.len()).map(|length| elements[..length].join("/")).collect();
+    patterns.iter().fold(false, |matched, pattern| {
+        let one = Matcher::new([(1, pattern.trim_start_matches('!'))]).expect("valid");
+        let says = prefixes.iter().any(|prefix| one.judge(&one.root(), prefix.as_bytes()).matched);
+        if says { !pattern.starts_with('!') } else { matched }
+    })
+}
+
+/// The last pattern decides that matches the path, or that had a say in a directory above it.
 fn slowly(patterns: &[String], path: &str) -> bool {
     let elements: Vec<&str> = path.split('/').collect();
     let mut had_a_say = BTreeSet::new();
@@ -183,15 +206,19 @@ proptest! {
         let path = path.join("/");
         let matcher = Matcher::new(patterns.iter().enumerate()).expect("valid");
         prop_assert_eq!(matcher.judge_path(path.as_bytes()).matched, slowly(&patterns, &path));
+        let strictly = matcher.strict().judge_path(path.as_bytes()).matched;
+        prop_assert_eq!(strictly, slowly(&patterns, &path) || by_definition(&patterns, &path));
     }
 
     #[test]
     fn nothing_is_missed_in_a_directory_that_is_not_entered(
         patterns in prop::collection::vec(any_pattern(), 0..6),
         path in prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "c"]), 2..5),
+        strict in any::<bool>(),
     ) {
         let path = path.join("/");
         let matcher = Matcher::new(patterns.iter().enumerate()).expect("valid");
+        let matcher = if strict { matcher.strict() } else { matcher };
         let mut above = matcher.root();
         for (at, _) in path.match_indices('/') {
             let directory = &path.as_bytes()[..at];
