@@ -1,1 +1,1 @@
-mkdir dir
+mkdir dir; echo f > file

@@ -193,8 +193,11 @@ pub(crate) fn prepare(
         prepared.mounts.push(Mount { target, source, read_only: true });
     }
     let mut all: Vec<(&MountOp, &Option<Source>)> = op.mounts.iter().zip(sources).collect();
-    // Parents before their children, whatever the order in the file.
-    all.sort_by_key(|(mount, _)| mount.target.components().count());
+    // Parents before their children, whatever the order in the file; secrets and sockets after what has files.
+    all.sort_by_key(|(mount, _)| {
+        let late = matches!(mount.kind, MountTarget::Secret(_) | MountTarget::Ssh(_));
+        (mount.target.components().count(), late)
+    });
     for (mount, source) in all {
         let target = stack.resolve(&mount.target, true)?;
         if let Some(mut shown) = prepared.show(job, mount, source.as_ref())? {
@@ -241,6 +244,9 @@ impl Prepared {
     /// Adds a mount after those above it; its target is made where it is missing.
     pub(crate) fn add(&mut self, target: RootPath, shown: ShownMount) -> Result<(), StepError> {
         let ShownMount { source, read_only, is_directory } = shown;
+        // Of two at one place the last counts, and the other need not fit there.
+        self.mounts.retain(|earlier| earlier.target != target);
+        self.targets.retain(|(earlier, _)| *earlier != target);
         match self.outer(&target) {
             None => self.targets.push((target.clone(), is_directory)),
             Some((outer, below)) => {

@@ -60,7 +60,9 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
     }
 
     let surveys = seen.map(|seen| seen.surveys).unwrap_or_default().into_iter();
-    let mut finder = Finder { job, op, work, below: &below, owner, surveys, settled: true, found: Found::default() };
+    let unpacked = below.clone();
+    let found = Found::default();
+    let mut finder = Finder { job, op, work, below: &below, unpacked, owner, surveys, settled: true, found };
     if !finder.all()? {
         return Ok(None);
     }
@@ -124,6 +126,8 @@ struct Finder<'a> {
     op: &'a CopyOp,
     work: Work,
     below: &'a Stack,
+    /// The same with the archives so far: the next one is unpacked over them.
+    unpacked: Stack,
     owner: Option<Owner>,
     /// Of the sources in order, if all of them were looked at before.
     surveys: std::vec::IntoIter<Survey>,
@@ -240,11 +244,12 @@ impl Finder<'_> {
             return Ok(true);
         }
         let into = copy::landing(self.op, self.below)?;
-        let archive = Archive { into, owner: self.owner, lower: self.below };
+        let archive = Archive { into, owner: self.owner, lower: &self.unpacked };
         match archive::unpack(self.job.session, entry, open, archive, self.work)? {
-            archive::Unpacked::Archive(tree, snapshot) => {
+            archive::Unpacked::Archive(archive, snapshot) => {
+                self.unpacked.push(archive.tree.clone());
                 self.found.places.unpacked.insert(self.found.sources.len(), snapshot);
-                self.found.sources.push(CopySource::Unpacked(tree));
+                self.found.sources.push(CopySource::Unpacked(archive));
             }
             archive::Unpacked::Unknown => return Ok(false),
         }

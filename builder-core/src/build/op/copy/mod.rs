@@ -394,7 +394,14 @@ impl Copy<'_> {
             if implied.contains(&entry.path) {
                 match there.filter(|_| !is_new) {
                     Some(there) => entry = there,
-                    None => entry.mtime = self.destination.made.time,
+                    None => {
+                        entry.mtime = self.destination.made.time;
+                        // As `mkdir(2)`; the bit itself is lost, since the mode is set afterwards.
+                        let above = self.destination.find(&parent);
+                        if let Some(above) = above.filter(|above| above.mode & 0o2000 != 0) {
+                            entry.gid = above.gid;
+                        }
+                    }
                 }
             }
             self.renumber(&mut entry, &mut links);
