@@ -24,7 +24,8 @@ pub(crate) struct StepArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) cdi_spec_dir: Vec<PathBuf>,
 
-    /// Network of RUN steps: `host`, `none`, `private` (not that of the host, and connected), `ns:PATH` [default: host]
+    /// Network of RUN steps: `host`, `none`, `private` (not that of the host, and connected), `slirp4netns`,
+    /// `pasta[:OPTION,…]`, `ns:PATH` [default: private where it can be made, else host]
     #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true)]
     pub(crate) network: String,
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use builder_core::build::{Entitlements, RunOptions, StepNetwork};
 use builder_core::dockerfile::Network;
-use builder_core::executor::{Dns, Limits};
+use builder_core::executor::{Dns, HelperKind, Limits, NetworkHelper};
 use builder_core::graph::{DeviceOp, Options};
 use builder_core::ssh::{Key, SshSource};
 
@@ -19,7 +19,7 @@ use crate::environment::Environment;
 /// Where specifications of devices are (Container Device Interface, "Specification files").
 const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// Where `slirp4netns` is looked for after the directories of `PATH`.
+/// Where helpers of private networks are looked for after the directories of `PATH`.
 const MORE_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
 /// What every RUN gets; what of that the graph has to know goes into `options`.
@@ -60,28 +60,53 @@ fn entitlements(text: &str) -> Vec<String> {
 
 fn network(mode: &str, environment: &Environment) -> Result<(Network, StepNetwork)> {
     Ok(match mode {
-        "default" | "" => (Network::Default, StepNetwork::Host),
+        "default" | "" => (Network::Default, StepNetwork::PrivateOrHost(helpers(environment))),
         "host" => (Network::Host, StepNetwork::Host),
         "none" => (Network::None, StepNetwork::Host),
-        "private" | "slirp4netns" => (Network::Default, StepNetwork::Private(helper(environment)?)),
+        "private" => {
+            let helpers = helpers(environment);
+            if helpers.is_empty() {
+                let names = HelperKind::ALL.map(|kind| format!("`{}`", kind.name()));
+                return Err(missing("private", &names.join(" or ")));
+            }
+            (Network::Default, StepNetwork::Private(helpers))
+        }
+        "slirp4netns" => (Network::Default, only(HelperKind::Slirp4netns, Vec::new(), environment)?),
+        "pasta" => (Network::Default, only(HelperKind::Pasta, Vec::new(), environment)?),
+        mode if mode.starts_with("pasta:") => {
+            let options = mode["pasta:".len()..].split(',').filter(|option| !option.is_empty());
+            (Network::Default, only(HelperKind::Pasta, options.map(str::to_owned).collect(), environment)?)
+        }
         mode => match mode.strip_prefix("ns:").filter(|path| !path.is_empty()) {
             Some(path) => (Network::Default, StepNetwork::Namespace(environment.absolute(Path::new(path)))),
             None => {
                 return Err(CommandError::usage(format!("--network: `{mode}` is not a network"))
-                    .with_hint("the modes are default, host, none, private, ns:PATH"));
+                    .with_hint("the modes are default, host, none, private, slirp4netns, pasta[:OPTIONS], ns:PATH"));
             }
         },
     })
 }
 
-fn helper(environment: &Environment) -> Result<PathBuf> {
+/// The helpers that are installed, the best first.
+fn helpers(environment: &Environment) -> Vec<NetworkHelper> {
+    HelperKind::ALL.into_iter().filter_map(|kind| helper(kind, environment)).collect()
+}
+
+fn helper(kind: HelperKind, environment: &Environment) -> Option<NetworkHelper> {
     let path = environment.get_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(path).chain(MORE_DIRECTORIES.map(PathBuf::from));
-    let mut found = directories.map(|directory| directory.join("slirp4netns")).filter(|program| program.is_file());
-    found.next().ok_or_else(|| {
-        CommandError::failed("--network=private needs `slirp4netns`, which is not installed")
-            .with_hint("install it, or use `--network=host` or `--network=none`")
-    })
+    let program = directories.map(|directory| directory.join(kind.name())).find(|program| program.is_file())?;
+    Some(NetworkHelper { kind, program, options: Vec::new() })
+}
+
+fn only(kind: HelperKind, options: Vec<String>, environment: &Environment) -> Result<StepNetwork> {
+    let found = helper(kind, environment).ok_or_else(|| missing(kind.name(), &format!("`{}`", kind.name())))?;
+    Ok(StepNetwork::Private(vec![NetworkHelper { options, ..found }]))
+}
+
+fn missing(mode: &str, programs: &str) -> CommandError {
+    CommandError::failed(format!("--network={mode} needs {programs}, which is not installed"))
+        .with_hint("install it, or use `--network=host` or `--network=none`")
 }
 
 /// `ID[=SOCKET|KEY[,KEY]]`, and `raw=true` for a socket that is passed on as it is.
@@ -274,7 +299,7 @@ mod tests {
             let (options, run) = settled(|args| args.network = mode.into(), &[]).expect("a network");
             (options.network, run.network, run.entitlements.network_host)
         };
-        assert_eq!(of("default"), (Network::Default, StepNetwork::Host, false));
+        assert!(matches!(of("default"), (Network::Default, StepNetwork::PrivateOrHost(_), false)));
         assert_eq!(of("none"), (Network::None, StepNetwork::Host, false));
         // The flag is the grant, as in buildx.
         assert_eq!(of("host"), (Network::Host, StepNetwork::Host, true));

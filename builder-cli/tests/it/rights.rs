@@ -114,42 +114,138 @@ fn a81_the_option_for_the_host_network_is_its_own_grant() {
     let step = "RUN readlink /proc/self/ns/net > /out";
     let step = step.replace("readlink", "busybox readlink");
     assert_eq!(out_of(&env, &step, "--network=host").trim(), ours);
-    assert_eq!(out_of(&env, &step, "").trim(), ours);
     assert_ne!(out_of(&env, &step.replace("RUN", "RUN --network=none"), "--network=host").trim(), ours);
     let host = step.replace("RUN", "RUN --network=host");
     assert_eq!(out_of(&env, &host, "--network=none --allow network.host").trim(), ours);
     insta::assert_snapshot!(env.fails("build --network=bridge ."));
 }
 
-#[test]
-fn s13_a_private_network_reaches_out_but_not_the_host() {
-    if !require_sandbox("s13_a_private_network_reaches_out_but_not_the_host") {
-        return;
-    }
+/// Whether a helper of private networks can work here; says so if not.
+#[expect(clippy::print_stdout, reason = "a test that skips says so")]
+fn require_helper(test: &str, name: &str) -> bool {
+    let missing = if !Path::new("/dev/net/tun").exists() {
+        "there is no /dev/net/tun"
+    } else if !["/usr/bin", "/usr/local/bin"].iter().any(|directory| Path::new(directory).join(name).exists()) {
+        "a helper of private networks is not installed"
+    } else if name == "pasta"
+        && !std::fs::read_to_string("/proc/net/route").is_ok_and(|text| text.contains("\t00000000\t"))
+    {
+        "pasta needs a default route"
+    } else {
+        return true;
+    };
+    println!("{test}: skipped, {missing}: {name}");
+    false
+}
+
+/// Looks around in the network of `options`; gives what two steps say.
+fn look_around(options: &str) -> String {
     let env = TestEnv::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("set");
     let port = listener.local_addr().expect("bound").port();
     // The same namespace for both steps, and not that of the host; its gateway is not the host's loopback.
     let step = format!(
-        "RUN (busybox ip -o addr show dev tap0; cat /etc/resolv.conf; busybox nc -w 1 127.0.0.1 {port} </dev/null; \
-         busybox nc -w 1 10.0.2.2 {port} </dev/null; busybox readlink /proc/self/ns/net) > /out 2>&1 || true\n\
+        "RUN (busybox ip -o -4 addr; cat /etc/resolv.conf; busybox nc -w 1 127.0.0.1 {port} </dev/null; \
+         busybox nc -w 1 $(busybox ip route | busybox awk '/default/ {{print $3}}') {port} </dev/null; \
+         busybox readlink /proc/self/ns/net) > /out 2>&1 || true\n\
          RUN busybox readlink /proc/self/ns/net >> /out"
     );
-    let said = out_of(&env, &step, "--network=private");
-    assert!(said.contains("inet 10.0.2.100/24") && said.contains("nameserver 10.0.2.3\n"), "{said}");
+    let said = out_of(&env, &step, options);
     let namespaces: Vec<&str> = said.lines().rev().take(2).collect();
     assert_eq!(namespaces[0], namespaces[1], "{said}");
     assert_ne!(namespaces[0], std::fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string());
     assert!(listener.accept().is_err(), "a step reached the host's loopback");
-    // Its helper has ended with the build.
-    let left = end(Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"]));
+    said
+}
+
+#[test]
+fn s13_a_private_network_reaches_out_but_not_the_host() {
+    let test = "s13_a_private_network_reaches_out_but_not_the_host";
+    if !require_sandbox(test) || !require_helper(test, "slirp4netns") {
+        return;
+    }
+    // It is the default too.
+    for options in ["--network=private", "--network=slirp4netns", ""] {
+        let said = look_around(options);
+        assert!(said.contains("inet 10.0.2.100/24") && said.contains("nameserver 10.0.2.3\n"), "{said}");
+    }
+    // What listens on the addresses of this machine can be reached under its name.
+    let env = TestEnv::new();
+    let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
+    listener.set_nonblocking(true).expect("set");
+    let port = listener.local_addr().expect("bound").port();
+    env.write("Dockerfile", format!("FROM {}\nRUN busybox timeout 2 busybox nc me {port} </dev/null; true\n", base()));
+    let built = env.rbuild("build --no-cache --progress=plain --network=private --add-host me:host-gateway .");
+    if built.code == 0 {
+        assert!(listener.accept().is_ok(), "{}", built.stderr);
+    } else {
+        let shown = &built.stderr;
+        assert!(shown.contains("`host-gateway` is not an address for the host `me` here"), "{shown}");
+    }
+}
+
+#[test]
+fn b16_a_network_through_pasta_ends_with_its_build() {
+    let test = "b16_a_network_through_pasta_ends_with_its_build";
+    if !require_sandbox(test) || !require_helper(test, "pasta") {
+        return;
+    }
+    let mark = format!("02:00:00:00:{:02x}:{:02x}", std::process::id() >> 8 & 0xff, std::process::id() & 0xff);
+    let said = look_around(&format!("--network=pasta:--mac-addr,{mark}"));
     assert!(
-        !left.stdout.contains(&format!("slirp4netns --configure --mtu=65520 --disable-host-loopback {}", env.mark()))
+        said.contains("nameserver 169.254.1.1\n") && said.lines().filter(|line| line.contains("inet ")).count() > 1,
+        "{said}"
     );
-    env.write("Dockerfile", format!("FROM {}\nRUN true\n", base()));
-    let shown = env.fails("build --no-cache --network=private --add-host me:host-gateway .");
-    assert!(shown.contains("`host-gateway` is not an address for the host `me` here"), "{shown}");
+    let helpers = || {
+        let all = end(Command::new("sh").args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"]));
+        all.stdout.matches(&format!("--mac-addr {mark}")).count()
+    };
+    assert_eq!(helpers(), 0);
+    // Whatever ends it.
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nRUN echo begun; sleep 60\n", base()));
+    let options = format!("--network=pasta:--mac-addr,{mark}");
+    let mut build = env.command(["build", "--progress=plain", "--no-cache", &options, "."]);
+    let mut build = build.stderr(std::process::Stdio::piped()).spawn().expect("started");
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains(" begun\n") {
+        let mut more = [0; 512];
+        let length = build.stderr.as_mut().expect("piped").read(&mut more).expect("readable");
+        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&more[..length]);
+    }
+    assert!(helpers() > 0);
+    build.kill().and_then(|()| build.wait()).expect("ended");
+    let left = (0..500).all(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        helpers() > 0
+    });
+    assert!(!left, "the helper is still there");
+}
+
+#[test]
+fn s13_without_a_helper_that_works_the_host_is_used_and_that_is_said() {
+    let test = "s13_without_a_helper_that_works_the_host_is_used_and_that_is_said";
+    if !require_sandbox(test) || !require_helper(test, "slirp4netns") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nRUN echo namespace $(busybox readlink /proc/self/ns/net)\n", base()));
+    let build = |options: &[&str]| {
+        let script = "mount --make-rprivate / && mount --bind /dev/null /dev/net/tun && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(crate::env::program());
+        command.args(["build", "--progress=plain", "--no-cache"]).args(options).arg(".");
+        end(command.current_dir(env.context("")).env("RBUILD_ROOT", env.path("state")).env("HOME", env.path("home")))
+    };
+    let built = build(&[]);
+    let ours = std::fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string();
+    assert_eq!(crate::env::lines_of_steps(&built.stderr, "namespace"), [ours], "{}", built.stderr);
+    assert_eq!(built.stderr.matches("steps use the network of this machine").count(), 1, "{}", built.stderr);
+    assert!(!build(&["--network=host"]).stderr.contains("steps use the network"));
+    let refused = build(&["--network=private"]);
+    assert!(refused.code != 0 && refused.stderr.contains("cannot set the network up"), "{}", refused.stderr);
 }
 
 #[test]
@@ -183,7 +279,7 @@ fn b18_hosts_and_resolver_are_those_asked_for() {
     }
     let env = TestEnv::new();
     let step = "RUN cat /etc/hosts /etc/resolv.conf > /out; ! echo x >> /etc/hosts";
-    let options = "--add-host a:10.0.0.1 --add-host b=10.0.0.2 --add-host six:[fd00::1] --add-host me=host-gateway \
+    let options = "--network=host --add-host a:10.0.0.1 --add-host b=10.0.0.2 --add-host six:[fd00::1] --add-host me=host-gateway \
                    --dns 9.9.9.9 --dns-search corp.example --dns-option ndots:2";
     let said = out_of(&env, step, options);
     let hosts = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n\

@@ -21,6 +21,7 @@ mount --bind "$folder/passwd" /etc/passwd
 for file in subuid subgid; do [ ! -e /etc/$file ] || mount --bind "$folder/subids" /etc/$file; done
 [ -e "$folder/net/tun" ] || { mknod "$folder/net/tun" c 10 200 && chmod 666 "$folder/net/tun"; }
 [ ! -e /dev/net/tun ] || mount --bind "$folder/net" /dev/net
+[ -z "$CGROUP" ] || echo $$ > "$CGROUP/cgroup.procs"
 shift
 exec setpriv --reuid 12345 --regid 12345 --clear-groups "$@"
 "#;
@@ -193,6 +194,74 @@ fn a82_a_user_s_insecure_step_has_all_of_its_namespace_and_nothing_of_the_host()
     assert_eq!(said[3], "4");
     let refused = user.build(step, "--allow device").stderr;
     assert!(refused.contains("entitlement security.insecure is not allowed"), "{refused}");
+}
+
+/// A cgroup that belongs to the user, as `systemd-run --user --scope` makes it; removed with this.
+struct Delegated(std::path::PathBuf);
+
+impl Delegated {
+    /// `None`, with a reason on standard output, where there is none to give.
+    #[expect(clippy::print_stdout, reason = "a test that skips says so")]
+    fn new(test: &str, name: &str) -> Option<Self> {
+        let root = std::path::Path::new("/sys/fs/cgroup");
+        if !root.join("cgroup.controllers").exists() {
+            println!("{test}: skipped, this machine has cgroup v1: scripts/on-kernel has v2");
+            return None;
+        }
+        let slice = root.join(name);
+        let delegated = Self(slice.clone());
+        let made = std::fs::write(root.join("cgroup.subtree_control"), "+cpu +memory +pids")
+            .and_then(|()| std::fs::create_dir(&slice))
+            .and_then(|()| std::fs::write(slice.join("cgroup.subtree_control"), "+cpu +memory +pids"))
+            .and_then(|()| std::fs::create_dir_all(slice.join("user/scope")));
+        if let Err(error) = made {
+            println!("{test}: skipped, cgroups cannot be made: {error}");
+            return None;
+        }
+        for path in ["user", "user/scope"] {
+            for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
+                chown(slice.join(path).join(file), Some(USER), Some(USER)).expect("owner");
+            }
+        }
+        Some(delegated)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for path in ["user/scope", "user", ""] {
+            let _ = std::fs::remove_dir(self.0.join(path));
+        }
+    }
+}
+
+#[test]
+fn a_user_with_a_cgroup_of_its_own_has_limits() {
+    let test = "a_user_with_a_cgroup_of_its_own_has_limits";
+    let Some(user) = User::new(test, Ids::One) else { return };
+    let Some(delegated) = Delegated::new(test, &user.0.mark()) else { return };
+    let build = |step: &str, options: &str| {
+        user.0.write("Dockerfile", format!("FROM {}\nRUN {step}\n", base()));
+        let line = format!("build --progress=plain --no-cache {options} .");
+        end(user
+            .command()
+            .env("CGROUP", delegated.0.join("user/scope"))
+            .args(line.split(' ').filter(|word| !word.is_empty())))
+    };
+    let show =
+        "cd /sys/fs/cgroup; for file in pids.max memory.max cpu.max; do [ ! -e $file ] || echo say $(cat $file); done";
+    let said = |options: &str| {
+        let built = build(show, options);
+        lines_of_steps(&built.stderr, "say").into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(said(""), ["16384"], "a limit of tasks that nobody asked for");
+    assert_eq!(said("--cpu-quota 50000 --pids-limit 9"), ["9", "50000 100000"]);
+    // What was handed on before stays so.
+    assert_eq!(said("--memory 64m"), ["16384", "67108864", "max 100000"]);
+    let failed = build("head -c 100000000 /dev/zero | tail", "--memory 16m");
+    assert!(failed.stderr.contains("out of memory: killed by the kernel"), "{}", failed.stderr);
+    let kind = std::fs::read_to_string(delegated.0.join("user/scope/cgroup.type")).expect("readable");
+    assert_eq!(kind, "domain\n", "the cgroup of the caller is as it was");
 }
 
 /// An archive with a device, a setuid program of another owner, and a file with a capability.

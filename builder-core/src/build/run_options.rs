@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use super::error::{BuildError, StepError};
 use super::solve::step_error;
 use crate::dockerfile::{Network, Security};
-use crate::executor::{self, Dns, HostLoopback, PRIVATE_NAME_SERVER, PrivateNetwork};
+use crate::executor::{self, Dns, HostLoopback, NetworkHelper, PrivateNetwork, PrivateNetworkError};
 use crate::graph::{Graph, Op, RunOp, VertexId};
 use crate::lock::lock;
 use crate::ssh::SshSource;
@@ -34,59 +34,131 @@ pub enum StepNetwork {
     /// The network of the host.
     #[default]
     Host,
-    /// One of its own, the same for all steps of a build, that reaches out through this program (a `slirp4netns`).
-    Private(PathBuf),
+    /// One of its own, the same for all steps of a build, that reaches out through the first of these programs that works.
+    Private(Vec<NetworkHelper>),
+    /// The same; if none of them works, that of the host, with a warning.
+    PrivateOrHost(Vec<NetworkHelper>),
     /// A namespace that exists, by path.
     Namespace(PathBuf),
 }
 
-/// The private network of one build; made when the first step needs it.
+/// The network of one build; made when the first step needs it.
 #[derive(Debug, Default)]
-pub(super) struct BuildNetwork(Mutex<Option<PrivateNetwork>>);
+pub(super) struct BuildNetwork(Mutex<Option<Made>>);
+
+#[derive(Debug)]
+enum Made {
+    Private(PrivateNetwork),
+    /// There is none.
+    Host,
+}
+
+/// What a step can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// What the host can.
+    Host,
+    /// Nothing.
+    Nothing,
+    /// What another namespace can.
+    Namespace,
+    /// The world, through a helper.
+    Outside {
+        /// The name server that it plays.
+        server: IpAddr,
+        /// The address of this machine.
+        gateway: Option<IpAddr>,
+    },
+}
 
 impl BuildNetwork {
-    /// The network of a step.
-    pub(super) fn of(&self, asked: Network, options: &RunOptions) -> Result<executor::Network, StepError> {
+    /// The network of a step. `warn` is told once if it is the host's for want of another.
+    pub(super) fn of(
+        &self,
+        asked: Network,
+        options: &RunOptions,
+        warn: impl FnOnce(String),
+    ) -> Result<(executor::Network, Reach), StepError> {
         let io = |what: &str, source| StepError::Io { what: what.to_owned(), source };
-        match (asked, &options.network) {
-            (Network::None, _) => Ok(executor::Network::None),
-            (Network::Host, _) | (Network::Default, StepNetwork::Host) => Ok(executor::Network::Host),
-            (Network::Default, StepNetwork::Namespace(path)) => {
-                let open = executor::open_network_namespace(path);
-                let what = || format!("cannot join the network namespace `{}`", path.display());
-                open.map(executor::Network::Joined).map_err(|source| io(&what(), source))
+        let (helpers, needed) = match (asked, &options.network) {
+            (Network::None, _) => return Ok((executor::Network::None, Reach::Nothing)),
+            (Network::Host, _) | (Network::Default, StepNetwork::Host) => {
+                return Ok((executor::Network::Host, Reach::Host));
             }
-            (Network::Default, StepNetwork::Private(helper)) => {
-                let mut made = lock(&self.0);
-                let network = match made.take() {
-                    Some(network) => network,
-                    None => PrivateNetwork::start(helper)?,
-                };
-                let namespace = made.insert(network).namespace();
-                namespace.map(executor::Network::Joined).map_err(|source| io("cannot join the private network", source))
+            (Network::Default, StepNetwork::Namespace(path)) => {
+                let what = || format!("cannot join the network namespace `{}`", path.display());
+                let opened = executor::open_network_namespace(path).map_err(|source| io(&what(), source))?;
+                return Ok((executor::Network::Joined(opened), Reach::Namespace));
+            }
+            (Network::Default, StepNetwork::Private(helpers)) => (helpers, true),
+            (Network::Default, StepNetwork::PrivateOrHost(helpers)) => (helpers, false),
+        };
+        let mut made = lock(&self.0);
+        let network = match made.take() {
+            Some(network) => network,
+            None => match start(helpers) {
+                Ok(network) => Made::Private(network),
+                Err(Some(error)) if needed => return Err(error.into()),
+                Err(error) => {
+                    warn(host_instead(error.as_ref()));
+                    Made::Host
+                }
+            },
+        };
+        match made.insert(network) {
+            Made::Host => Ok((executor::Network::Host, Reach::Host)),
+            Made::Private(network) => {
+                let namespace = network.namespace().map_err(|source| io("cannot join the private network", source))?;
+                let reach = Reach::Outside { server: network.name_server(), gateway: network.gateway() };
+                Ok((executor::Network::Joined(namespace), reach))
             }
         }
     }
 }
 
-impl RunOptions {
-    /// The address under which a step reaches this machine's loopback, if it does.
-    pub(super) fn gateway(&self, asked: Network) -> Option<IpAddr> {
-        let apart = asked == Network::Default && self.network != StepNetwork::Host;
-        (!apart).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))
+/// Starts the first helper that works; gives the error of the first that does not.
+fn start(helpers: &[NetworkHelper]) -> Result<PrivateNetwork, Option<PrivateNetworkError>> {
+    let mut first = None;
+    for helper in helpers {
+        match PrivateNetwork::start(helper) {
+            Ok(network) => return Ok(network),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first)
+}
+
+fn host_instead(error: Option<&PrivateNetworkError>) -> String {
+    let reason = error.map_or_else(
+        || {
+            let names = executor::HelperKind::ALL.map(|kind| format!("`{}`", kind.name()));
+            format!("neither {} is installed", names.join(" nor "))
+        },
+        ToString::to_string,
+    );
+    format!(
+        "steps use the network of this machine, its loopback device too: {reason} (`--network=host` says that this is meant)"
+    )
+}
+
+impl Reach {
+    /// The address under which a step reaches this machine, if it does.
+    pub(super) fn gateway(self) -> Option<IpAddr> {
+        match self {
+            Self::Host | Self::Nothing => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            Self::Namespace => None,
+            Self::Outside { gateway, .. } => gateway,
+        }
     }
 
     /// The text of `/etc/resolv.conf` for a step, from that of the host.
-    pub(super) fn resolv_conf(&self, asked: Network, host: &str) -> String {
-        let text = match (asked, &self.network) {
-            (Network::None, _) => executor::resolv_conf(host, None, HostLoopback::Unreachable),
-            (Network::Default, StepNetwork::Private(_)) => {
-                let server = PRIVATE_NAME_SERVER.parse().expect("an address");
-                Dns { servers: vec![server], ..Dns::default() }.apply(host)
-            }
-            _ => executor::resolv_conf(host, None, HostLoopback::Reachable),
+    pub(super) fn resolv_conf(self, dns: &Dns, host: &str) -> String {
+        let text = match self {
+            Self::Nothing => executor::resolv_conf(host, None, HostLoopback::Unreachable),
+            Self::Outside { server, .. } => Dns { servers: vec![server], ..Dns::default() }.apply(host),
+            Self::Host | Self::Namespace => executor::resolv_conf(host, None, HostLoopback::Reachable),
         };
-        self.dns.apply(&text)
+        dns.apply(&text)
     }
 }
 
@@ -170,6 +242,27 @@ impl Entitlements {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_helper_that_works_the_host_is_said_to_be_used_once() {
+        let network = BuildNetwork::default();
+        let helper = NetworkHelper {
+            kind: executor::HelperKind::Pasta,
+            program: "/no/such/program".into(),
+            options: Vec::new(),
+        };
+        let with = |network| RunOptions { network, ..RunOptions::default() };
+        let mut said = Vec::new();
+        for _ in 0..2 {
+            let options = with(StepNetwork::PrivateOrHost(vec![helper.clone()]));
+            let (_, reach) = network.of(Network::Default, &options, |text| said.push(text)).expect("the host's");
+            assert_eq!(reach, Reach::Host);
+        }
+        assert!(said.len() == 1 && said[0].contains("cannot run `/no/such/program`"), "{said:?}");
+        let strict = with(StepNetwork::Private(vec![helper]));
+        assert!(BuildNetwork::default().of(Network::Default, &strict, |_| {}).is_err());
+        assert!(host_instead(None).contains("neither `slirp4netns` nor `pasta` is installed"));
+    }
 
     #[test]
     fn entitlements_are_a_closed_set() {

@@ -37,7 +37,7 @@ mod watcher;
 pub use error::{ExecFailure, ExecuteError};
 pub use limits::{Limits, ParseUlimitError, Resource, Ulimit};
 pub use network_files::{Dns, HostLoopback, SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf};
-pub use private_network::{PRIVATE_NAME_SERVER, PrivateNetwork, PrivateNetworkError, open_network_namespace};
+pub use private_network::{HelperKind, NetworkHelper, PrivateNetwork, PrivateNetworkError, open_network_namespace};
 pub use process::{
     Device, Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
 };

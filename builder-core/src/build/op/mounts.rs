@@ -14,6 +14,7 @@ use crate::build::contexts::OpenContext;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Filesystem, Work};
 use crate::build::request::SecretSource;
+use crate::build::run_options::Reach;
 use crate::build::solve::{Job, Session};
 use crate::cache::{CacheMountError, MountedCache, key};
 use crate::context::{BuildContext, Request};
@@ -176,16 +177,16 @@ pub(crate) fn prepare(
     op: &RunOp,
     stack: &Stack,
     sources: &[Option<Source>],
+    reach: Reach,
 ) -> Result<Prepared, StepError> {
     let session = job.session;
     let mut prepared = Prepared::default();
-    let options = &session.request.run;
     if !op.no_hosts {
-        let hosts = hosts(&op.hostname, &op.add_hosts, options.gateway(op.network))?;
+        let hosts = hosts(&op.hostname, &op.add_hosts, reach.gateway())?;
         prepared.file(stack, "/etc/hosts", hosts, true)?;
     }
     let host = String::from_utf8_lossy(session.request.resolv_conf.as_deref().unwrap_or_default());
-    prepared.file(stack, "/etc/resolv.conf", options.resolv_conf(op.network, &host).into_bytes(), true)?;
+    prepared.file(stack, "/etc/resolv.conf", reach.resolv_conf(&session.request.run.dns, &host).into_bytes(), true)?;
     if let Some(script) = &op.script {
         // Below /dev, which is a file system of the sandbox: the executor makes the target there.
         let target = RootPath::clean("/dev/pipes").expect("a constant path").child(script.name.as_bytes());

@@ -135,7 +135,9 @@ fn execute(
     if !account.groups.contains(&account.gid) {
         account.groups.insert(0, account.gid);
     }
-    let mut prepared = mounts::prepare(job, op, stack, sources)?;
+    let warn = |text| session.events.warning(None, text);
+    let (network, reach) = session.network.of(op.network, &session.request.run, warn)?;
+    let mut prepared = mounts::prepare(job, op, stack, sources, reach)?;
     for (target, shown) in found.mounts()? {
         prepared.add(stack.resolve(&target, true)?, shown)?;
     }
@@ -156,7 +158,7 @@ fn execute(
         user: executor::Identity { uid: account.uid, gid: account.gid, groups: account.groups },
         mounts,
         devices: found.nodes,
-        network: session.network.of(op.network, &session.request.run)?,
+        network,
         hostname: op.hostname.clone(),
         security: match op.security {
             dockerfile::Security::Sandbox => Security::Sandbox,
