@@ -135,7 +135,6 @@ impl SnapshotStore {
 
     pub(super) fn base_file(&self, id: &TreeId) -> Option<BaseFile> {
         let path = self.path(id);
-        // A whole one has none; asking for its directory would follow no link anyway.
         fs::read(path.join("base")).ok().and_then(|bytes| BaseFile::parse(&bytes))
     }
 
@@ -220,11 +219,11 @@ impl SnapshotStore {
         }
         let others = known.into_iter().filter(|(other, _)| other != id);
         let lines = std::iter::once((*id, entries)).chain(others).take(MAX_BASES);
-        let text: String = lines.map(|(id, entries)| format!("{id} {entries}\n")).collect();
+        let lines: Vec<String> = lines.map(|(id, entries)| format!("{id} {entries}")).collect();
         let path = self.bases_path();
         let write = |directory: &Path| -> io::Result<()> {
             let file = tempfile::Builder::new().prefix("tmp-").tempfile_in(directory)?;
-            fs::write(file.path(), text)?;
+            fs::write(file.path(), lines.join("\n") + "\n")?;
             file.persist(&path)?;
             Ok(())
         };

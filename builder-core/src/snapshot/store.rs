@@ -88,15 +88,16 @@ impl SnapshotStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(SnapshotError::io("open", &path)(error)),
         };
-        let (root, derived) = if let Some(root) = whole()? {
-            (root, None)
-        } else if let Some((root, derived)) = self.open_derived(id, depth)? {
-            (root, Some(derived))
-        } else if let Some(root) = whole()? {
-            // It was made whole at this moment.
-            (root, None)
-        } else {
-            return Ok(None);
+        let (root, derived) = match whole()? {
+            Some(root) => (root, None),
+            None => match self.open_derived(id, depth)? {
+                Some((root, derived)) => (root, Some(derived)),
+                // It may have been made whole at this moment.
+                None => match whole()? {
+                    Some(root) => (root, None),
+                    None => return Ok(None),
+                },
+            },
         };
         let path = if derived.is_some() { self.path(id).join("delta") } else { path };
         let has_root_entry = self.meta(id)?.is_some_and(|meta| meta.has_root_entry);

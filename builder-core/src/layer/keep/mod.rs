@@ -139,7 +139,9 @@ impl Delta {
             entries.push(tree.get(&parent)?);
         }
         let mut builder = TreeBuilder::new();
-        entries.into_iter().for_each(|entry| builder.push(entry));
+        for entry in entries {
+            builder.push(entry);
+        }
         let delta = builder.finish();
         (delta.weight().saturating_mul(MAX_SHARE) <= tree.weight()).then_some(Self { tree: delta, hidden })
     }

@@ -252,7 +252,7 @@ fn every_kind_of_change_can_be_derived() {
         directory.directory().make_node(b"pipe", Kind::Fifo, (0, 0)).expect("made");
     });
     check(place, "an owner", false, |root| {
-        std::os::unix::fs::chown(root.join("d1/f1"), Some(1), Some(2)).expect("set")
+        std::os::unix::fs::chown(root.join("d1/f1"), Some(1), Some(2)).expect("set");
     });
 }
 
