@@ -8,6 +8,9 @@ use crate::cache::build;
 use crate::env::{TestEnv, end};
 use crate::keys::in_place;
 
+/// A change of the context.
+type Change = (&'static str, fn(&TestEnv));
+
 /// The cache keys of the steps of the last build: for copies they are their results.
 fn keys(env: &TestEnv) -> Vec<String> {
     let text = env.ok("history inspect --format json").stdout;
@@ -22,6 +25,12 @@ fn files(env: &TestEnv, memo: bool) -> Vec<PathBuf> {
     all.filter(|path| path.extension().is_some() == memo).collect()
 }
 
+fn forget_index(env: &TestEnv) {
+    for file in files(env, false) {
+        fs::remove_file(file).expect("removed");
+    }
+}
+
 /// Builds until nothing is read again. The clock has to go on for that, as change times can't be set.
 fn settle(env: &TestEnv) {
     std::thread::sleep(std::time::Duration::from_millis(40));
@@ -31,8 +40,7 @@ fn settle(env: &TestEnv) {
 
 /// Whether a build takes what it knows from the memo: then it does not look into the index, nor write one.
 fn is_recalled(env: &TestEnv) -> bool {
-    let index = files(env, false);
-    index.iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    forget_index(env);
     assert_eq!(build(env, "").0, [""; 0], "all steps hit");
     files(env, false).is_empty()
 }
@@ -64,8 +72,7 @@ fn nothing_changed_is_seen_without_reading_anything() {
     assert!(is_recalled(&env), "it was written again");
 
     // Who verifies wants everything to be read.
-    let index = files(&env, false);
-    index.iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    forget_index(&env);
     let (ran, _) = build(&env, "--verify-cache=100");
     assert_eq!((ran.as_slice(), files(&env, false).len()), (&[][..], 1));
 
@@ -88,8 +95,7 @@ fn files_of_a_copy_that_is_known_can_be_read() {
         std::thread::sleep(std::time::Duration::from_millis(40));
         env.ok("build -q -o type=cacheonly .");
     }
-    let index = files(&env, false);
-    index.iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    forget_index(&env);
     env.ok("build -q -o type=tar,dest=out.tar .");
     let mut archive = tar::Archive::new(fs::File::open(env.context("out.tar")).expect("written"));
     let mut found = String::new();
@@ -106,7 +112,7 @@ fn files_of_a_copy_that_is_known_can_be_read() {
 fn whatever_changes_is_noticed() {
     let env = example();
     let fresh = TestEnv::new();
-    let changes: [(&str, fn(&TestEnv)); 15] = [
+    let changes: [Change; 15] = [
         ("content", |env| _ = env.write("src/a1", "ONE")),
         ("content in place, size and time restored", |env| in_place(&env.context("src/a1"), "new")),
         ("another one right after it", |env| in_place(&env.context("src/a1"), "old")),
