@@ -7,7 +7,8 @@
 //!   "insecure-registries": ["registry.example:5000"],
 //!   "progress": "plain",
 //!   "jobs": 4,
-//!   "gc": [ { "filter": ["type=exec.cachemount"], "keep-duration": "30d" }, { "max-used-space": "50GB", "min-free-space": "10%" } ]
+//!   "gc": [ { "filter": ["type=exec.cachemount"], "keep-duration": "30d" }, { "max-used-space": "50GB", "min-free-space": "10%" } ],
+//!   "history": { "builds": 500, "age": "30d", "size": "1GB" }
 //! }
 //! ```
 
@@ -15,7 +16,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use builder_core::build::{CacheKind, Policy};
+use builder_core::build::{CacheKind, Policy, Space};
+use builder_core::history::Retention;
 use clap::ValueEnum as _;
 
 use crate::command_error::CommandError;
@@ -39,6 +41,17 @@ pub(crate) struct ConfigFile {
     pub(crate) jobs: Option<usize>,
     /// What is removed from the build cache after builds; `false` for nothing.
     gc: Option<Gc>,
+    /// Which builds are remembered.
+    history: HistoryLimits,
+}
+
+/// `history`: older builds are forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct HistoryLimits {
+    builds: Option<usize>,
+    age: Option<String>,
+    size: Option<String>,
 }
 
 /// `gc`
@@ -119,6 +132,7 @@ impl ConfigFile {
             Mode::from_str(progress, false).map_err(|_| wrong(format!("unknown progress mode `{progress}`")))?;
         }
         config.gc().map_err(|error| wrong(error.to_string()))?;
+        config.history().map_err(|error| wrong(error.to_string()))?;
         Ok(config)
     }
 
@@ -129,6 +143,21 @@ impl ConfigFile {
             Some(Gc::On(false)) => Ok(Vec::new()),
             Some(Gc::Policies(policies)) => policies.iter().map(GcPolicy::policy).collect(),
         }
+    }
+
+    /// Which builds are remembered.
+    pub(crate) fn history(&self) -> Result<Retention, CommandError> {
+        let HistoryLimits { builds, age, size } = &self.history;
+        let bytes = match size.as_deref().map(|text| values::space("`history`: size", text)).transpose()? {
+            None => None,
+            Some(Space::Bytes(bytes)) => Some(bytes),
+            Some(Space::Percent(_)) => return Err(CommandError::usage("`history`: `size` is no share of the disk")),
+        };
+        Ok(Retention {
+            builds: builds.unwrap_or(Retention::default().builds),
+            age: age.as_deref().map(|text| values::keep("`history`: age", text)).transpose()?,
+            bytes,
+        })
     }
 
     /// `progress`, which [`ConfigFile::parse`] has checked.
@@ -154,6 +183,11 @@ mod tests {
         assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("names no type"));
         assert!(error("{\"gc\": [{\"max-used-space\": \"lots\"}]}").contains("not a size"));
         assert!(error("{\"gc\": 7}").contains("list of policies"));
+        assert!(error("{\"history\": {\"age\": \"long\"}}").contains("is not a duration"));
+        assert!(error("{\"history\": {\"size\": \"10%\"}}").contains("no share of the disk"));
+        let history = parse("{\"history\": {\"age\": \"1d\", \"size\": \"1kB\"}}").expect("valid").history();
+        let (age, bytes) = (Some(std::time::Duration::from_secs(86400)), Some(1024));
+        assert_eq!(history.expect("valid"), Retention { builds: 200, age, bytes });
         assert_eq!(parse("{\"gc\": false}").expect("valid").gc().expect("valid"), []);
         assert_eq!(parse("{}").expect("valid").gc().expect("valid"), Policy::defaults());
         let policies = parse("{\"gc\": [{\"filter\": [\"type=exec.cachemount\"], \"keep-duration\": \"30d\"}]}");

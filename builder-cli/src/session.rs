@@ -63,7 +63,8 @@ impl Session {
             }
         }
         let options = EngineOptions { state: self.root()?, registry: self.registry()?, git: self.git() };
-        Engine::open(options).map_err(CommandError::from)
+        let engine = Engine::open(options).map_err(CommandError::from)?;
+        Ok(engine.with_retention(self.config.history()?))
     }
 
     /// Opens the store to look things up; nothing runs and no image is unpacked, so an ordinary user needs no namespace.

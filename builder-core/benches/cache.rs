@@ -21,7 +21,14 @@ fn record(number: u64) -> Record {
     preimage.add("env PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     preimage.add("root", blake3::hash(&number.to_le_bytes()).to_hex());
     let tree = Tree::empty();
-    Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1_700_000_000, milliseconds: Some(1200) }
+    Record {
+        preimage,
+        tree: tree.id(),
+        semantic: tree.semantic(),
+        created: 1_700_000_000,
+        milliseconds: Some(1200),
+        ran: None,
+    }
 }
 
 fn cache(criterion: &mut Criterion) {

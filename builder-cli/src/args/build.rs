@@ -72,6 +72,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub(crate) no_cache_filter: Vec<String>,
 
+    /// Run commands again whose results are older, in all stages or in one: `24h`, `deps=12h` (repeatable)
+    #[arg(long, value_name = "[STAGE=]DURATION")]
+    pub(crate) cache_ttl: Vec<String>,
+
     /// Cache to ask for what the store does not know: `type=registry,ref=app:cache`, or its name (repeatable)
     #[arg(long, value_name = "SPEC")]
     pub(crate) cache_from: Vec<String>,

@@ -99,6 +99,9 @@ pub(crate) struct BuildsLogsArgs {
     /// Only this step, as it was written: its number in `inspect`, or a part of its name that no other has
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
+    /// `plain`, or `rawjson`: one JSON object a line, as a build writes them
+    #[arg(long, value_name = "MODE", default_value = "plain", value_parser = ["plain", "rawjson"])]
+    pub(crate) progress: String,
 }
 
 /// `rbuild history rm`

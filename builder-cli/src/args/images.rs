@@ -196,6 +196,17 @@ pub(crate) struct CacheLsArgs {
     pub(crate) format: Option<String>,
 }
 
+/// `rbuild cache inspect`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheInspectArgs {
+    /// A key, or the id of a step in `rbuild cache ls`; the beginning is enough
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `rbuild cache verify`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheVerifyArgs {

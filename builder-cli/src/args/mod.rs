@@ -21,8 +21,8 @@ pub(crate) use history::{
     ImageHistoryArgs, ShownHistoryArgs,
 };
 pub(crate) use images::{
-    CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs,
-    PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
+    CacheInspectArgs, CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
+    PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
 };
 pub(crate) use normalize::{mistaken_command, nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
@@ -221,6 +221,8 @@ pub(crate) enum CacheCommand {
     /// List what is in the build cache, as `docker buildx du`
     #[command(alias = "du")]
     Ls(CacheLsArgs),
+    /// Show what a result was made of: its step, every input, its layer
+    Inspect(CacheInspectArgs),
     /// Remove what nothing needs from the build cache
     Prune(PruneArgs),
     /// Read the whole store again and find what is damaged

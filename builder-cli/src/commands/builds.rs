@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use builder_core::history::{Build, BuildId, BuildSummary, HistoryError, HistoryStore, Status, Step, Verdict};
+use builder_core::oci::Digest;
+use builder_core::progress::{Event, TaskId};
 use serde_json::{Value, json};
 
 use super::format::{self, Columns, Row};
@@ -13,7 +15,7 @@ use crate::args::{BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs
 use crate::command_error::CommandError;
 use crate::session::Session;
 use crate::template::Template;
-use crate::ui::{self, escape, table, units};
+use crate::ui::{self, RawJson, escape, table, units};
 
 const COLUMNS: Columns = &[
     ("BUILD ID", "Ref"),
@@ -271,13 +273,15 @@ pub(super) fn verdict(verdict: Verdict) -> &'static str {
 
 fn logs(history: &HistoryStore, args: &BuildsLogsArgs) -> Outcome {
     let build = history.find(&args.build).and_then(|id| history.get(&id)).map_err(failed)?;
-    let out = |bytes: &[u8]| ui::result(bytes).map_err(|error| CommandError::stdout(&error));
     if let Some(wanted) = &args.step {
         let step = find_step(&build, wanted)?;
         for entry in history.log(&build.id, step.number).map_err(failed)?.into_iter().flatten() {
             out(&entry.bytes)?;
         }
         return Ok(0);
+    }
+    if args.progress == "rawjson" {
+        return raw_logs(history, &build);
     }
     for step in &build.steps {
         let number = step.number + 1;
@@ -309,6 +313,45 @@ fn logs(history: &HistoryStore, args: &BuildsLogsArgs) -> Outcome {
         out(text.as_bytes())?;
     }
     Ok(0)
+}
+
+fn out(bytes: &[u8]) -> Result<(), CommandError> {
+    ui::result(bytes).map_err(|error| CommandError::stdout(&error))
+}
+
+/// The events of a build that is over, as they would have been written then.
+fn raw_logs(history: &HistoryStore, build: &Build) -> Outcome {
+    let mut raw = RawJson::default();
+    for step in &build.steps {
+        let task = task_of(step);
+        let inputs = step.root.iter().chain(&step.inputs).filter_map(|number| build.step(*number)).map(task_of);
+        let digest = Digest::sha256(format!("{}/{}", build.id, step.number).as_bytes()).to_string();
+        let declared = Event::Declared { task, name: step.name.clone(), inputs: inputs.collect(), digest };
+        out(raw.line(declared).as_bytes())?;
+        if step.verdict == Verdict::NotReached {
+            continue;
+        }
+        let started = at(step.started.unwrap_or(build.started));
+        out(raw.line(Event::Started { task, at: started }).as_bytes())?;
+        for entry in history.log(&build.id, step.number).map_err(failed)?.into_iter().flatten() {
+            let at = started + Duration::from_millis(entry.milliseconds);
+            let event = Event::Output { task, stream: entry.stream, at, bytes: entry.bytes };
+            out(raw.line(event).as_bytes())?;
+        }
+        let outcome = match step.verdict {
+            Verdict::Hit => builder_core::progress::Outcome::Cached,
+            Verdict::Cancelled => builder_core::progress::Outcome::Cancelled,
+            Verdict::Failed => builder_core::progress::Outcome::Failed(step.error.clone().unwrap_or_default()),
+            Verdict::Run | Verdict::Adopted | Verdict::NotReached => builder_core::progress::Outcome::Done,
+        };
+        let ended = started + Duration::from_millis(if step.verdict == Verdict::Hit { 0 } else { step.milliseconds });
+        out(raw.line(Event::Finished { task, at: ended, outcome }).as_bytes())?;
+    }
+    Ok(0)
+}
+
+fn task_of(step: &Step) -> TaskId {
+    TaskId(u64::try_from(step.number).unwrap_or(u64::MAX))
 }
 
 fn line_of(text: &mut String, number: usize, milliseconds: u64, line: &[u8]) {

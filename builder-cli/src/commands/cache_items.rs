@@ -25,12 +25,14 @@ const HEADINGS: Columns = &[
     ("SHARED", "Shared"),
     ("CREATED AT", "CreatedAt"),
     ("LAST USED", "LastUsedAt"),
+    ("USAGE COUNT", "UsageCount"),
 ];
 
 pub(super) fn run(session: &Session, args: &CacheLsArgs) -> Outcome {
     let filters = Filters::parse(&args.filter)?;
     let engine = session.engine()?;
-    let items = engine.cache_items(&CancelToken::new()).map_err(|error| CommandError::diagnostic(&error))?;
+    let mut items = engine.cache_items(&CancelToken::new()).map_err(|error| CommandError::diagnostic(&error))?;
+    engine.count_uses(&mut items).map_err(|error| CommandError::diagnostic(&error))?;
     let mut items: Vec<CacheItem> = items.into_iter().filter(|item| filters.match_item(item)).collect();
     items.sort_by_key(|item| std::cmp::Reverse((item.own_size(), item.last_used)));
     if args.verbose && args.format.is_none() {
@@ -54,6 +56,7 @@ fn row(item: &CacheItem, now: SystemTime) -> Row {
         ("Size", units::size(item.files + item.facts)),
         ("CreatedAt", units::created_at(at(item.created))),
         ("LastUsedAt", units::created_at(at(item.last_used))),
+        ("UsageCount", item.uses.to_string()),
         ("LastUsedSince", units::ago(at(item.last_used).map(SystemTime::from), now)),
     ]);
     for (name, value) in [
@@ -83,6 +86,7 @@ fn block(item: &CacheItem) -> String {
         ("Shared", "Shared"),
         ("Size", "Size"),
         ("Description", "Description"),
+        ("Usage count", "UsageCount"),
         ("Last used", "LastUsedSince"),
         ("Type", "Type"),
     ] {

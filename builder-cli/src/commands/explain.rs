@@ -82,6 +82,7 @@ fn sentence(reason: &Reason) -> Vec<String> {
             format!("it runs if step {} gives another result than before", steps.join(" or "))
         }
         Reason::NoCache => "--no-cache".to_owned(),
+        Reason::Expired => "its result is older than `--cache-ttl` allows".to_owned(),
         Reason::Pruned => "the same step had a result in an earlier build; its record was pruned".to_owned(),
         Reason::FailedBefore => "the same step was tried in an earlier build and gave no result".to_owned(),
         Reason::Damaged => "the record of its result was damaged".to_owned(),

@@ -2,6 +2,7 @@
 
 mod build;
 mod builds;
+mod cache_inspect;
 mod cache_items;
 mod cache_mounts;
 mod cache_verify;
@@ -61,6 +62,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Logout(args) => logout::run(&session, &args),
         Command::Prune(args) => prune::run(&session, &args),
         Command::Cache { command: CacheCommand::Ls(args) } => cache_items::run(&session, &args),
+        Command::Cache { command: CacheCommand::Inspect(args) } => cache_inspect::run(&session, &args),
         Command::Cache { command: CacheCommand::Verify(args) } => cache_verify::run(&session, &args),
         Command::Cache { command: CacheCommand::Mounts { command } } => cache_mounts::run(&session, command),
         Command::Du(args) => du::run(&session, &args),

@@ -4,12 +4,13 @@ use builder_core::diagnostic::Diagnostic as _;
 use builder_core::remote::{CacheDestination, CachePlace, CacheSource, ParseCacheError, is_inline};
 
 use super::Result;
+use super::aws::Profile;
 use crate::command_error::CommandError;
 use crate::environment::Environment;
 
 /// The caches that are asked, in order.
 pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec<CacheSource>> {
-    let variable = |name: &str| environment.get(name).map(str::to_owned);
+    let variable = variables(given, environment)?;
     let one = |text: &String| {
         let mut source = CacheSource::parse(text, &variable).map_err(|error| wrong("--cache-from", text, &error))?;
         absolute(&mut source.place, environment);
@@ -20,7 +21,7 @@ pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec
 
 /// Where the cache goes, and whether it goes into the image, too.
 pub(super) fn destinations(given: &[String], environment: &Environment) -> Result<(Vec<CacheDestination>, bool)> {
-    let variable = |name: &str| environment.get(name).map(str::to_owned);
+    let variable = variables(given, environment)?;
     let one = |text: &String| -> Result<CacheDestination> {
         let mut destination =
             CacheDestination::parse(text, &variable).map_err(|error| wrong("--cache-to", text, &error))?;
@@ -36,6 +37,13 @@ pub(super) fn destinations(given: &[String], environment: &Environment) -> Resul
         }
     }
     Ok((destinations, inline))
+}
+
+/// What the texts may look up: the environment, and for buckets the files of the AWS command line below it.
+fn variables<'a>(given: &[String], environment: &'a Environment) -> Result<Box<dyn Fn(&str) -> Option<String> + 'a>> {
+    let has_bucket = given.iter().any(|text| text.split(',').any(|field| field.trim() == "type=s3"));
+    let profile = if has_bucket { Profile::load(environment)? } else { Profile::default() };
+    Ok(Box::new(move |name| profile.variable(name, environment)))
 }
 
 fn wrong(option: &str, text: &str, error: &ParseCacheError) -> CommandError {

@@ -1,6 +1,7 @@
 //! What was typed, the environment and the configuration file become a [`BuildRequest`]: every default and every
 //! conflict is settled here.
 
+mod aws;
 mod caches;
 mod dockerfile;
 mod contexts;
@@ -128,6 +129,8 @@ pub(crate) fn from_args(
         cache_from: caches::sources(&args.cache_from, environment)?,
         cache_to,
         inline_cache,
+        cache_ttl: values::cache_ttl(&args.cache_ttl)?,
+        hashed_secrets: values::hashed_secrets(&args.secret),
         verify_cache: verify_cache.map(|(percent, _)| percent),
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
         resolv_conf: std::fs::read("/etc/resolv.conf").ok(),

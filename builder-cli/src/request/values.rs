@@ -1,11 +1,11 @@
 //! Values of options, as docker writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use builder_core::build::{SecretSource, Space};
+use builder_core::build::{CacheTtl, SecretSource, Space};
 use builder_core::executor::Ulimit;
 use builder_core::oci::{Platform, Reference};
 
@@ -112,7 +112,31 @@ pub(crate) fn ulimits(given: &[String]) -> Result<Vec<Ulimit>> {
     given.iter().map(|text| text.parse().map_err(|error| CommandError::usage(format!("--ulimit: {error}")))).collect()
 }
 
-/// `--secret id=NAME[,src=FILE|env=VARIABLE][,type=file|env]`, by id.
+/// `--cache-ttl [STAGE=]DURATION`
+pub(super) fn cache_ttl(given: &[String]) -> Result<CacheTtl> {
+    let mut ttl = CacheTtl::default();
+    for text in given {
+        match text.split_once('=') {
+            Some((stage, time)) => {
+                ttl.stages.insert(stage.to_ascii_lowercase(), keep("--cache-ttl", time)?);
+            }
+            None => ttl.all = Some(keep("--cache-ttl", text)?),
+        }
+    }
+    Ok(ttl)
+}
+
+/// The ids of `--secret …,cache=hash`, whose texts are right.
+pub(super) fn hashed_secrets(given: &[String]) -> BTreeSet<String> {
+    let field = |text: &str, wanted: &str| {
+        let pairs = text.split(',').filter_map(|field| field.split_once('='));
+        pairs.filter(|(key, _)| key.trim().eq_ignore_ascii_case(wanted)).last().map(|(_, value)| value.to_owned())
+    };
+    let hashed = given.iter().filter(|text| field(text, "cache").as_deref() == Some("hash"));
+    hashed.filter_map(|text| field(text, "id")).collect()
+}
+
+/// `--secret id=NAME[,src=FILE|env=VARIABLE][,type=file|env][,cache=hash]`, by id.
 pub(super) fn secrets(given: &[String], environment: &Environment) -> Result<BTreeMap<String, SecretSource>> {
     let mut secrets = BTreeMap::new();
     for text in given {
@@ -127,7 +151,7 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, SecretSource
         CommandError::usage(format!("--secret `{text}`: {reason}"))
             .with_hint("write `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`")
     };
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    let (mut id, mut file, mut variable, mut kind, mut cache) = (None, None, None, None, None);
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("`{field}` has no `=`")))?;
         let slot = match key.trim().to_ascii_lowercase().as_str() {
@@ -135,6 +159,7 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, SecretSource
             "src" | "source" => &mut file,
             "env" => &mut variable,
             "type" => &mut kind,
+            "cache" => &mut cache,
             _ => return Err(wrong(format!("unknown key `{key}`"))),
         };
         *slot = Some(value);
@@ -142,6 +167,9 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, SecretSource
     let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("it has no `id`".to_owned()))?;
     if kind.is_some_and(|kind| kind != "file" && kind != "env") {
         return Err(wrong("its `type` is neither `file` nor `env`".to_owned()));
+    }
+    if cache.is_some_and(|cache| cache != "hash" && cache != "ignore") {
+        return Err(wrong("its `cache` is neither `hash` nor `ignore`".to_owned()));
     }
     if file.is_some() && variable.is_some() {
         return Err(wrong("it has both `src` and `env`".to_owned()));

@@ -16,6 +16,7 @@ pub(crate) mod units;
 use std::io::{self, IsTerminal as _, Write as _};
 
 pub(crate) use progress::{Mode, Progress};
+pub(crate) use rawjson::RawJson;
 use style::{Paint, Style};
 
 /// Writes a result to standard output, as it is.

@@ -11,6 +11,20 @@ use super::base64;
 use super::state::{State, Task};
 use super::units::rfc3339;
 
+/// Events of a build that is over, one after the other.
+#[derive(Default)]
+pub(crate) struct RawJson {
+    state: State,
+}
+
+impl RawJson {
+    /// The line of an event.
+    pub(crate) fn line(&mut self, event: Event) -> String {
+        self.state.apply(event.clone());
+        line(&event, &self.state).unwrap_or_default()
+    }
+}
+
 /// One line for an event; `state` has it already.
 pub(super) fn line(event: &Event, state: &State) -> Option<String> {
     let digest = |id| state.tasks.get(id).map_or("", |task| &*task.digest);

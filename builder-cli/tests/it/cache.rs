@@ -107,3 +107,89 @@ fn arguments_matter_from_their_line_on() {
     assert_eq!(build(&env, "--build-arg X=2").0, ["RUN echo 2 > /b"]);
     assert_eq!(build(&env, "--build-arg X=1").0, Vec::<String>::new());
 }
+
+#[test]
+fn d16_results_of_commands_count_for_as_long_as_is_asked() {
+    if !require_sandbox("d16_results_of_commands_count_for_as_long_as_is_asked") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("a", "a").write(
+        "Dockerfile",
+        format!(
+            "FROM {0} AS one\nCOPY a /a\nRUN echo 1 > /b\nFROM {0}\nCOPY --from=one /b /b\nRUN echo 2 > /c\n",
+            base()
+        ),
+    );
+    let names = |options: &str| build(&env, options).0;
+    let id = build(&env, "").1;
+    assert_eq!(names("--cache-ttl 1h"), [""; 0]);
+    assert_eq!(names("--cache-ttl 1h --cache-ttl one=0s"), ["RUN echo 1 > /b"]);
+    let (ran, again) = build(&env, "--cache-ttl 0s");
+    assert_eq!((ran.len(), again), (2, id), "copies hit, and equal results keep the image");
+    let explained = env.ok("explain").stdout;
+    assert!(explained.contains("its result is older than `--cache-ttl` allows"), "{explained}");
+    assert_eq!(names("--cache-ttl 1h"), [""; 0]);
+    let failed = env.fails("build --cache-ttl soon .");
+    assert!(failed.starts_with("exit code: 125\n") && failed.contains("`soon` is not a duration"), "{failed}");
+}
+
+#[test]
+fn d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for() {
+    if !require_sandbox("d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for") {
+        return;
+    }
+    let env = TestEnv::new();
+    let step = "RUN --mount=type=secret,id=token test -s /run/secrets/token && echo done > /done";
+    env.write("Dockerfile", format!("FROM {}\n{step}\nRUN echo after > /after\n", base()));
+    let run = |value: &str, more: &str| {
+        std::fs::write(env.path("token"), value).expect("written");
+        build(&env, &format!("--secret id=token,src=../token{more}")).0.len()
+    };
+    assert_eq!(run("one-7391", ""), 2);
+    assert_eq!(run("two-7391", ""), 0, "by default a value is nobody's business");
+    assert_eq!(run("one-7391", ",cache=hash"), 1, "what comes after it sees the same files");
+    assert_eq!(run("one-7391", ",cache=hash"), 0);
+    assert_eq!(run("two-7391", ",cache=hash"), 1);
+    assert_eq!(run("two-7391", ",cache=ignore"), 0);
+    // Nothing that leaves says anything about the value: the step is not in a cache elsewhere.
+    let cache = env.path("cache");
+    build(&env, &format!("--secret id=token,src=../token,cache=hash --cache-to type=local,dest={}", cache.display()));
+    let other = TestEnv::new();
+    std::fs::write(other.path("token"), "two-7391").expect("written");
+    other.write("Dockerfile", std::fs::read(env.context("Dockerfile")).expect("readable"));
+    let options = format!("--secret id=token,src=../token,cache=hash --cache-from type=local,src={}", cache.display());
+    assert_eq!(build(&other, &options).0, [step]);
+    for state in [env.path("state"), cache] {
+        let found = std::process::Command::new("grep").args(["-rlF", "7391"]).arg(&state).output().expect("grep");
+        assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
+    }
+    let failed = env.fails("build --secret id=token,src=../token,cache=yes .");
+    assert!(failed.contains("its `cache` is neither `hash` nor `ignore`"), "{failed}");
+}
+
+#[test]
+fn d25_a_result_says_what_it_was_made_of() {
+    if !require_sandbox("d25_a_result_says_what_it_was_made_of") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nENV COLOR=red\nRUN echo $COLOR > /color\n", base()));
+    env.ok("build -q .");
+    env.ok("build -q .");
+    let explained: serde_json::Value = serde_json::from_str(&env.ok("explain --json").stdout).expect("JSON");
+    let steps = explained["steps"].as_array().expect("steps");
+    let key = steps.iter().find_map(|step| step["key"].as_str()).expect("a key").to_owned();
+    let shown = env.ok(&format!("cache inspect {}", &key[..12])).stdout;
+    for part in [&key[..], "RUN echo $COLOR > /color", "  env COLOR: red\n"] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&env.ok(&format!("cache inspect --json {key}")).stdout).expect("JSON");
+    assert_eq!((json[0]["key"].as_str(), json.as_array().map(Vec::len)), (Some(key.as_str()), Some(1)));
+    let tree = json[0]["record"]["tree"].as_str().expect("a tree");
+    let listed = env.ok("cache ls --format {{.ID}}={{.UsageCount}}").stdout;
+    assert!(listed.lines().any(|line| line == format!("{tree}=1")), "{listed}");
+    assert!(env.ok("cache ls -v").stdout.contains("Usage count:"));
+    assert!(env.fails("cache inspect 0000000000").contains("there is no result with the key"));
+}

@@ -14,6 +14,98 @@ impl Drop for Small {
     }
 }
 
+impl Small {
+    /// One of so many KiB at `path`; nothing if none can be mounted.
+    fn mount(path: std::path::PathBuf, kib: u32) -> Option<Self> {
+        std::fs::create_dir_all(&path).expect("a directory");
+        let size = format!("size={kib}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(path))
+    }
+}
+
+/// A project whose steps need more and more space: about 2, 5, 8 and 11 MiB.
+fn project() -> TestEnv {
+    let env = TestEnv::new();
+    let dockerfile = format!(
+        "FROM {}\nRUN dd if=/dev/urandom of=/big bs=1k count=3000 2>/dev/null\nCOPY data /data\nRUN touch /end\n",
+        base()
+    );
+    let bytes: Vec<u8> = (0..750_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    env.write("data", bytes).write("Dockerfile", dockerfile);
+    env
+}
+
+fn is_one_error_with_a_hint(what: &str, shown: &str) {
+    assert!(shown.starts_with("exit code: 1\n"), "{what}: {shown}");
+    assert_eq!(shown.matches("error: ").count(), 1, "{what}: {shown}");
+    assert!(shown.contains("No space left") || shown.contains("no storage space"), "{what}: {shown}");
+    assert!(shown.contains("hint: free some space"), "{what}: {shown}");
+}
+
+#[test]
+fn wherever_the_disk_of_the_store_is_full_the_store_is_whole_afterwards() {
+    let test = "wherever_the_disk_of_the_store_is_full_the_store_is_whole_afterwards";
+    if !require_sandbox(test) {
+        return;
+    }
+    // The base image, the command itself, the files of COPY, the archive.
+    for kib in [300, 1500, 3000, 6000, 9000] {
+        let env = project();
+        let Some(small) = Small::mount(env.path("small"), kib) else {
+            println!("{test}: skipped, a tmpfs cannot be mounted here");
+            return;
+        };
+        let root = format!("--root {}", small.0.join("store").display());
+        let output = "--progress=quiet -o type=oci,dest=../image.tar";
+        let failed = env.fails(&format!("{root} build {output} ."));
+        if !failed.contains("did not complete successfully") {
+            is_one_error_with_a_hint(&format!("{kib} KiB"), &failed);
+        }
+        assert!(!env.path("image.tar").exists(), "{kib} KiB: {failed}");
+        env.ok(&format!("{root} cache verify"));
+        let enlarged = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&small.0).status();
+        assert!(enlarged.is_ok_and(|status| status.success()));
+        env.ok(&format!("{root} build {output} ."));
+        env.ok(&format!("{root} cache verify"));
+    }
+}
+
+#[test]
+fn a_full_disk_at_the_destination_leaves_nothing_half_written() {
+    let test = "a_full_disk_at_the_destination_leaves_nothing_half_written";
+    if !require_sandbox(test) {
+        return;
+    }
+    let env = project();
+    env.ok("build -q -t app:1 .");
+    let Some(small) = Small::mount(env.path("small"), 2000) else {
+        println!("{test}: skipped, a tmpfs cannot be mounted here");
+        return;
+    };
+    for command in [
+        "build --progress=quiet -o type=oci,dest=../small/x.tar .",
+        "build --progress=quiet -o type=docker,dest=../small/x.tar .",
+        "build --progress=quiet -o type=tar,dest=../small/x.tar .",
+        "build --progress=quiet -o ../small/files .",
+        "save -o ../small/x.tar app:1",
+    ] {
+        is_one_error_with_a_hint(command, &env.fails(command));
+        assert_eq!(std::fs::read_dir(&small.0).expect("listed").count(), 0, "{command}");
+    }
+    let strict = "build --progress=quiet --cache-to type=local,dest=../small/cache,strict .";
+    is_one_error_with_a_hint(strict, &env.fails(strict));
+    let warned = env.ok("build --progress=plain --cache-to type=local,dest=../small/cache .").stderr;
+    assert!(warned.contains("the cache was not written to") && warned.contains("No space left"), "{warned}");
+    env.ok("cache verify");
+    env.ok("save -o ../whole.tar app:1");
+    drop(small);
+    let small = Small::mount(env.path("small"), 4000).expect("mounted before");
+    let root = format!("--root {}", small.0.join("store").display());
+    is_one_error_with_a_hint("load", &env.fails(&format!("{root} load -i ../whole.tar")));
+    env.ok(&format!("{root} cache verify"));
+}
+
 #[test]
 fn a_full_disk_is_one_error_and_the_store_works_afterwards() {
     let test = "a_full_disk_is_one_error_and_the_store_works_afterwards";

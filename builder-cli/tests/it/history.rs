@@ -138,3 +138,23 @@ fn a_build_that_cannot_be_recorded_is_built() {
     let built = env.ok("build --progress=plain .");
     assert!(built.stderr.contains("not recorded"), "{}", built.stderr);
 }
+
+#[test]
+fn logs_of_a_build_come_as_a_build_writes_them() {
+    if !require_sandbox("logs_of_a_build_come_as_a_build_writes_them") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nRUN echo first\nRUN echo oops >&2; exit 3\n", base()));
+    env.fails("build -q .");
+    let text = env.ok("history logs --progress rawjson").stdout;
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let all = |list: &str| lines.iter().filter_map(|line| line[list].get(0)).cloned().collect::<Vec<_>>();
+    let logs: Vec<_> =
+        all("logs").iter().map(|log| (log["stream"].as_u64(), log["data"].as_str().map(str::to_owned))).collect();
+    assert_eq!(logs, [(Some(1), Some("Zmlyc3QK".to_owned())), (Some(2), Some("b29wcwo=".to_owned()))]);
+    let ended: Vec<_> = all("vertexes").into_iter().filter(|vertex| vertex["completed"].is_string()).collect();
+    assert!(ended.iter().any(|vertex| vertex["error"].is_string()), "{text}");
+    assert!(env.fails("history logs --progress tty").starts_with("exit code: 125\n"));
+}

@@ -102,6 +102,19 @@ fn a_cache_travels_through_a_bucket() {
     let env = project();
     let (_, _, warnings) = build(&env, &format!("--cache-to {place},touch_refresh=0s,upload_parallelism=1"));
     assert_eq!(warnings, NOTHING);
+    // A large layer goes in parts.
+    let large = TestEnv::new();
+    let bytes: Vec<u8> =
+        (0..5_u32 << 20).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 29).to_le_bytes()).collect();
+    large
+        .write("Dockerfile", format!("FROM {}\nCOPY large /\nRUN cat /large > /copy\n", base()))
+        .write("large", &bytes);
+    let (_, id, warnings) = build(&large, &format!("--cache-to {place},name=large,compression=uncompressed"));
+    assert_eq!(warnings, NOTHING);
+    let again = TestEnv::new();
+    again.write("Dockerfile", std::fs::read(large.context("Dockerfile")).expect("readable")).write("large", &bytes);
+    let (ran, same, warnings) = build(&again, &format!("-t large:1 --cache-from {place},name=large"));
+    assert_eq!((ran.as_slice(), warnings.as_slice(), same), (&[][..], &[][..], id));
     let missing = place.replace("bucket=bucket", "bucket=nothing");
     let (_, _, warnings) = build(&env, &format!("--cache-to {missing}"));
     assert!(warnings[0].contains("NoSuchBucket"), "{warnings:?}");

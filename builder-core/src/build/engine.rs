@@ -29,7 +29,7 @@ use crate::executor::{Executor, Sandbox, SandboxOptions};
 use crate::export::ExportContext;
 use crate::git::{GitEnvironment, Repositories};
 use crate::graph::{self, ContextId, Graph, ImageRequest, Images};
-use crate::history::HistoryStore;
+use crate::history::{HistoryStore, Retention};
 use crate::progress::{Lines, Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
 use crate::snapshot::{self, SnapshotError, SnapshotStore, Snapshotter};
@@ -98,6 +98,11 @@ impl Engine {
             repositories: Repositories::new(state),
             git: options.git,
         })
+    }
+
+    /// The same, keeping more or fewer builds in its history.
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { history: self.history.with_retention(retention), ..self }
     }
 
     /// Blobs, images and tags.

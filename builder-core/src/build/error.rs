@@ -204,6 +204,7 @@ pub enum StepError {
         /// The blob of the layer.
         digest: crate::oci::Digest,
         /// What is wrong.
+        #[source]
         error: Box<StepError>,
     },
     /// The diff id of a layer is not what the image's config says.

@@ -71,6 +71,8 @@ pub enum Reason {
     },
     /// `--no-cache` or `--no-cache-filter`
     NoCache,
+    /// Its result is older than `--cache-ttl`.
+    Expired,
     /// The same key had a result in an earlier build, whose record is gone.
     Pruned,
     /// The same key was tried in an earlier build and gave no result.
@@ -207,6 +209,7 @@ impl<'a> Past<'a> {
         };
         match step.miss {
             Some(Miss::NoCache) => return only(Reason::NoCache),
+            Some(Miss::Expired) => return only(Reason::Expired),
             Some(Miss::Damaged) => return only(Reason::Damaged),
             Some(Miss::TreeGone) => return only(Reason::ResultGone),
             Some(Miss::FilesGone) => return only(Reason::FilesGone),

@@ -87,7 +87,7 @@ fn write(known: &Contents, steps: &[(usize, Record)], made: &FinalLayers<'_>, re
         let tree = layer.tree;
         // With rewritten times the tree of the image is another one than the step's, with the same content.
         let created = made.epoch.unwrap_or(record.created);
-        contents.records.push(Record { tree: tree.id(), created, milliseconds: None, ..record.clone() });
+        contents.records.push(Record { tree: tree.id(), created, milliseconds: None, ran: None, ..record.clone() });
         contents.trees.push(tree.clone());
         if !tree.is_empty() {
             layers.push(InlineLayer {

@@ -54,6 +54,8 @@ pub use inspect::{Inspection, UnknownBase};
 pub use layout::LayoutError;
 pub use platforms::PlatformsError;
 pub use remote::{FetchedContext, RemoteError};
-pub use request::{BuildRequest, BuildResult, ContextSource, FetchOptions, PullPolicy, RemoteContext, SecretSource};
+pub use request::{
+    BuildRequest, BuildResult, CacheTtl, ContextSource, FetchOptions, PullPolicy, RemoteContext, SecretSource,
+};
 pub use run_options::{Entitlements, RunOptions, StepNetwork, UnknownEntitlement};
 pub use start::StartRequest;

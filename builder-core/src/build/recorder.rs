@@ -11,8 +11,8 @@ use super::error::BuildError;
 use super::request::{BuildRequest, BuildResult, ContextSource};
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::history::{
-    Build, BuildId, End, HistoryStore, Inputs, Journal, KEEP_BUILDS, Line, LogWriter, Mask, Status, Step, Verdict,
-    Verified, is_proxy, platform_in, without_credentials,
+    Build, BuildId, End, HistoryStore, Inputs, Journal, Line, LogWriter, Mask, Status, Step, Verdict, Verified,
+    is_proxy, platform_in, without_credentials,
 };
 use crate::lock::lock;
 use crate::oci::Digest;
@@ -150,7 +150,7 @@ impl<'a> Recorder<'a> {
         let last = state.journal.id().as_str().bytes().last().unwrap_or_default();
         if state.writes && (early || last.is_multiple_of(TRIM_EVERY)) {
             // Old builds that cannot be removed now go another time.
-            let _ = self.history.trim(KEEP_BUILDS);
+            let _ = self.history.trim(SystemTime::now());
         }
         state.trouble.take()
     }

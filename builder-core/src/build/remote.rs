@@ -427,7 +427,8 @@ impl Bring<'_> {
     /// Remembers a tree, whose snapshot is committed, under a name.
     pub(super) fn remember(&self, preimage: Preimage, tree: &Tree) -> Result<(), StepError> {
         let created = super::engine::seconds_now();
-        let record = Record { preimage, tree: tree.id(), semantic: tree.semantic(), created, milliseconds: Some(0) };
+        let record =
+            Record { preimage, tree: tree.id(), semantic: tree.semantic(), created, milliseconds: Some(0), ran: None };
         self.engine.cache.put(&record)?;
         Ok(())
     }

@@ -142,7 +142,7 @@ impl RemoteCache {
 
     /// Keeps what a step came to for the cache that is written afterwards.
     pub(super) fn note_step(&self, vertex: VertexId, record: &Record, cached: bool) {
-        if self.is_exported {
+        if self.is_exported && record.preimage.may_travel() {
             if let Some(announced) = &*lock(&self.announced)
                 && !cached
             {

@@ -1,6 +1,6 @@
 //! [`BuildRequest`]: what one build is asked to do. Plain data; nothing is touched to make one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use super::op::http::redacted;
 use super::remote::FetchedContext;
 use super::run_options::RunOptions;
+use std::time::Duration;
+
 use crate::diagnostic::Source;
 use crate::executor::Limits;
 use crate::git::{Address, AddressError, Wanted};
@@ -51,6 +53,10 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheDestination>,
     /// Images carry what is known of their own steps (`--cache-to type=inline`).
     pub inline_cache: bool,
+    /// How long known results of commands count.
+    pub cache_ttl: CacheTtl,
+    /// Secrets whose values decide whether a step runs, by id.
+    pub hashed_secrets: BTreeSet<String>,
     /// Percentage of the known results that are made again, to compare them.
     pub verify_cache: Option<u8>,
     /// Most steps at the same time; the number of processors if unset.
@@ -79,6 +85,8 @@ impl BuildRequest {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
             inline_cache: false,
+            cache_ttl: CacheTtl::default(),
+            hashed_secrets: BTreeSet::new(),
             verify_cache: None,
             jobs: None,
             resolv_conf: None,
@@ -108,6 +116,22 @@ impl BuildRequest {
             ..options.clone()
         };
         self.platforms.iter().map(of).collect()
+    }
+}
+
+/// How long the result of a command counts after it ran; forever if unset (`--cache-ttl`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheTtl {
+    /// In stages that are not named.
+    pub all: Option<Duration>,
+    /// By the name of a stage in small letters, or its number where it has no name.
+    pub stages: BTreeMap<String, Duration>,
+}
+
+impl CacheTtl {
+    /// In a stage.
+    pub fn of(&self, stage: &str) -> Option<Duration> {
+        self.stages.get(&stage.to_ascii_lowercase()).copied().or(self.all)
     }
 }
 

@@ -82,7 +82,10 @@ impl Job<'_> {
         self.session.recorder.note(self.vertex, |step| {
             step.key = Some(key.to_string());
             // What was damaged is gone when it is asked for again.
-            let worse = matches!((step.miss, &found), (Some(Miss::Damaged | Miss::TreeGone), Err(Miss::NoRecord)));
+            let worse = matches!(
+                (step.miss, &found),
+                (Some(Miss::Damaged | Miss::TreeGone | Miss::Expired), Err(Miss::NoRecord))
+            );
             step.miss = if worse { step.miss } else { found.as_ref().err().copied() };
             step.preimage = found.is_err().then(|| preimage.clone());
             if let Ok((_, record)) = &found {
@@ -94,6 +97,7 @@ impl Job<'_> {
 
     fn find(&self, key: &CacheKey) -> Result<Result<(Tree, Record), Miss>, StepError> {
         let miss = match self.session.engine.cache.look(key)? {
+            Looked::Found(record) if !self.is_fresh(&record) => Miss::Expired,
             Looked::Found(record) => match self.session.engine.trees.get(&record.tree)? {
                 Some(tree) => return Ok(Ok((tree, *record))),
                 None => Miss::TreeGone,
@@ -105,7 +109,17 @@ impl Job<'_> {
             Some(remote) => remote.record(self.session, key)?,
             None => None,
         };
-        Ok(elsewhere.ok_or(miss))
+        Ok(match elsewhere {
+            Some((_, record)) if !self.is_fresh(&record) => Err(Miss::Expired),
+            found => found.ok_or(miss),
+        })
+    }
+
+    /// Whether a result still counts (`--cache-ttl`): only that of a command can be another one the next time.
+    fn is_fresh(&self, record: &Record) -> bool {
+        let vertex = &self.solver.graph.vertices[self.vertex.0];
+        let ttl = self.session.request.cache_ttl.of(&vertex.stage).filter(|_| matches!(vertex.op, Op::Run(_)));
+        ttl.is_none_or(|ttl| record.is_fresh(ttl, seconds_now()))
     }
 
     /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,
@@ -132,7 +146,8 @@ impl Job<'_> {
             (older, _) => older,
         };
         if let Some((older_tree, older)) = older {
-            let record = Record { preimage, milliseconds: Some(milliseconds), ..older };
+            let (milliseconds, ran) = (Some(milliseconds), Some(seconds_now()));
+            let record = Record { preimage, milliseconds, ran, ..older };
             engine.cache.put(&record)?;
             self.note_result(&older_tree, &record, true);
             return Ok((older_tree, record));
@@ -140,7 +155,7 @@ impl Job<'_> {
         let id = engine.trees.put(&tree)?;
         // The real time, so that an epoch of this build does not show in others.
         let milliseconds = Some(milliseconds);
-        let record = Record { preimage, tree: id, semantic, created: seconds_now(), milliseconds };
+        let record = Record { preimage, tree: id, semantic, created: seconds_now(), milliseconds, ran: None };
         engine.cache.put_first_result(root, &record)?;
         engine.cache.put(&record)?;
         self.note_result(&tree, &record, false);
@@ -158,7 +173,8 @@ impl Job<'_> {
         let engine = self.session.engine;
         let older = engine.cache.first_result(root, &semantic)?;
         let id = engine.trees.hold(&tree);
-        let record = Record { preimage, tree: id, semantic, created: self.session.now, milliseconds: Some(0) };
+        let record =
+            Record { preimage, tree: id, semantic, created: self.session.now, milliseconds: Some(0), ran: None };
         let found = match older {
             Some(older) => {
                 engine.trees.get(&older.tree)?.map(|tree| (tree, Record { preimage: record.preimage.clone(), ..older }))

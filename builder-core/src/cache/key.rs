@@ -12,6 +12,7 @@
 //! | content of cache mounts | no | they only make the step faster, by contract |
 //! | tmpfs mounts | target and size | the command sees them |
 //! | secrets and ssh agents | id, target, variable, mode, owner; never the value | a value must not be guessable from a key |
+//! | secrets with `cache=hash` | a keyed digest of the value, too | asked for; without the key of the store it says nothing |
 //! | `--network`, `--security` | yes | they change what the command can do |
 //! | `--no-hosts`, `--security-opt no-new-privileges` | yes, where they are on | as above |
 //! | `--device` | name, and what it brings: nodes, variables, targets of mounts | the command sees them |
@@ -33,6 +34,9 @@ use crate::tree::{SemanticDigest, StateDigest};
 
 /// Changes whenever the meaning of a field changes; old records then simply do not match.
 const VERSION: &str = "2";
+
+/// How the field of a secret's fingerprint begins; its id follows.
+pub(crate) const FINGERPRINT: &str = "secret fingerprint";
 
 /// Identity of a step by what it does and what it sees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,6 +103,11 @@ impl Preimage {
     /// Adds an input.
     pub fn add(&mut self, name: impl Into<String>, value: impl fmt::Display) {
         self.fields.push(Field { name: name.into(), value: value.to_string() });
+    }
+
+    /// Whether it can be told to others: fingerprints of secrets stay here.
+    pub(crate) fn may_travel(&self) -> bool {
+        !self.fields.iter().any(|field| field.name.starts_with(FINGERPRINT))
     }
 
     /// The step in one line, for people: `RUN make`.

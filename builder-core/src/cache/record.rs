@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -31,6 +32,18 @@ pub struct Record {
     /// How long it took, in milliseconds; unset if nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds: Option<u64>,
+    /// When the step ran last, in seconds since 1970, if it gave a layer again that was there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<i64>,
+}
+
+impl Record {
+    /// Whether the step ran less than `ttl` ago.
+    pub fn is_fresh(&self, ttl: Duration, now: i64) -> bool {
+        let age = now.saturating_sub(self.ran.unwrap_or(self.created));
+        // A time to come is that of another clock.
+        u64::try_from(age).map_or(true, |age| age < ttl.as_secs())
+    }
 }
 
 /// Keys of one command that are remembered.
@@ -187,6 +200,43 @@ impl CacheStore {
         write(&path, &seal(record))
     }
 
+    /// The key of fingerprints of secrets, made at the first call that may write; before that it is zeros, which no
+    /// fingerprint was made with.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn salt(&self, may_write: bool) -> Result<[u8; 32], CacheError> {
+        let path = self.directory.join("salt");
+        let access = |source| CacheError::Access { path: path.clone(), source };
+        for _ in 0..2 {
+            let known = read(&path)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            match known {
+                Some(salt) => return Ok(salt),
+                None if !may_write => return Ok([0; 32]),
+                None => {}
+            }
+            let mut salt = [0; 32];
+            rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())
+                .map_err(|errno| access(errno.into()))?;
+            fs::create_dir_all(&self.directory).map_err(access)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.directory).map_err(access)?;
+            file.write_all(&salt).map_err(access)?;
+            // Another process may have been first: then its salt counts, and a damaged one is replaced.
+            match file.persist_noclobber(&path) {
+                Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => {
+                    if fs::metadata(&path).is_ok_and(|found| found.len() != 32) {
+                        fs::remove_file(&path).map_err(access)?;
+                    }
+                }
+                Err(failed) => return Err(access(failed.error)),
+                Ok(_) => {}
+            }
+        }
+        read(&path)?
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .ok_or_else(|| access(io::Error::other("it does not have 32 bytes")))
+    }
+
     /// Waits until no other process runs the step with this key, then keeps others from running it.
     ///
     /// # Errors
@@ -335,7 +385,7 @@ mod tests {
         let mut preimage = Preimage::new("run");
         preimage.add("argument 0", "make");
         let tree = Tree::empty();
-        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2) }
+        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2), ran: None }
     }
 
     #[test]
@@ -382,5 +432,35 @@ mod tests {
         assert!(matches!(store.lock(&key, &cancelled), Err(CacheError::Cancelled(_))));
         drop(lock);
         store.lock(&key, &cancelled).expect("free again");
+    }
+
+    #[test]
+    fn a_result_is_as_old_as_the_last_run_of_its_step() {
+        let check = |created: i64, ran: Option<i64>, ttl: u64, expected: bool| {
+            let record = Record { created, ran, ..record() };
+            assert_eq!(record.is_fresh(Duration::from_secs(ttl), 1000), expected, "{created} {ran:?} {ttl}");
+        };
+        check(900, None, 101, true);
+        check(900, None, 100, false);
+        check(0, Some(990), 11, true);
+        check(990, Some(0), 11, false);
+        check(2000, None, 1, true);
+        check(1000, None, 0, false);
+    }
+
+    #[test]
+    fn a_salt_is_made_once_and_a_damaged_one_again() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = CacheStore::new(directory.path());
+        assert_eq!(store.salt(false).expect("zeros"), [0; 32]);
+        let salt = store.salt(true).expect("made");
+        assert_ne!(salt, [0; 32]);
+        assert_eq!((store.salt(true).expect("read"), store.salt(false).expect("read")), (salt, salt));
+        fs::write(directory.path().join("cache/salt"), b"short").expect("written");
+        let other = store.salt(true).expect("made again");
+        assert!(other != salt && other != [0; 32]);
+        use std::os::unix::fs::MetadataExt as _;
+        let found = fs::metadata(directory.path().join("cache/salt")).expect("there");
+        assert_eq!(found.mode() & 0o077, 0);
     }
 }

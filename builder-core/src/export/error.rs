@@ -298,6 +298,10 @@ impl Diagnostic for ExportError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
                 _ => return None,
             },
+            Self::WriteFile { source, .. } | Self::Stdout { source } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
+                _ => return None,
+            },
             Self::IsDirectory { .. } => "give the name of a file, or `tar=false` for an OCI layout in a directory",
             Self::NotADirectory { .. } => "give the name of a directory, or `type=tar`",
             Self::AnnotationIndex { .. } => {

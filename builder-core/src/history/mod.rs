@@ -24,4 +24,4 @@ pub use record::{
     Build, BuildId, BuildSummary, End, Inputs, Line, LogSize, Miss, ParseBuildIdError, Status, Step, Verdict, Verified,
     VerifiedAs, is_proxy, without_credentials,
 };
-pub use store::{HistoryError, HistoryStore, Journal, KEEP_BUILDS};
+pub use store::{HistoryError, HistoryStore, Journal, Retention};

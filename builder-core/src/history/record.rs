@@ -43,6 +43,11 @@ impl BuildId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When the build began, in milliseconds since 1970.
+    pub fn started(&self) -> i64 {
+        i64::from_str_radix(&self.0[..DIGITS.0], 36).unwrap_or(0)
+    }
 }
 
 impl fmt::Display for BuildId {
@@ -147,6 +152,8 @@ pub enum Miss {
     FilesGone,
     /// `--no-cache` or `--no-cache-filter`
     NoCache,
+    /// The result is older than `--cache-ttl`.
+    Expired,
 }
 
 /// How much a step wrote.
@@ -444,6 +451,7 @@ mod tests {
         let late = BuildId::new(at(1_700_000_000_001), 0);
         assert!(early < late, "{early} {late}");
         assert_eq!(early.as_str().parse(), Ok(early.clone()));
+        assert_eq!(late.started(), 1_700_000_000_001);
         for wrong in ["", "../../etc/passwd", "ABCDEFGHIJKLMNOP", "0123456789abcde", "0123456789abcdef0"] {
             assert!(wrong.parse::<BuildId>().is_err(), "{wrong}");
         }

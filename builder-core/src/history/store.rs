@@ -4,17 +4,31 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::log::{LogReader, LogWriter};
-use super::record::{Build, BuildId, Inputs, Line, Status, Step};
+use super::record::{Build, BuildId, Inputs, Line, Status, Step, milliseconds};
 use crate::diagnostic::Diagnostic;
 use crate::tree::TreeId;
 
-/// Builds that are kept; older ones go when a new one is recorded.
-pub const KEEP_BUILDS: usize = 200;
+/// What is kept; older builds go when a new one is recorded. The newest one always stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Most builds.
+    pub builds: usize,
+    /// Longest time since they began.
+    pub age: Option<Duration>,
+    /// Most bytes of their files, logs included.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { builds: 200, age: None, bytes: None }
+    }
+}
 
 /// Builds whose trees stay in the store, so that files which changed since can be named.
 const EXPLAINED_BUILDS: usize = 20;
@@ -26,6 +40,7 @@ const CHECKSUM: usize = 16;
 #[derive(Debug, Clone)]
 pub struct HistoryStore {
     directory: PathBuf,
+    retention: Retention,
 }
 
 /// Something about recorded builds went wrong.
@@ -83,7 +98,12 @@ impl Diagnostic for HistoryError {
 impl HistoryStore {
     /// Names the history of a state directory; nothing is touched yet.
     pub fn new(state: &Path) -> Self {
-        Self { directory: state.join("history") }
+        Self { directory: state.join("history"), retention: Retention::default() }
+    }
+
+    /// The same, keeping more or less.
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { retention, ..self }
     }
 
     /// The directory, for measuring.
@@ -218,16 +238,26 @@ impl HistoryStore {
         Ok(())
     }
 
-    /// Forgets all but the newest `keep` builds; returns how many.
+    /// Forgets the builds that are not to be kept; returns how many.
     ///
     /// # Errors
     /// [`HistoryError::Access`]
-    pub fn trim(&self, keep: usize) -> Result<usize, HistoryError> {
-        let outdated = self.ids()?.into_iter().skip(keep);
-        let mut removed = 0;
-        for id in outdated.filter(|id| !is_locked(&self.build_path(id))) {
-            self.remove(&id)?;
-            removed += 1;
+    pub fn trim(&self, now: SystemTime) -> Result<usize, HistoryError> {
+        let Retention { builds, age, bytes } = self.retention;
+        let oldest = age.map(|age| milliseconds(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)));
+        let (mut removed, mut used) = (0, 0_u64);
+        for (number, id) in self.ids()?.into_iter().enumerate() {
+            let path = self.build_path(&id);
+            let too_old = oldest.is_some_and(|oldest| id.started() < oldest);
+            if bytes.is_some() {
+                let journal = fs::metadata(&path).map_or(0, |found| found.len());
+                used = used.saturating_add(journal + length_of_files(&self.directory.join("logs").join(id.as_str())));
+            }
+            let too_much = bytes.is_some_and(|bytes| used > bytes);
+            if number > 0 && (number >= builds || too_old || too_much) && !is_locked(&path) {
+                self.remove(&id)?;
+                removed += 1;
+            }
         }
         Ok(removed)
     }
@@ -332,9 +362,15 @@ fn is_locked(path: &Path) -> bool {
     flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
+/// Bytes of the files in a directory; what cannot be read counts as nothing.
+fn length_of_files(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::history::{End, Verdict};
@@ -389,9 +425,15 @@ mod tests {
         let store = store(&directory, 5);
         let ids = store.ids().expect("listed");
         fs::create_dir_all(store.log_path(&ids[4], 0)).expect("made");
-        assert_eq!(store.trim(2).expect("trimmed"), 3);
+        let later = SystemTime::now() + Duration::from_secs(10);
+        let trim = |retention| store.clone().with_retention(retention).trim(later).expect("trimmed");
+        let all = Retention::default();
+        assert_eq!(trim(all), 0);
+        assert_eq!(trim(Retention { builds: 2, bytes: Some(1 << 30), ..all }), 3);
         assert_eq!(store.ids().expect("listed"), ids[..2]);
         assert!(!store.directory.join("logs").join(ids[4].as_str()).exists());
+        assert_eq!(trim(Retention { age: Some(Duration::ZERO), ..all }), 1, "the newest stays");
+        assert_eq!(trim(Retention { builds: 0, bytes: Some(0), ..all }), 0);
     }
 
     #[test]

@@ -203,6 +203,11 @@ impl Diagnostic for RemoteError {
             Self::Registry(error) => error.hint(),
             Self::Content(error) => error.hint(),
             Self::Export(error) => error.hint(),
+            Self::Access { source, .. }
+                if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                Some("free some space".to_owned())
+            }
             _ => None,
         }
     }

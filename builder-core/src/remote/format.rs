@@ -292,7 +292,7 @@ mod tests {
         let mut preimage = Preimage::new("run");
         preimage.add("argument 0", "x".repeat(2000));
         preimage.add("argument 1", number);
-        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2) }
+        Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2), ran: None }
     }
 
     fn contents(count: usize) -> Contents {

@@ -401,7 +401,17 @@ mod tests {
         if let Some(root) = root {
             preimage.add("root", root);
         }
-        (Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: Some(2) }, tree)
+        (
+            Record {
+                preimage,
+                tree: tree.id(),
+                semantic: tree.semantic(),
+                created: 1,
+                milliseconds: Some(2),
+                ran: None,
+            },
+            tree,
+        )
     }
 
     /// Writes a cache into a directory.

@@ -199,7 +199,7 @@ mod tests {
             let mut preimage = Preimage::new("run");
             preimage.add("argument 0", number);
             let tree = &trees[number];
-            Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: None }
+            Record { preimage, tree: tree.id(), semantic: tree.semantic(), created: 1, milliseconds: None, ran: None }
         };
         Contents {
             records: vec![record(1), record(2)],

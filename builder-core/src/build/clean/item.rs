@@ -14,6 +14,7 @@ use crate::cache::Record;
 use crate::cancel::CancelToken;
 use crate::content::ContentError;
 use crate::export::ExportError;
+use crate::history::{HistoryError, Verdict};
 use crate::oci::Digest;
 use crate::progress::{Silent, TaskId};
 use crate::tree::TreeId;
@@ -65,6 +66,8 @@ pub struct CacheItem {
     pub facts: u64,
     /// How long it took to make, in milliseconds.
     pub milliseconds: u64,
+    /// Builds in the history that took it from the cache; see [`Engine::count_uses`].
+    pub uses: u64,
     /// An image has the same files: they cannot be removed here, and are counted there.
     pub shared: bool,
     /// A step uses it at this moment.
@@ -89,9 +92,23 @@ pub(super) enum Place {
 impl CacheItem {
     pub(super) fn of(id: String, kind: CacheKind) -> Self {
         let description = String::new();
-        let (created, last_used, files, facts, milliseconds) = (0, 0, 0, 0, 0);
+        let (created, last_used, files, facts, milliseconds, uses) = (0, 0, 0, 0, 0, 0);
         let (shared, in_use, place, base) = (false, false, Place::Nowhere, None);
-        Self { id, kind, description, created, last_used, files, facts, milliseconds, shared, in_use, place, base }
+        Self {
+            id,
+            kind,
+            description,
+            created,
+            last_used,
+            files,
+            facts,
+            milliseconds,
+            uses,
+            shared,
+            in_use,
+            place,
+            base,
+        }
     }
 
     /// The tree that it is.
@@ -150,6 +167,25 @@ impl Engine {
             }
         }
         Ok(items)
+    }
+
+    /// Counts the builds in the history that took each step from the cache.
+    ///
+    /// # Errors
+    /// [`HistoryError`] if the history cannot be read.
+    pub fn count_uses(&self, items: &mut [CacheItem]) -> Result<(), HistoryError> {
+        let mut uses: BTreeMap<String, u64> = BTreeMap::new();
+        for build in self.history.builds_newest_first()? {
+            let hits = build.steps.iter().filter(|step| matches!(step.verdict, Verdict::Hit | Verdict::Adopted));
+            let trees: HashSet<String> = hits.filter_map(|step| step.tree).map(|tree| tree.to_string()).collect();
+            for tree in trees {
+                *uses.entry(tree).or_default() += 1;
+            }
+        }
+        for item in items {
+            item.uses = uses.get(&item.id).copied().unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Results of steps and layers of bases: every tree or snapshot there is.

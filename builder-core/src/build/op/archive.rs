@@ -74,8 +74,14 @@ pub(crate) fn unpack(
     let tree = layer::stamp(&active, &tree, &unpacked.implied, IMPLIED)?;
     let id = engine.trees.put(&tree)?;
     let snapshot = engine.snapshots.commit(active, &tree)?;
-    let record =
-        Record { preimage, tree: id, semantic: tree.semantic(), created: seconds_now(), milliseconds: Some(0) };
+    let record = Record {
+        preimage,
+        tree: id,
+        semantic: tree.semantic(),
+        created: seconds_now(),
+        milliseconds: Some(0),
+        ran: None,
+    };
     engine.cache.put(&record)?;
     Ok(Unpacked::Archive(described(tree), snapshot))
 }

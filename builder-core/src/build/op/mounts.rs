@@ -1,6 +1,6 @@
 //! `RUN --mount`: what is shown where, first as data (for the key), then as mounts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -527,6 +527,24 @@ fn below_root(tree: &Tree) -> Tree {
     let mut builder = TreeBuilder::new();
     tree.iter().filter(|entry| !entry.path.is_root()).for_each(|entry| builder.push(entry));
     builder.finish()
+}
+
+/// The fingerprints of the secrets whose values belong to the key (`--secret id=…,cache=hash`), by id. A secret that is
+/// not there has none.
+pub(super) fn fingerprints(session: &Session<'_>, op: &RunOp) -> Result<BTreeMap<String, String>, StepError> {
+    let mut found = BTreeMap::new();
+    for mount in &op.mounts {
+        if let MountTarget::Secret(secret) = &mount.kind
+            && session.request.hashed_secrets.contains(&secret.id)
+            && let Some(value) = read_secret(session, secret)?
+        {
+            let salt = session.engine.cache.salt(!session.dry)?;
+            // The id is part of the message: equal values of two secrets do not show.
+            let message = [secret.id.as_bytes(), b"\0", &value].concat();
+            found.insert(secret.id.clone(), blake3::keyed_hash(&salt, &message).to_string());
+        }
+    }
+    Ok(found)
 }
 
 /// The value of a secret; `None` if it was not given and is not required.

@@ -52,6 +52,9 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     if !found.seen.is_empty() {
         preimage.add("devices found", &found.seen);
     }
+    for (id, fingerprint) in mounts::fingerprints(session, op)? {
+        preimage.add(format!("{} {id}", key::FINGERPRINT), fingerprint);
+    }
     if let Some(known) = job.lookup(&preimage)? {
         return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
     }

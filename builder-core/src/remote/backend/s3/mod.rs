@@ -1,5 +1,7 @@
 //! `type=s3`: objects in a bucket, `PREFIX BLOBS-PREFIX DIGEST` and `PREFIX MANIFESTS-PREFIX NAME`.
 
+mod multipart;
+
 use std::io::Read;
 use std::time::Duration;
 
@@ -13,9 +15,6 @@ use crate::cancel::CancelToken;
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::registry::{Download, Registry};
 use crate::remote::{RemoteError, S3Place};
-
-/// Largest object that one request may bring ("Amazon S3 multipart upload limits").
-const MOST: u64 = 5 << 30;
 
 #[derive(Debug)]
 pub(super) struct S3Backend {
@@ -64,14 +63,28 @@ impl S3Backend {
         payload: &str,
         cancel: &CancelToken,
     ) -> Result<Download, RemoteError> {
+        self.send_with(method, (key, ""), headers, body, payload, cancel)
+    }
+
+    /// The same with a query, its parts sorted and percent-encoded.
+    fn send_with(
+        &self,
+        method: &Method,
+        (key, query): (&str, &str),
+        headers: &[(&'static str, String)],
+        body: Body<'_>,
+        payload: &str,
+        cancel: &CancelToken,
+    ) -> Result<Download, RemoteError> {
         let path = format!("{}{}", self.root, encoded(key));
+        let mark = if query.is_empty() { "" } else { "?" };
         let make = || {
             let now = Timestamp::now();
             let headers = match &self.signer {
-                Some(signer) => signer.sign(method.as_str(), &self.host, &path, headers, payload, now),
+                Some(signer) => signer.sign(method.as_str(), &self.host, (&path, query), headers, payload, now),
                 None => headers.to_vec(),
             };
-            Request { method: method.clone(), address: format!("{}{path}", self.origin), headers }
+            Request { method: method.clone(), address: format!("{}{path}{mark}{query}", self.origin), headers }
         };
         self.http.send(&action(method, key), &make, body, cancel)
     }
@@ -155,9 +168,8 @@ impl Backend for S3Backend {
 
     fn put(&self, blob: &BlobToPut<'_>, cancel: &CancelToken) -> Result<(), RemoteError> {
         let descriptor = blob.descriptor;
-        if descriptor.size > MOST {
-            let action = action(&Method::PUT, descriptor.digest.as_str());
-            return Err(RemoteError::Http { action, reason: "it is larger than 5 GiB".to_owned() });
+        if descriptor.size > multipart::PART {
+            return self.put_in_parts(blob, cancel);
         }
         let body = Body::Source(blob.source, descriptor.size);
         self.put_object(&self.blob(&descriptor.digest), body, descriptor.digest.hex(), cancel)
