@@ -212,7 +212,7 @@ fn slirp4netns(helper: &NetworkHelper, namespace: OwnedFd, said: &File) -> io::R
         // A file: a pipe that nobody reads later would stop it.
         .stderr(said.try_clone()?)
         .spawn()?;
-    Ok(PrivateNetwork { namespace, kind: helper.kind, helper: child, life: Life::Socket(Some(life)), ready: ready })
+    Ok(PrivateNetwork { namespace, kind: helper.kind, helper: child, life: Life::Socket(Some(life)), ready })
 }
 
 fn pasta(helper: &NetworkHelper, namespace: OwnedFd, said: &File) -> io::Result<PrivateNetwork> {
@@ -241,7 +241,7 @@ fn pasta(helper: &NetworkHelper, namespace: OwnedFd, said: &File) -> io::Result<
         return Err(error);
     }
     let life = Life::Signal { _watcher: watcher };
-    Ok(PrivateNetwork { namespace, kind: helper.kind, helper: child, life, ready: ready })
+    Ok(PrivateNetwork { namespace, kind: helper.kind, helper: child, life, ready })
 }
 
 impl Drop for PrivateNetwork {
