@@ -45,6 +45,7 @@ pub struct Sandbox {
 
 /// What does not change between runs.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts about a host")]
 struct Host {
     /// Of this process.
     pidfd: OwnedFd,
