@@ -212,7 +212,7 @@ pub(crate) fn prepare(
             prepared.add(target, shown)?;
         }
     }
-    prepared.make_workdir(stack.resolve(&op.workdir, true)?)?;
+    prepared.make_workdir(&stack.resolve(&op.workdir, true)?)?;
     Ok(prepared)
 }
 
@@ -268,8 +268,8 @@ impl Prepared {
     }
 
     /// Makes the working directory in the mount that covers it, as container runtimes do.
-    fn make_workdir(&self, workdir: RootPath) -> Result<(), StepError> {
-        let Some((outer, below)) = self.outer(&workdir).filter(|_| self.mounts.iter().all(|one| one.target != workdir))
+    fn make_workdir(&self, workdir: &RootPath) -> Result<(), StepError> {
+        let Some((outer, below)) = self.outer(workdir).filter(|_| self.mounts.iter().all(|one| one.target != *workdir))
         else {
             return Ok(());
         };

@@ -392,15 +392,14 @@ impl Copy<'_> {
                 self.destination.touch(&parent);
             }
             if implied.contains(&entry.path) {
-                match there.filter(|_| !is_new) {
-                    Some(there) => entry = there,
-                    None => {
-                        entry.mtime = self.destination.made.time;
-                        // As `mkdir(2)`; the bit itself is lost, since the mode is set afterwards.
-                        let above = self.destination.find(&parent);
-                        if let Some(above) = above.filter(|above| above.mode & 0o2000 != 0) {
-                            entry.gid = above.gid;
-                        }
+                if let Some(there) = there.filter(|_| !is_new) {
+                    entry = there;
+                } else {
+                    entry.mtime = self.destination.made.time;
+                    // As `mkdir(2)`; the bit itself is lost, since the mode is set afterwards.
+                    let above = self.destination.find(&parent);
+                    if let Some(above) = above.filter(|above| above.mode & 0o2000 != 0) {
+                        entry.gid = above.gid;
                     }
                 }
             }
