@@ -3,7 +3,7 @@
 use super::checks::OnceKind;
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{ArgumentValue, At, Current, Lowering};
-use super::names::{duration, list, quote, quote_letter, quoted_list, upper_case_name};
+use super::names::{duration, list, quoted_list, upper_case_name};
 use super::state::State;
 use super::{Op, WorkdirOp};
 use crate::dockerfile::{
@@ -254,16 +254,16 @@ impl<'a> Lowering<'a> {
                 (config, [probe.interval, probe.timeout, probe.start_period, probe.start_interval])
             }
         };
-        let time = |value| quote(&duration(time(value)));
-        // Go's `%q` of the whole structure: the number of retries is shown as a letter.
+        let time = |value| duration(time(value));
+        // As BuildKit has it since 2026: Go's `%+v` of the whole structure. It was `%q` before.
         let created_by = format!(
-            "HEALTHCHECK &{{{} {} {} {} {} {}}}",
-            quoted_list(&config.test),
+            "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+            list(&config.test),
             time(interval),
             time(timeout),
             time(start_period),
             time(start_interval),
-            quote_letter(config.retries),
+            config.retries,
         );
         self.record(current, at, created_by, None);
         current.state.config.config.healthcheck = Some(config);

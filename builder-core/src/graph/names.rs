@@ -91,25 +91,16 @@ pub(super) fn quoted_list(words: &[String]) -> String {
 pub(super) fn quote(word: &str) -> String {
     let mut quoted = "\"".to_owned();
     for ch in word.chars() {
-        escape(&mut quoted, ch, '"');
+        escape(&mut quoted, ch);
     }
     quoted.push('"');
     quoted
 }
 
-/// A number as a letter in single quotes, as Go's `%q`.
-pub(super) fn quote_letter(number: i64) -> String {
-    let letter = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
-    let mut quoted = "'".to_owned();
-    escape(&mut quoted, letter, '\'');
-    quoted.push('\'');
-    quoted
-}
-
-/// Writes a letter as Go does between quotes.
-fn escape(quoted: &mut String, ch: char, quote: char) {
+/// Writes a letter as Go does between double quotes.
+fn escape(quoted: &mut String, ch: char) {
     match ch {
-        ch if ch == quote || ch == '\\' => quoted.extend(['\\', ch]),
+        '"' | '\\' => quoted.extend(['\\', ch]),
         '\x07' => quoted.push_str("\\a"),
         '\x08' => quoted.push_str("\\b"),
         '\x0c' => quoted.push_str("\\f"),
@@ -198,10 +189,6 @@ mod tests {
     fn words_are_quoted_as_in_go() {
         assert_eq!(quote("a \"b\"\\\n\t\x01\x7fé\u{85}"), r#""a \"b\"\\\n\t\x01\x7fé\u0085""#);
         assert_eq!(quote("\u{a0}\u{200b}☃\u{10ffff}"), r#""\u00a0\u200b☃\U0010ffff""#);
-        assert_eq!(
-            [0, 3, 10, 39, 65, -1].map(quote_letter),
-            ["'\\x00'", "'\\x03'", "'\\n'", "'\\''", "'A'", "'\u{fffd}'"]
-        );
         assert_eq!(quoted_list(&["sh".into(), "-c".into()]), r#"["sh" "-c"]"#);
         assert_eq!(quoted_list(&[]), "[]");
     }
