@@ -101,6 +101,7 @@ impl Engine {
     }
 
     /// The same, keeping more or fewer builds in its history.
+    #[must_use]
     pub fn with_retention(self, retention: Retention) -> Self {
         Self { history: self.history.with_retention(retention), ..self }
     }

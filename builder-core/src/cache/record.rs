@@ -450,6 +450,8 @@ mod tests {
 
     #[test]
     fn a_salt_is_made_once_and_a_damaged_one_again() {
+        use std::os::unix::fs::MetadataExt as _;
+
         let directory = tempfile::tempdir().expect("temporary directory");
         let store = CacheStore::new(directory.path());
         assert_eq!(store.salt(false).expect("zeros"), [0; 32]);
@@ -459,7 +461,6 @@ mod tests {
         fs::write(directory.path().join("cache/salt"), b"short").expect("written");
         let other = store.salt(true).expect("made again");
         assert!(other != salt && other != [0; 32]);
-        use std::os::unix::fs::MetadataExt as _;
         let found = fs::metadata(directory.path().join("cache/salt")).expect("there");
         assert_eq!(found.mode() & 0o077, 0);
     }

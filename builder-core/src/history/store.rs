@@ -102,6 +102,7 @@ impl HistoryStore {
     }
 
     /// The same, keeping more or less.
+    #[must_use]
     pub fn with_retention(self, retention: Retention) -> Self {
         Self { retention, ..self }
     }
