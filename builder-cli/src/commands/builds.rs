@@ -327,16 +327,16 @@ fn raw_logs(history: &HistoryStore, build: &Build) -> Outcome {
         let inputs = step.root.iter().chain(&step.inputs).filter_map(|number| build.step(*number)).map(task_of);
         let digest = Digest::sha256(format!("{}/{}", build.id, step.number).as_bytes()).to_string();
         let declared = Event::Declared { task, name: step.name.clone(), inputs: inputs.collect(), digest };
-        out(raw.line(declared).as_bytes())?;
+        out(raw.line(&declared).as_bytes())?;
         if step.verdict == Verdict::NotReached {
             continue;
         }
         let started = at(step.started.unwrap_or(build.started));
-        out(raw.line(Event::Started { task, at: started }).as_bytes())?;
+        out(raw.line(&Event::Started { task, at: started }).as_bytes())?;
         for entry in history.log(&build.id, step.number).map_err(failed)?.into_iter().flatten() {
             let at = started + Duration::from_millis(entry.milliseconds);
             let event = Event::Output { task, stream: entry.stream, at, bytes: entry.bytes };
-            out(raw.line(event).as_bytes())?;
+            out(raw.line(&event).as_bytes())?;
         }
         let outcome = match step.verdict {
             Verdict::Hit => builder_core::progress::Outcome::Cached,
@@ -345,7 +345,7 @@ fn raw_logs(history: &HistoryStore, build: &Build) -> Outcome {
             Verdict::Run | Verdict::Adopted | Verdict::NotReached => builder_core::progress::Outcome::Done,
         };
         let ended = started + Duration::from_millis(if step.verdict == Verdict::Hit { 0 } else { step.milliseconds });
-        out(raw.line(Event::Finished { task, at: ended, outcome }).as_bytes())?;
+        out(raw.line(&Event::Finished { task, at: ended, outcome }).as_bytes())?;
     }
     Ok(0)
 }

@@ -40,10 +40,10 @@ pub(super) fn destinations(given: &[String], environment: &Environment) -> Resul
 }
 
 /// What the texts may look up: the environment, and for buckets the files of the AWS command line below it.
-fn variables<'a>(given: &[String], environment: &'a Environment) -> Result<Box<dyn Fn(&str) -> Option<String> + 'a>> {
+fn variables(given: &[String], environment: &Environment) -> Result<impl Fn(&str) -> Option<String>> {
     let has_bucket = given.iter().any(|text| text.split(',').any(|field| field.trim() == "type=s3"));
     let profile = if has_bucket { Profile::load(environment)? } else { Profile::default() };
-    Ok(Box::new(move |name| profile.variable(name, environment)))
+    Ok(move |name: &str| profile.variable(name, environment))
 }
 
 fn wrong(option: &str, text: &str, error: &ParseCacheError) -> CommandError {

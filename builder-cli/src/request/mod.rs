@@ -35,6 +35,7 @@ type Result<T> = std::result::Result<T, CommandError>;
 
 /// A build, and what the command does around it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Settled {
     /// What the library gets.
     pub(crate) request: BuildRequest,

@@ -129,8 +129,8 @@ pub(super) fn cache_ttl(given: &[String]) -> Result<CacheTtl> {
 /// The ids of `--secret …,cache=hash`, whose texts are right.
 pub(super) fn hashed_secrets(given: &[String]) -> BTreeSet<String> {
     let field = |text: &str, wanted: &str| {
-        let pairs = text.split(',').filter_map(|field| field.split_once('='));
-        pairs.filter(|(key, _)| key.trim().eq_ignore_ascii_case(wanted)).last().map(|(_, value)| value.to_owned())
+        let mut pairs = text.split(',').filter_map(|field| field.split_once('='));
+        pairs.rfind(|(key, _)| key.trim().eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())
     };
     let hashed = given.iter().filter(|text| field(text, "cache").as_deref() == Some("hash"));
     hashed.filter_map(|text| field(text, "id")).collect()

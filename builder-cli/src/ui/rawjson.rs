@@ -19,9 +19,9 @@ pub(crate) struct RawJson {
 
 impl RawJson {
     /// The line of an event.
-    pub(crate) fn line(&mut self, event: Event) -> String {
+    pub(crate) fn line(&mut self, event: &Event) -> String {
         self.state.apply(event.clone());
-        line(&event, &self.state).unwrap_or_default()
+        line(event, &self.state).unwrap_or_default()
     }
 }
 

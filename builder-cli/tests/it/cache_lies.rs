@@ -26,15 +26,15 @@ impl Cache {
         digest
     }
 
-    fn json(&self, path: &Path) -> Value {
+    fn json(path: &Path) -> Value {
         serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("JSON")
     }
 
     /// Changes what the cache says.
     fn edit(&self, change: impl FnOnce(&mut Value)) {
         let top = self.0.join("index.json");
-        let mut layout = self.json(&top);
-        let mut manifest = self.json(&self.blob(&layout["manifests"][0]["digest"]));
+        let mut layout = Self::json(&top);
+        let mut manifest = Self::json(&self.blob(&layout["manifests"][0]["digest"]));
         let packed = std::fs::read(self.blob(&manifest["config"]["digest"])).expect("readable");
         let mut index: Value = serde_json::from_slice(&zstd::decode_all(&packed[..]).expect("zstd")).expect("JSON");
         change(&mut index);

@@ -10,14 +10,14 @@ use crate::registry::{Registry, base};
 struct ReadOnly(std::path::PathBuf);
 
 impl ReadOnly {
-    fn of(directory: &Path, at: std::path::PathBuf) -> Option<Self> {
-        std::fs::create_dir(&at).expect("a directory");
+    fn of(directory: &Path, at: &Path) -> Option<Self> {
+        std::fs::create_dir(at).expect("a directory");
         let mount = |arguments: &[&str]| {
-            let ended = Command::new("mount").args(arguments).arg(&at).status();
+            let ended = Command::new("mount").args(arguments).arg(at).status();
             ended.is_ok_and(|status| status.success())
         };
         let bound = mount(&["--bind", directory.to_str().expect("text")]);
-        let mounted = Self(at.clone());
+        let mounted = Self(at.to_owned());
         (bound && mount(&["-o", "remount,bind,ro"])).then_some(mounted)
     }
 }
@@ -42,7 +42,7 @@ fn a_read_only_store_can_be_read_and_nothing_else() {
         if without_lock {
             std::fs::remove_file(env.path("state/lock")).expect("removed");
         }
-        let Some(mounted) = ReadOnly::of(&env.path("state"), env.path(&format!("ro-{without_lock}"))) else {
+        let Some(mounted) = ReadOnly::of(&env.path("state"), &env.path(&format!("ro-{without_lock}"))) else {
             println!("{test}: skipped, nothing can be mounted here");
             return;
         };

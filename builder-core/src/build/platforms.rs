@@ -73,24 +73,19 @@ impl Engine {
         pull: PullPolicy,
         cancel: &CancelToken,
     ) -> Result<Vec<Platform>, StepError> {
-        let index = match &image.layout {
-            Some(layout) => layout::index(self, layout, cancel)?,
-            None => {
-                let stored = self.stored_platforms(image)?;
-                if pull == PullPolicy::Never || (pull == PullPolicy::Missing && !stored.is_empty()) {
-                    return if stored.is_empty() {
-                        Err(StepError::NotLocal(image.reference.clone()))
-                    } else {
-                        Ok(stored)
-                    };
-                }
-                let resolved = self.registry().resolve(&image.reference, cancel)?;
-                match resolved.descriptor.media_type.kind() {
-                    MediaKind::Index => Index::parse(&resolved.bytes, &resolved.descriptor.media_type)
-                        .map(Some)
-                        .map_err(|error| StepError::Manifest { image: image.reference.familiar(), error })?,
-                    _ => None,
-                }
+        let index = if let Some(layout) = &image.layout {
+            layout::index(self, layout, cancel)?
+        } else {
+            let stored = self.stored_platforms(image)?;
+            if pull == PullPolicy::Never || (pull == PullPolicy::Missing && !stored.is_empty()) {
+                return if stored.is_empty() { Err(StepError::NotLocal(image.reference.clone())) } else { Ok(stored) };
+            }
+            let resolved = self.registry().resolve(&image.reference, cancel)?;
+            match resolved.descriptor.media_type.kind() {
+                MediaKind::Index => Index::parse(&resolved.bytes, &resolved.descriptor.media_type)
+                    .map(Some)
+                    .map_err(|error| StepError::Manifest { image: image.reference.familiar(), error })?,
+                _ => None,
             }
         };
         let mut offered: Vec<Platform> = Vec::new();

@@ -54,8 +54,11 @@ fn encoded(source: &Source) -> String {
     base64::encode(source.text())
 }
 
+/// Name, version, description, and name and description of each option.
+type Method = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// The methods, with the names and versions that BuildKit gives them, and their options.
-const METHODS: [(&str, &str, &str, &[(&str, &str)]); 4] = [
+const METHODS: [Method; 4] = [
     ("frontend.outline", "1.0.0", "Arguments, secrets and mounts of a target", &[("target", "The stage")]),
     ("frontend.targets", "1.0.0", "The stages that can be built", &[]),
     ("frontend.lint", "1.0.0", "Findings of the checks", &[("target", "The stage; all stages without it")]),
@@ -66,7 +69,7 @@ const METHODS: [(&str, &str, &str, &[(&str, &str)]); 4] = [
 pub(super) fn describe(json: bool) -> Outcome {
     if json {
         let named = |(name, text): &(&str, &str)| json!({ "name": name, "description": text });
-        let method = |(name, version, text, opts): &(&str, &str, &str, &[(&str, &str)])| {
+        let method = |(name, version, text, opts): &Method| {
             json!({
                 "name": name,
                 "version": version,

@@ -3,7 +3,7 @@
 use std::iter;
 
 use builder_core::build::BuildRequest;
-use builder_core::dockerfile::Dockerfile;
+use builder_core::dockerfile::{Dockerfile, Instruction};
 use builder_core::graph::{self, Outline, OutlineSecret};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ fn locate(value: &mut Value, file: &Dockerfile) {
             let first = object.remove("line").and_then(|line| usize::try_from(line.as_u64()?).ok());
             if let Some(first) = first {
                 let last = file.instructions.iter().find(|instruction| instruction.start_line() == first);
-                let last = last.map_or(first, |instruction| instruction.end_line());
+                let last = last.map_or(first, Instruction::end_line);
                 object.insert("location".to_owned(), json!({ "ranges": ranges(first, last) }));
             }
         }
