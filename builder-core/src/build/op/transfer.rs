@@ -76,7 +76,7 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
                 .warning(Some(job.task), "the memo of the build context was wrong; it is not used".to_owned());
         }
         // What an archive holds is looked at each time, as its files are somewhere else.
-        if settled && found.places.unpacked.is_empty() {
+        if settled && found.places.unpacked.is_empty() && !session.dry {
             context.remember(inputs, result);
         }
     }
