@@ -27,6 +27,9 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     for note in &settled.notes {
         ui::note(note);
     }
+    for warning in &settled.warnings {
+        ui::warning(warning);
+    }
     if settled.call == Call::Build {
         return build(beginning, settled);
     }

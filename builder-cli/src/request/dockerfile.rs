@@ -24,6 +24,8 @@ const NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) text: Source,
+    /// Where the Dockerfile is, if it is a file of this machine beside a context that is a directory.
+    pub(super) file: Option<PathBuf>,
     pub(super) context: ContextSource,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn load(
                 (None, _) => default(&directory)?,
             };
             let ignore_files = ignore_files(path.as_deref(), &directory);
-            Ok(Loaded { text, context: ContextSource::Directory { path: directory, ignore_files } })
+            Ok(Loaded { text, file: path, context: ContextSource::Directory { path: directory, ignore_files } })
         }
         Context::Stdin => {
             let first = peek(&mut Stdin)?;
@@ -58,13 +60,13 @@ pub(super) fn load(
                     Some(address) => elsewhere.dockerfile(address)?,
                     None => fetched.dockerfile(name_in_context(file)?)?,
                 };
-                return Ok(Loaded { text, context: ContextSource::Fetched(fetched) });
+                return Ok(Loaded { text, file: None, context: ContextSource::Fetched(fetched) });
             }
             if file.is_some() {
                 return Err(CommandError::usage("standard input and `--file` are both the Dockerfile")
                     .with_hint("leave `--file` out, or send a tar archive as the context"));
             }
-            Ok(Loaded { text: stdin(first)?, context: ContextSource::Empty })
+            Ok(Loaded { text: stdin(first)?, file: None, context: ContextSource::Empty })
         }
         Context::Remote(remote) => {
             // As typed before anything is fetched: it may be wrong.
@@ -79,7 +81,7 @@ pub(super) fn load(
                 Some(text) => text,
                 None => fetched.dockerfile(name_in_context(file)?)?,
             };
-            Ok(Loaded { text, context: ContextSource::Fetched(fetched) })
+            Ok(Loaded { text, file: None, context: ContextSource::Fetched(fetched) })
         }
     }
 }

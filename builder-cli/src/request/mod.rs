@@ -9,13 +9,14 @@ mod docker_config;
 mod elsewhere;
 mod outputs;
 mod steps;
+mod vcs;
 pub(crate) mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use builder_core::build::{BuildRequest, FetchOptions, PullPolicy, RemoteContext};
+use builder_core::build::{BuildRequest, ContextSource, FetchOptions, PullPolicy, RemoteContext};
 use builder_core::diagnostic::Diagnostic as _;
 use builder_core::graph::{ConfigEdits, NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
@@ -59,6 +60,8 @@ pub(crate) struct Settled {
     pub(crate) all_platforms: bool,
     /// What the user should know before the build starts.
     pub(crate) notes: Vec<String>,
+    /// What was asked for and cannot be had, before the build starts.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Settles everything about a build; reads the Dockerfile and what else files hold that were named.
@@ -108,10 +111,17 @@ pub(crate) fn from_args(
         PullArg::Never => PullPolicy::Never,
     };
     let verify_cache = args.verify_cache.as_deref().map(values::share).transpose()?;
+    let git_labels = vcs::wanted(environment)?.filter(|_| call == Call::Build);
     // Last, when all else is known to be right: it may take long.
     let mut elsewhere =
         Elsewhere { bring, options: FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull }, display };
     let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
+    let mut warnings = Vec::new();
+    if let (Some(wanted), ContextSource::Directory { path, .. }) = (git_labels, &loaded.context)
+        && let Err(reason) = wanted.add(&mut options.labels, path, loaded.file.as_deref())
+    {
+        warnings.push(format!("labels of BUILDX_GIT_LABELS are missing: {reason}"));
+    }
     let (cache_to, inline_cache) = caches::destinations(&args.cache_to, environment)?;
     let request = BuildRequest {
         dockerfile: loaded.text,
@@ -148,6 +158,7 @@ pub(crate) fn from_args(
         metadata_warnings: environment.get("BUILDX_METADATA_WARNINGS").and_then(values::boolean).unwrap_or(false),
         all_platforms: args.all_platforms,
         notes,
+        warnings,
     })
 }
 

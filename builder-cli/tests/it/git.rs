@@ -12,12 +12,12 @@ use crate::env::TestEnv;
 const BUILD: &str = "build --progress=quiet -o type=tar,dest=out.tar";
 
 /// A repository beside the context.
-struct Upstream {
+pub(crate) struct Upstream {
     path: PathBuf,
 }
 
 impl Upstream {
-    fn new(env: &TestEnv, name: &str) -> Self {
+    pub(crate) fn new(env: &TestEnv, name: &str) -> Self {
         let path = env.path(name);
         std::fs::create_dir_all(&path).expect("a directory");
         let upstream = Self { path };
@@ -27,7 +27,7 @@ impl Upstream {
         upstream
     }
 
-    fn git(&self, line: &str) -> String {
+    pub(crate) fn git(&self, line: &str) -> String {
         let mut command = Command::new("git");
         command.args(line.split(' ')).current_dir(&self.path);
         for (name, value) in [
@@ -46,7 +46,7 @@ impl Upstream {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    fn commit(&self, files: &[(&str, &str)]) -> String {
+    pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
         for (name, content) in files {
             let path = self.path.join(name);
             std::fs::create_dir_all(path.parent().expect("below")).expect("made");

@@ -48,4 +48,5 @@ mod store;
 mod tidy;
 mod time;
 mod unchanged;
+mod vcs;
 mod web;
