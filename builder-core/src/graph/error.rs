@@ -94,7 +94,7 @@ pub enum GraphErrorKind {
         user: String,
     },
     /// `--from=7` of five stages.
-    #[error("stage index {index} does not exist: there are {count} stages")]
+    #[error("stage index {index} does not exist: the file has {count} stage{}", if *count == 1 { "" } else { "s" })]
     StageIndex {
         /// As written.
         index: usize,

@@ -81,7 +81,7 @@ fn later_stages() {
     );
     check(
         "FROM scratch\nCOPY --from=7 / /",
-        "error: stage index 7 does not exist: there are 1 stages at Dockerfile:2:13 `7`",
+        "error: stage index 7 does not exist: the file has 1 stage at Dockerfile:2:13 `7`",
     );
 }
 
@@ -145,7 +145,7 @@ fn all_errors_come_at_once_in_file_order() {
         "FROM $A AS x\nFROM alpine:3.20\nVOLUME $B\nUSER ${C:?no}\nCOPY --from=9 / /",
         "error: base name `$A` is blank after expansion at Dockerfile:1:6 `$A`\n\
          hint: declare it before the first `FROM`: `ARG A=…`\n\
-         error: stage index 9 does not exist: there are 2 stages at Dockerfile:5:13 `9`",
+         error: stage index 9 does not exist: the file has 2 stages at Dockerfile:5:13 `9`",
     );
     let file = super::parsed("FROM $A AS x\nFROM alpine:3.20\nVOLUME $B\nUSER ${C:?no}\nCOPY --from=9 / /");
     let images = super::resolve(&super::parsed("FROM alpine:3.20"), &options()).expect("resolves");
