@@ -8,7 +8,7 @@ use std::io;
 
 use builder_core::build::BuildError;
 use builder_core::cancel::Cancelled;
-use builder_core::diagnostic::{Diagnostic, Location};
+use builder_core::diagnostic::{self, Diagnostic, Location};
 
 use crate::template::TemplateError;
 use crate::ui;
@@ -204,20 +204,9 @@ fn is_cancelled(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// An error and its sources in one line: `cannot write /x: No space left on device`.
+/// An error and its sources in one line, without the numbers of the system's errors.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut message = shown(error);
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = shown(error);
-        // Some messages hold that of their source already.
-        if !message.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = error.source();
-    }
-    message
+    diagnostic::chain(error, shown)
 }
 
 fn shown(error: &(dyn Error + 'static)) -> String {

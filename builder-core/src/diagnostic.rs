@@ -2,6 +2,7 @@
 //!
 //! Errors carry spans and hints as data; how they look is the caller's business.
 
+use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -145,7 +146,24 @@ impl<E: fmt::Display> fmt::Display for Errors<E> {
     }
 }
 
-impl<E: fmt::Debug + fmt::Display> std::error::Error for Errors<E> {}
+impl<E: fmt::Debug + fmt::Display> Error for Errors<E> {}
+
+/// An error and its sources in one line, each as `shown` writes it: `cannot write /x: No space left on device`.
+///
+/// A source that ends the text before it is left out: some messages hold that of their source already.
+pub fn chain(error: &(dyn Error + 'static), shown: impl Fn(&(dyn Error + 'static)) -> String) -> String {
+    let mut text = shown(error);
+    let mut source = error.source();
+    while let Some(error) = source {
+        let inner = shown(error);
+        if !text.ends_with(&inner) {
+            text.push_str(": ");
+            text.push_str(&inner);
+        }
+        source = error.source();
+    }
+    text
+}
 
 /// Returns the candidate nearest to `word`, if it is near enough to be what was meant.
 ///

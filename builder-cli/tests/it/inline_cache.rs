@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::env::{TestEnv, end, require_sandbox};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, base};
-use crate::remote_cache::build;
+use crate::remote_cache::{build, publish_base};
 
 const NOTHING: [&str; 0] = [];
 
@@ -34,9 +34,7 @@ fn an_image_is_its_own_cache() {
     let registry = Registry::start();
     let recorder = Recorder::before(&registry.address);
     let name = |name: &str| format!("{}/{name}", recorder.address);
-    let publisher = TestEnv::new();
-    publisher.write("Dockerfile", format!("FROM {}\nRUN mkdir /made\n", base()));
-    publisher.ok(&format!("build -q --push -t {} .", name("base:1")));
+    publish_base(&name("base:1"));
     let project = || {
         let env = TestEnv::new();
         let base = name("base:1");

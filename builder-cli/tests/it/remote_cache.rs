@@ -73,6 +73,13 @@ fn round_trip(test: &str, to: &str, from: &str) {
     assert_eq!((ran.as_slice(), again), (&NOTHING.map(str::to_owned)[..], other));
 }
 
+/// Pushes a base image with a directory `/made`.
+pub(crate) fn publish_base(name: &str) {
+    let publisher = TestEnv::new();
+    publisher.write("Dockerfile", format!("FROM {}\nRUN mkdir /made\n", base()));
+    publisher.ok(&format!("build -q --push -t {name} ."));
+}
+
 // Rows: B10.
 #[test]
 fn a_cache_travels_through_a_registry() {
@@ -173,9 +180,7 @@ fn a_push_of_an_unchanged_image_fetches_records_and_no_layer() {
     let registry = Registry::start();
     let recorder = Recorder::before(&registry.address);
     let name = |name: &str| format!("{}/{name}", recorder.address);
-    let publisher = TestEnv::new();
-    publisher.write("Dockerfile", format!("FROM {}\nRUN mkdir /made\n", base()));
-    publisher.ok(&format!("build -q --push -t {} .", name("base:1")));
+    publish_base(&name("base:1"));
     let project = || {
         let env = TestEnv::new();
         let dockerfile = format!("FROM {}\nCOPY --chown=app a /made/\nRUN cat /made/a > /b\n", name("base:1"));

@@ -275,18 +275,10 @@ pub(super) fn decompressed(bytes: &[u8], limit: u64) -> Result<Vec<u8>, RemoteEr
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree_with;
     use super::*;
     use crate::cache::Preimage;
     use crate::oci::Digest;
-    use crate::rootfs::RootPath;
-    use crate::tree::{Entry, Time, TreeBuilder};
-
-    fn tree_of(name: &str) -> Tree {
-        let mut builder = TreeBuilder::new();
-        let path = RootPath::clean(name).expect("clean");
-        builder.push(Entry::directory(path, 0o755, 0, 0, Time::from_seconds(7)));
-        builder.finish()
-    }
 
     fn record(number: usize, tree: &Tree) -> Record {
         let mut preimage = Preimage::new("run");
@@ -296,7 +288,7 @@ mod tests {
     }
 
     fn contents(count: usize) -> Contents {
-        let trees: Vec<Tree> = (0..count).map(|number| tree_of(&format!("/{number}"))).collect();
+        let trees: Vec<Tree> = (0..count).map(|number| tree_with(&format!("/{number}"))).collect();
         let records = trees.iter().enumerate().map(|(number, tree)| record(number, tree)).collect();
         let fact = LayerFact {
             tree: trees[0].id(),

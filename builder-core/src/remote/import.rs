@@ -13,6 +13,7 @@ use super::{CacheSource, RemoteError};
 use crate::cache::{CacheKey, Record};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
+use crate::diagnostic;
 use crate::lock::lock;
 use crate::oci::{DiffId, Digest, Manifest, MediaKind, MediaType, Platform};
 use crate::snapshot::{Active, SnapshotStore};
@@ -361,21 +362,13 @@ impl Loaded {
 }
 
 /// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let inner = error.to_string();
-        if !text.ends_with(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        source = error.source();
-    }
-    text
+pub(crate) fn chain(error: &RemoteError) -> String {
+    diagnostic::chain(error, ToString::to_string)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree_with;
     use super::*;
     use crate::cache::Preimage;
     use crate::export::{ExportContext, ExportError};
@@ -384,18 +377,10 @@ mod tests {
     use crate::registry::{Registry, RegistryConfig};
     use crate::remote::format::Base;
     use crate::remote::{CacheDestination, Contents, Exporter, MountToExport};
-    use crate::rootfs::RootPath;
-    use crate::tree::{Entry, Time, TreeBuilder, TreeStore};
-
-    fn tree_of(name: &str) -> Tree {
-        let mut builder = TreeBuilder::new();
-        let path = RootPath::clean(name).expect("clean");
-        builder.push(Entry::directory(path, 0o755, 0, 0, Time::from_seconds(7)));
-        builder.finish()
-    }
+    use crate::tree::TreeStore;
 
     fn record(number: usize, root: Option<StateDigest>) -> (Record, Tree) {
-        let tree = tree_of(&format!("/{number}"));
+        let tree = tree_with(&format!("/{number}"));
         let mut preimage = Preimage::new("run");
         preimage.add("argument 0", number);
         if let Some(root) = root {
@@ -442,14 +427,14 @@ mod tests {
     #[test]
     fn what_was_written_is_found_by_every_question() {
         let state = tempfile::tempdir().expect("temporary directory");
-        let root = Stack::new(vec![tree_of("/root")]).state();
+        let root = Stack::new(vec![tree_with("/root")]).state();
         let mut contents = Contents::default();
         for number in 0..1000 {
             let (record, tree) = record(number, (number % 2 == 0).then_some(root));
             contents.records.push(record);
             contents.trees.push(tree);
         }
-        let (layer, base) = (DiffId::new(Digest::sha256(b"layer")), tree_of("/base"));
+        let (layer, base) = (DiffId::new(Digest::sha256(b"layer")), tree_with("/base"));
         contents.bases.push(Base { layer: layer.clone(), tree: base.id() });
         contents.trees.push(base.clone());
         contents.files.insert(ContentDigest::of(b"root:x:0:0"), b"root:x:0:0".to_vec());

@@ -180,21 +180,15 @@ fn decode(text: &str) -> Result<(Document, Vec<u8>), RemoteError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree_with;
     use super::*;
     use crate::cache::Preimage;
     use crate::oci::Compression;
     use crate::rootfs::RootPath;
-    use crate::tree::{ContentDigest, Entry, Time, Tree, TreeBuilder};
-
-    fn tree_of(name: &str) -> Tree {
-        let mut builder = TreeBuilder::new();
-        let path = RootPath::clean(name).expect("clean");
-        builder.push(Entry::directory(path, 0o755, 0, 0, Time::from_seconds(7)));
-        builder.finish()
-    }
+    use crate::tree::{ContentDigest, Entry, Time, TreeBuilder};
 
     fn contents() -> Contents {
-        let trees = vec![tree_of("/base"), tree_of("/a"), tree_of("/b"), tree_of("/a")];
+        let trees = vec![tree_with("/base"), tree_with("/a"), tree_with("/b"), tree_with("/a")];
         let record = |number: usize| {
             let mut preimage = Preimage::new("run");
             preimage.add("argument 0", number);
@@ -233,7 +227,7 @@ mod tests {
 
     fn layers() -> Vec<InlineLayer> {
         let layer = |name: &str| InlineLayer {
-            tree: tree_of(&format!("/{name}")).id(),
+            tree: tree_with(&format!("/{name}")).id(),
             diff_id: diff_id(name),
             format: "1".to_owned(),
             blob: (name == "b").then(|| Digest::sha256(name.as_bytes())),

@@ -38,3 +38,12 @@ pub(crate) use mounts::{MountIdentity, tree_of};
 pub use options::{
     CacheDestination, CacheMode, CachePlace, CacheSource, GhaPlace, MountChoice, S3Place, Variable, is_inline,
 };
+
+/// A tree of one directory, for tests.
+#[cfg(test)]
+fn tree_with(path: &str) -> crate::tree::Tree {
+    let mut builder = crate::tree::TreeBuilder::new();
+    let path = crate::rootfs::RootPath::clean(path).expect("clean");
+    builder.push(crate::tree::Entry::directory(path, 0o755, 0, 0, crate::tree::Time::from_seconds(7)));
+    builder.finish()
+}

@@ -25,13 +25,12 @@ use crate::ui::{self, Mode, Progress};
 pub(super) fn run(session: &Session, args: RunArgs) -> Outcome {
     let environment = &session.environment;
     let stdin = io::stdin();
-    let typed = args.image_and_command[0].clone();
     if args.tty && args.interactive && !stdin.is_terminal() {
         return Err(CommandError::usage("standard input is not a terminal").with_hint("leave out `-t`"));
     }
     let engine = session.engine()?;
     let mut request = request(args, environment, engine.content())?;
-    if matches!(request.start.pull, PullPolicy::Missing) && images::find(engine.content(), &typed).is_err() {
+    if matches!(request.start.pull, PullPolicy::Missing) && !request.stored {
         ui::note(&format!("image `{}` is not in the store, asking its registry", request.start.image.familiar()));
     }
     let cancel = CancelToken::new();
@@ -81,6 +80,8 @@ fn kind(error: &BuildError) -> Kind {
 struct Settled {
     start: StartRequest,
     terminal: Option<bool>,
+    /// The image is in the store.
+    stored: bool,
 }
 
 fn request(args: RunArgs, environment: &Environment, content: &ContentStore) -> Result<Settled, CommandError> {
@@ -100,8 +101,9 @@ fn request(args: RunArgs, environment: &Environment, content: &ContentStore) -> 
     let platform = args.platform.as_deref().map(values::platform).transpose()?;
     let mut command = args.image_and_command;
     let image = command.remove(0);
+    let (image, stored) = name(content, &image)?;
     let start = StartRequest {
-        image: name(content, &image)?,
+        image,
         platform: platform.unwrap_or_else(Platform::host),
         pull: match args.pull.as_str() {
             "always" => PullPolicy::Always,
@@ -126,18 +128,21 @@ fn request(args: RunArgs, environment: &Environment, content: &ContentStore) -> 
         resolv_conf: std::fs::read("/etc/resolv.conf").ok(),
         stdio: Stdio::Inherit,
     };
-    Ok(Settled { start, terminal: args.tty.then_some(args.interactive) })
+    Ok(Settled { start, terminal: args.tty.then_some(args.interactive), stored })
 }
 
-/// A name, or an image id: as many of its digits as a name may have.
-fn name(content: &ContentStore, text: &str) -> Result<Reference, CommandError> {
+/// A name, or an image id: as many of its digits as a name may have; and whether there is such an image.
+fn name(content: &ContentStore, text: &str) -> Result<(Reference, bool), CommandError> {
     const DIGITS: usize = 32;
-    match images::find(content, text) {
+    let found = images::find(content, text);
+    let stored = found.is_ok();
+    let reference = match found {
         Ok(image) if image.id.digest().hex().starts_with(text.trim_start_matches("sha256:")) => {
             values::reference(&image.id.digest().hex()[..DIGITS])
         }
         _ => values::reference(text),
-    }
+    };
+    Ok((reference?, stored))
 }
 
 fn variable(text: &str, environment: &Environment) -> Option<(String, String)> {
