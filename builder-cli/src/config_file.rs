@@ -7,6 +7,7 @@
 //!   "insecure-registries": ["registry.example:5000"],
 //!   "progress": "plain",
 //!   "jobs": 4,
+//!   "context-mode": "git",
 //!   "gc": [ { "filter": ["type=exec.cachemount"], "keep-duration": "30d" }, { "max-used-space": "50GB", "min-free-space": "10%" } ],
 //!   "history": { "builds": 500, "age": "30d", "size": "1GB" }
 //! }
@@ -20,6 +21,7 @@ use builder_core::build::{CacheKind, Policy, Space};
 use builder_core::history::Retention;
 use clap::ValueEnum as _;
 
+use crate::args::ContextModeArg;
 use crate::command_error::CommandError;
 use crate::environment::Environment;
 use crate::request::values;
@@ -39,6 +41,8 @@ pub(crate) struct ConfigFile {
     progress: Option<String>,
     /// `--jobs`
     pub(crate) jobs: Option<usize>,
+    /// `--context-mode`
+    context_mode: Option<String>,
     /// What is removed from the build cache after builds; `false` for nothing.
     gc: Option<Gc>,
     /// Which builds are remembered.
@@ -131,6 +135,9 @@ impl ConfigFile {
         if let Some(progress) = &config.progress {
             Mode::from_str(progress, false).map_err(|_| wrong(format!("unknown progress mode `{progress}`")))?;
         }
+        if let Some(mode) = &config.context_mode {
+            ContextModeArg::from_str(mode, false).map_err(|_| wrong(format!("unknown context mode `{mode}`")))?;
+        }
         config.gc().map_err(|error| wrong(error.to_string()))?;
         config.history().map_err(|error| wrong(error.to_string()))?;
         Ok(config)
@@ -160,6 +167,11 @@ impl ConfigFile {
         })
     }
 
+    /// `context-mode`, which [`ConfigFile::parse`] has checked.
+    pub(crate) fn context_mode(&self) -> Option<ContextModeArg> {
+        self.context_mode.as_deref().and_then(|mode| ContextModeArg::from_str(mode, false).ok())
+    }
+
     /// `progress`, which [`ConfigFile::parse`] has checked.
     pub(crate) fn progress(&self) -> Option<Mode> {
         self.progress.as_deref().and_then(|mode| Mode::from_str(mode, false).ok())
@@ -179,6 +191,8 @@ mod tests {
         assert_eq!(error("{\"root\": \"x\"}"), "`/c.json`: `root` is not an absolute path");
         assert_eq!(error("{\"progress\": \"x\"}"), "`/c.json`: unknown progress mode `x`");
         assert_eq!(error("{\"jobs\": 0}"), "`/c.json`: `jobs` is 0");
+        assert_eq!(error("{\"context-mode\": \"x\"}"), "`/c.json`: unknown context mode `x`");
+        assert_eq!(parse("{\"context-mode\": \"git\"}").expect("valid").context_mode(), Some(ContextModeArg::Git));
         assert!(error("{\"gc\": [{}]}").contains("no limit"));
         assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("names no type"));
         assert!(error("{\"gc\": [{\"max-used-space\": \"lots\"}]}").contains("not a size"));

@@ -41,6 +41,11 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
 
+    /// Which rights of files in directories count: `docker`: all; `git`: whether they may be executed [environment:
+    /// `RBUILD_CONTEXT_MODE`]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
+    pub(crate) context_mode: Option<ContextModeArg>,
+
     /// Label of the image (repeatable)
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<String>,
@@ -345,6 +350,15 @@ pub(crate) enum PullArg {
     /// Never ask
     #[value(name = "never")]
     Never,
+}
+
+/// `--context-mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContextModeArg {
+    /// All rights
+    Docker,
+    /// Whether a file may be executed
+    Git,
 }
 
 /// `--call`

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use build::{
-    BuildArgs, Call, CallFormat, CheckFormat, EditArgs, LimitArgs, PullArg, RefusedArgs, UselessArgs,
+    BuildArgs, Call, CallFormat, CheckFormat, ContextModeArg, EditArgs, LimitArgs, PullArg, RefusedArgs, UselessArgs,
 };
 pub(crate) use history::{
     BuildsCommand, BuildsInspectArgs, BuildsLogsArgs, BuildsLsArgs, BuildsRmArgs, ExplainArgs, HistoryArgs,

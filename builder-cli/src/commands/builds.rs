@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use builder_core::context::ContextMode;
 use builder_core::history::{Build, BuildId, BuildSummary, HistoryError, HistoryStore, Status, Step, Verdict};
 use builder_core::oci::Digest;
 use builder_core::progress::{Event, TaskId};
@@ -175,6 +176,7 @@ fn build_json(build: &Build) -> Value {
         "Error": end.and_then(|end| end.error.clone()),
         "Context": build.inputs.context,
         "NamedContexts": build.inputs.named_contexts,
+        "ContextMode": build.inputs.context_mode,
         "Dockerfile": build.inputs.dockerfile,
         "DockerfileDigest": build.inputs.dockerfile_digest,
         "Target": build.inputs.target,
@@ -222,6 +224,9 @@ fn pretty(build: &Build) -> String {
     let mut rows: Vec<(&str, String)> = vec![("Name", summary.name.clone()), ("Build ID", build.id.to_string())];
     rows.push(("Context", build.inputs.context.clone()));
     rows.extend(build.inputs.named_contexts.iter().map(|(name, path)| ("Named context", format!("{name}={path}"))));
+    if build.inputs.context_mode != ContextMode::default() {
+        rows.push(("Context mode", build.inputs.context_mode.to_string()));
+    }
     rows.push(("Dockerfile", format!("{} ({})", build.inputs.dockerfile, build.inputs.dockerfile_digest)));
     rows.extend(build.inputs.target.iter().map(|target| ("Target", target.clone())));
     rows.push(("Platform", build.inputs.platform.clone()));

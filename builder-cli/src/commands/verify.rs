@@ -46,8 +46,8 @@ fn paths(changes: &[TreeChange]) -> String {
 /// A path with what became of it.
 pub(super) fn path(change: &TreeChange) -> String {
     match change.change {
-        Change::Added => format!("{} (new)", change.path),
-        Change::Removed => format!("{} (gone)", change.path),
-        Change::Changed => format!("{} ({})", change.path, change.details.join(", ")),
+        Change::Added if change.details.is_empty() => format!("{} (new)", change.path),
+        Change::Removed if change.details.is_empty() => format!("{} (gone)", change.path),
+        Change::Added | Change::Removed | Change::Changed => format!("{} ({})", change.path, change.details.join(", ")),
     }
 }

@@ -1,14 +1,19 @@
-//! `--build-context NAME=VALUE`.
+//! `--build-context NAME=VALUE`, and `--context-mode`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use builder_core::build::ContextSource;
+use builder_core::context::ContextMode;
 use builder_core::graph::NamedContext;
 use builder_core::oci::{LayoutReference, Platform, Reference};
 
+use clap::ValueEnum as _;
+
 use super::{Result, values};
+use crate::args::ContextModeArg;
 use crate::command_error::CommandError;
+use crate::config_file::ConfigFile;
 use crate::environment::Environment;
 
 /// Files by name, and what every name stands for.
@@ -71,6 +76,26 @@ fn meaning(name: &str, value: &str, environment: &Environment) -> Result<(NamedC
     }
     let ignore_files = vec![path.join(".dockerignore")];
     Ok((NamedContext::Directory, Some(ContextSource::Directory { path, ignore_files })))
+}
+
+/// Which rights of files count, as the command line says, else the environment, else the configuration file.
+pub(super) fn mode(
+    given: Option<ContextModeArg>,
+    environment: &Environment,
+    config: &ConfigFile,
+) -> Result<ContextMode> {
+    let mode = match (given, environment.get("RBUILD_CONTEXT_MODE")) {
+        (Some(mode), _) => Some(mode),
+        (None, Some(text)) => Some(ContextModeArg::from_str(text, false).map_err(|_| {
+            CommandError::usage(format!("RBUILD_CONTEXT_MODE is `{text}`, which is not a mode of contexts"))
+                .with_hint("the modes are docker, git")
+        })?),
+        (None, None) => config.context_mode(),
+    };
+    Ok(match mode {
+        Some(ContextModeArg::Git) => ContextMode::Git,
+        Some(ContextModeArg::Docker) | None => ContextMode::Docker,
+    })
 }
 
 #[cfg(test)]

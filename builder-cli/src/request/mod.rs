@@ -76,7 +76,7 @@ pub(crate) fn from_args(
     if args.all_platforms && call != Call::Build {
         return Err(CommandError::usage("--all-platforms is for builds").with_hint("name a platform with `--platform`"));
     }
-    let notes = useless(&args.useless);
+    let mut notes = useless(&args.useless);
     let tags = references(&args.tag)?;
     let outputs = outputs::settle(&args, &tags, environment)?;
     if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
@@ -84,6 +84,7 @@ pub(crate) fn from_args(
     }
     let mut context = context(&args, environment)?;
     let (named_contexts, contexts) = contexts::named(&args.build_context, environment)?;
+    let context_mode = contexts::mode(args.context_mode, environment, config)?;
     let platforms = platforms(&args, environment)?;
     let mut options = options(&args, &platforms, contexts, environment)?;
     options.all_stages = matches!(call, Call::Check(_)) && options.target.is_none();
@@ -117,6 +118,10 @@ pub(crate) fn from_args(
         Elsewhere { bring, options: FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull }, display };
     let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
     let mut warnings = Vec::new();
+    let is_directory = |source: &ContextSource| matches!(source, ContextSource::Directory { .. });
+    if args.context_mode.is_some() && !named_contexts.values().chain([&loaded.context]).any(is_directory) {
+        notes.push("--context-mode changes nothing: it is about contexts that are directories".to_owned());
+    }
     if let (Some(wanted), ContextSource::Directory { path, .. }) = (git_labels, &loaded.context)
         && let Err(reason) = wanted.add(&mut options.labels, path, loaded.file.as_deref())
     {
@@ -127,6 +132,7 @@ pub(crate) fn from_args(
         dockerfile: loaded.text,
         context: loaded.context,
         named_contexts,
+        context_mode,
         options,
         platforms,
         multi_platform,

@@ -12,6 +12,7 @@ mod cases;
 mod check;
 mod concurrency;
 mod container;
+mod context_mode;
 mod contexts;
 mod copy;
 mod debug;

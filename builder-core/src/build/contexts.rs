@@ -108,7 +108,7 @@ impl<'a> Contexts<'a> {
                 return Err(StepError::Unsupported(format!("the files of {id:?} are not known")));
             }
         };
-        Ok(BuildContext::open(&path, &ignore, self.state)?)
+        Ok(BuildContext::open(&path, &ignore, self.state)?.with_mode(self.request.context_mode))
     }
 
     /// What a build without a context sees.

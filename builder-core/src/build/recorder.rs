@@ -290,6 +290,7 @@ fn inputs(request: &BuildRequest) -> Inputs {
         dockerfile_digest: Digest::sha256(request.dockerfile.text()).to_string(),
         context: describe(&request.context),
         named_contexts: request.named_contexts.iter().map(|(name, from)| (name.clone(), describe(from))).collect(),
+        context_mode: request.context_mode,
         target: options.target.clone(),
         platform: platforms.join(","),
         build_args: arguments.map(|(name, value)| (name.clone(), without_credentials(value))).collect(),

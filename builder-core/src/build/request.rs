@@ -10,6 +10,7 @@ use super::remote::FetchedContext;
 use super::run_options::RunOptions;
 use std::time::Duration;
 
+use crate::context::ContextMode;
 use crate::diagnostic::Source;
 use crate::executor::Limits;
 use crate::git::{Address, AddressError, Wanted};
@@ -27,6 +28,8 @@ pub struct BuildRequest {
     pub context: ContextSource,
     /// Files of `--build-context`, by name. Names of images are in [`graph::Options::contexts`].
     pub named_contexts: BTreeMap<String, ContextSource>,
+    /// Which rights of files in contexts that are directories count.
+    pub context_mode: ContextMode,
     /// Everything that decides what the graph looks like. With [`BuildRequest::platforms`] its platform does not count.
     pub options: graph::Options,
     /// Platforms of the result, each once; empty is the one of the options.
@@ -72,6 +75,7 @@ impl BuildRequest {
             dockerfile,
             context,
             named_contexts: BTreeMap::new(),
+            context_mode: ContextMode::default(),
             options: graph::Options::new(Platform::host()),
             platforms: Vec::new(),
             multi_platform: None,

@@ -23,7 +23,8 @@ pub struct TreeChange {
     pub path: String,
     /// What became of it.
     pub change: Change,
-    /// For a changed path, what differs: `content`, `mode 644 → 755`.
+    /// For a changed path, what differs: `content`, `mode 644 → 755`. For a new one that equals one that is gone, and the
+    /// reverse, the other name: `renamed from /a`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
 }
@@ -71,21 +72,40 @@ pub fn likeness(one: &Preimage, other: &Preimage) -> usize {
 pub fn trees(before: &Tree, after: &Tree, limit: usize) -> (Vec<TreeChange>, usize) {
     let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
     let (mut changes, mut count) = (Vec::new(), 0);
+    let mut alone = Vec::new();
     loop {
         let order = match (before.peek(), after.peek()) {
             (Some(old), Some(new)) => old.path.cmp(&new.path),
             (Some(_), None) => std::cmp::Ordering::Less,
             (None, Some(_)) => std::cmp::Ordering::Greater,
-            (None, None) => return (changes, count),
+            (None, None) => break,
         };
         let old = if order.is_le() { before.next() } else { None };
         let new = if order.is_ge() { after.next() } else { None };
         if let Some(change) = changed(old.as_ref(), new.as_ref()) {
             count += 1;
             if changes.len() < limit {
+                if change.change != Change::Changed {
+                    alone.push((changes.len(), old.or(new).expect("one of them is there")));
+                }
                 changes.push(change);
             }
         }
+    }
+    note_renamed(&mut changes, alone);
+    (changes, count)
+}
+
+/// Pairs files that are new with those that are gone. `alone` has the entry of each change that has one, by its number.
+fn note_renamed(changes: &mut [TreeChange], alone: Vec<(usize, Entry)>) {
+    let says_much = |node: &Node| matches!(node, Node::File { size: 1.., .. } | Node::Symlink { .. });
+    let alone = alone.into_iter().filter(|(_, entry)| says_much(&entry.node));
+    let (new, mut gone): (Vec<_>, Vec<_>) = alone.partition(|(at, _)| changes[*at].change == Change::Added);
+    for (to, new) in new {
+        let Some(found) = gone.iter().position(|(_, old)| details(old, &new).is_empty()) else { continue };
+        let (from, _) = gone.swap_remove(found);
+        changes[to].details.push(format!("renamed from {}", changes[from].path));
+        changes[from].details.push(format!("renamed to {}", changes[to].path));
     }
 }
 
@@ -200,6 +220,7 @@ mod tests {
             Entry { mode: 0o755, uid: 5, ..entry("/a") },
             Entry { node: Node::File { size: 1, content: ContentDigest::of(b"y"), link: 0 }, ..entry("/b") },
             Entry { node: Node::Symlink { target: b"b".to_vec() }, ..entry("/c") },
+            Entry { mode: 0o600, ..entry("/more") },
             entry("/new"),
             touched,
             Entry { xattrs: vec![xattr], ..entry("/x") },
@@ -211,12 +232,13 @@ mod tests {
             "/a Changed mode 644 → 755; owner 0:0 → 5:0",
             "/b Changed content",
             "/c Changed a file → a symbolic link",
-            "/gone Removed ",
-            "/new Added ",
+            "/gone Removed renamed to /new",
+            "/more Added ",
+            "/new Added renamed from /gone",
             "/x Changed attribute user.a",
         ];
         assert_eq!(found, expected);
-        assert_eq!((count, trees(&before, &after, 2).0.len()), (6, 2));
+        assert_eq!((count, trees(&before, &after, 2).0.len()), (7, 2));
         assert_eq!(trees(&before, &before, 9).1, 0);
     }
 }

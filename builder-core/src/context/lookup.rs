@@ -52,7 +52,7 @@ impl BuildContext {
                 return Err(self.not_found(&compiled.literal, ignored));
             };
             self.check_required(&compiled, &found)?;
-            return Ok(Survey { matches: vec![found] });
+            return Ok(Survey { matches: vec![found], mode: self.mode });
         }
         let mut paths = Vec::new();
         self.expand(&base, &compiled, 0, &mut paths)?;
@@ -62,7 +62,7 @@ impl BuildContext {
             let name = path.file_name().unwrap_or_default().to_vec();
             matches.extend(self.look(place, name, &compiled.filter)?);
         }
-        Ok(Survey { matches })
+        Ok(Survey { matches, mode: self.mode })
     }
 
     /// Finds the paths that match the patterns from number `depth` on. Directories are read, links not followed.

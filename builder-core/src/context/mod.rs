@@ -19,6 +19,7 @@ mod ignore;
 mod disk;
 mod index;
 mod memo;
+mod mode;
 mod select;
 mod survey;
 mod walk;
@@ -31,6 +32,7 @@ mod tests;
 pub use error::{ContextError, IgnoredBy};
 pub use glob::{BadPattern, Glob};
 pub use ignore::{IgnoreFile, IgnoreSource};
+pub use mode::ContextMode;
 pub use pattern::{Above, Matcher, Verdict};
 pub use read::Reading;
 pub use select::{Compiled, Filter, FilterAbove, Match, Request, RequestError, Selected};
@@ -58,6 +60,7 @@ pub struct BuildContext {
     ignore: Option<IgnoreFile>,
     /// What is not ignored when there is no ignore file: everything.
     nothing: Matcher,
+    mode: ContextMode,
     index: Mutex<Index>,
     memo: Mutex<Memo>,
 }
@@ -80,7 +83,14 @@ impl BuildContext {
         let ignore = ignore.map(IgnoreFile::parse).transpose()?;
         let index = Mutex::new(Index::new(state, &canonical));
         let memo = Mutex::new(Memo::new(state, &canonical));
-        Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), index, memo })
+        Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), mode: ContextMode::Docker, index, memo })
+    }
+
+    /// The same with other rights of its files.
+    #[must_use]
+    pub fn with_mode(mut self, mode: ContextMode) -> Self {
+        self.mode = mode;
+        self
     }
 
     /// What says which files do not count; `None` if all do.

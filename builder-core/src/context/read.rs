@@ -50,6 +50,7 @@ impl BuildContext {
             let mut entries = self.known(seen);
             reading.settled &= self.read_files(seen, &mut entries)?;
             number_links(&mut entries);
+            entries.all.iter_mut().for_each(|selected| self.mode.apply(&mut selected.entry));
             reading.matches.push(Match { name: seen.name.clone(), root: seen.root.clone(), entries: entries.all });
         }
         Ok(reading)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Preimage;
 use crate::cache::explain::TreeChange;
+use crate::context::ContextMode;
 use crate::progress::Stream;
 use crate::tree::{SemanticDigest, TreeId};
 
@@ -99,6 +100,9 @@ pub struct Inputs {
     pub context: String,
     /// Further contexts, by name.
     pub named_contexts: BTreeMap<String, String>,
+    /// `--context-mode`
+    #[serde(default)]
+    pub context_mode: ContextMode,
     /// `--target`
     pub target: Option<String>,
     /// The platforms of the image, with commas between them.

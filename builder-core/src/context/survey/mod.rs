@@ -9,18 +9,20 @@ mod tests;
 
 use super::disk::{Names, Stat};
 use super::index::Stamp;
+use super::mode::ContextMode;
 use super::pattern::Above;
 use super::select::FilterAbove;
 use crate::rootfs::RootPath;
 use crate::tree::{Time, Xattr};
 
 /// Raised whenever fingerprints get another meaning.
-const VERSION: &[u8] = b"survey 1";
+const VERSION: &[u8] = b"survey 2";
 
 /// What a [`Request`](super::Request) stands for, seen and not read.
 #[derive(Debug)]
 pub struct Survey {
     pub(super) matches: Vec<Seen>,
+    pub(super) mode: ContextMode,
 }
 
 /// Digest of all that was seen. Equal ones say that the same files are selected, with the same content if what made the
@@ -90,6 +92,7 @@ impl Survey {
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hasher = blake3::Hasher::new();
         hasher.update(VERSION);
+        hasher.update(&[self.mode as u8]);
         for found in &self.matches {
             for text in [found.name.as_slice(), found.root.as_bytes()] {
                 hasher.update(&(text.len() as u64).to_le_bytes());
