@@ -473,9 +473,12 @@ fn pruning_leaves_what_named_images_need_and_nothing_else() {
     let other = support::image(&[layer(&["x=1"])]);
     store.export(&other, &["type=image,name=app"]).unwrap();
     let context = store.context();
-    let usage = images::disk_usage(&context, &images::Keep::default()).unwrap();
-    assert_eq!((usage.images.total, usage.images.active), (2, 1));
-    assert_eq!(usage.build_cache.total, 0, "no packed blobs: {usage:?}");
+    let usage = images::usage(&context).unwrap().all;
+    assert_eq!((usage.total, usage.active), (2, 1));
+    let blobs: u64 = store.content.blobs().unwrap().iter().map(|(_, bytes)| bytes).sum();
+    let snapshots = store.snapshots.list().unwrap();
+    let snapshots: u64 = snapshots.iter().map(|id| store.snapshots.usage(id).unwrap()).sum();
+    assert_eq!(usage.size, blobs + snapshots, "no packed blobs: {usage:?}");
     let removed = images::prune(&store.content, &images::PruneOptions::default()).unwrap();
     assert!(removed.len() >= 2, "{removed:?}");
     let reclaimed =
@@ -488,7 +491,7 @@ fn pruning_leaves_what_named_images_need_and_nothing_else() {
     images::collect(&context, &context.content.exclusive(context.cancel).unwrap(), &images::Keep::default()).unwrap();
     assert_eq!(store.content.blobs().unwrap(), []);
     assert_eq!(store.snapshots.list().unwrap(), []);
-    assert_eq!(images::disk_usage(&context, &images::Keep::default()).unwrap().images.size, 0);
+    assert_eq!(images::usage(&context).unwrap().all.size, 0);
 }
 
 #[test]

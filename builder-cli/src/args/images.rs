@@ -188,10 +188,10 @@ pub(crate) struct CacheLsArgs {
     /// Show everything about each item
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// Only what matches: `type=regular`, `description~=apt`, `until=24h`, `shared` … (repeatable)
+    /// Only what matches: `type=regular`, `description~=apt`, `parents=ID`, `until=24h`, `shared` … (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
-    /// `table`, `json`, or a Go template
+    /// `table`, `pretty` (as `--verbose`), `json`, or a Go template
     #[arg(long, value_name = "TEMPLATE")]
     pub(crate) format: Option<String>,
 }

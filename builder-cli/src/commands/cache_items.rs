@@ -1,11 +1,12 @@
-//! `rbuild cache ls`, docker's `buildx du`: what is in the build cache; and the filters that it shares with `prune`.
+//! `rbuild cache ls`, docker's `buildx du`: what is in the build cache.
 
 use std::time::SystemTime;
 
-use builder_core::build::{CacheItem, CacheKind};
+use builder_core::build::{CacheItem, Engine};
 use builder_core::cancel::CancelToken;
 use serde_json::Value;
 
+use super::cache_filter::Filters;
 use super::format::{self, Columns, Row};
 use super::{Outcome, print};
 use crate::args::CacheLsArgs;
@@ -26,25 +27,62 @@ const HEADINGS: Columns = &[
     ("CREATED AT", "CreatedAt"),
     ("LAST USED", "LastUsedAt"),
     ("USAGE COUNT", "UsageCount"),
+    ("PARENTS", "Parents"),
+];
+
+/// The columns of docker's `system df --verbose`.
+const OF_DISK: Columns = &[
+    ("CACHE ID", "ID"),
+    ("CACHE TYPE", "Type"),
+    ("SIZE", "Size"),
+    ("LAST USED", "LastUsedSince"),
+    ("USAGE", "UsageCount"),
+    ("SHARED", "Shared"),
 ];
 
 pub(super) fn run(session: &Session, args: &CacheLsArgs) -> Outcome {
     let filters = Filters::parse(&args.filter)?;
     let engine = session.engine()?;
-    let mut items = engine.cache_items(&CancelToken::new()).map_err(|error| CommandError::diagnostic(&error))?;
-    engine.count_uses(&mut items).map_err(|error| CommandError::diagnostic(&error))?;
-    let mut items: Vec<CacheItem> = items.into_iter().filter(|item| filters.match_item(item)).collect();
-    items.sort_by_key(|item| std::cmp::Reverse((item.own_size(), item.last_used)));
-    if args.verbose && args.format.is_none() {
-        return print(items.iter().map(block).collect::<String>() + &totals(&items));
-    }
+    let mut items = all(&engine)?;
+    items.retain(|item| filters.match_item(item));
     let now = SystemTime::now();
-    let rows: Vec<Row> = items.iter().map(|item| row(item, now)).collect();
+    if args.format.as_deref() == Some("pretty") || args.verbose && args.format.is_none() {
+        return print(items.iter().map(|item| block(item, now)).collect::<String>() + &totals(&items));
+    }
+    let mut rows: Vec<Row> = items.iter().map(|item| row(item, now)).collect();
+    if matches!(args.format.as_deref(), None | Some("" | "table")) {
+        items.iter().zip(&mut rows).for_each(|(item, row)| mark(item, row));
+    }
     let mut text = format::write(args.format.as_deref(), COLUMNS, HEADINGS, &rows)?;
     if args.format.is_none() {
         text.push_str(&totals(&items));
     }
     print(text)
+}
+
+/// Every item with all that is known about it, the largest first.
+fn all(engine: &Engine) -> Result<Vec<CacheItem>, CommandError> {
+    let mut items = engine.cache_items(&CancelToken::new()).map_err(|error| CommandError::diagnostic(&error))?;
+    engine.count_uses(&mut items).map_err(|error| CommandError::diagnostic(&error))?;
+    engine.find_parents(&mut items).map_err(|error| CommandError::diagnostic(&error))?;
+    items.sort_by_key(|item| std::cmp::Reverse((item.own_size(), item.last_used)));
+    Ok(items)
+}
+
+/// The table of `du --verbose`.
+pub(super) fn of_disk(engine: &Engine) -> Result<String, CommandError> {
+    let now = SystemTime::now();
+    let rows: Vec<Row> = all(engine)?.iter().map(|item| row(item, now)).collect();
+    format::write(None, OF_DISK, OF_DISK, &rows)
+}
+
+/// As docker: a star says that it changes in place, or that an image has the same files.
+fn mark(item: &CacheItem, row: &mut Row) {
+    for (name, marked) in [("ID", item.kind.is_mutable()), ("Size", item.shared)] {
+        if let Some(Value::String(text)) = row.get_mut(name).filter(|_| marked) {
+            text.push('*');
+        }
+    }
 }
 
 fn row(item: &CacheItem, now: SystemTime) -> Row {
@@ -56,17 +94,19 @@ fn row(item: &CacheItem, now: SystemTime) -> Row {
         ("Size", units::size(item.files + item.facts)),
         ("CreatedAt", units::created_at(at(item.created))),
         ("LastUsedAt", units::created_at(at(item.last_used))),
-        ("UsageCount", item.uses.to_string()),
         ("LastUsedSince", units::ago(at(item.last_used).map(SystemTime::from), now)),
     ]);
     for (name, value) in [
-        ("Mutable", item.kind == CacheKind::Mount),
+        ("Mutable", item.kind.is_mutable()),
         ("Reclaimable", reclaimable(item)),
         ("Shared", item.shared),
         ("InUse", item.in_use),
     ] {
         row.insert(name.to_owned(), Value::Bool(value));
     }
+    row.insert("UsageCount".to_owned(), item.uses.into());
+    let parents = (!item.parents.is_empty()).then(|| item.parents.clone());
+    row.insert("Parents".to_owned(), parents.into());
     row
 }
 
@@ -74,12 +114,12 @@ fn reclaimable(item: &CacheItem) -> bool {
     !item.in_use && !item.shared
 }
 
-fn block(item: &CacheItem) -> String {
-    let now = SystemTime::now();
+fn block(item: &CacheItem, now: SystemTime) -> String {
     let fields = row(item, now);
     let mut text = String::new();
     for (title, name) in [
         ("ID", "ID"),
+        ("Parents", "Parents"),
         ("Created at", "CreatedAt"),
         ("Mutable", "Mutable"),
         ("Reclaimable", "Reclaimable"),
@@ -91,7 +131,14 @@ fn block(item: &CacheItem) -> String {
         ("Type", "Type"),
     ] {
         let value = match &fields[name] {
+            Value::Null => continue,
+            Value::String(text) if text.is_empty() => continue,
             Value::String(text) => escape::line(text).into_owned(),
+            Value::Array(_) => {
+                text.push_str(&format!("{title}:\n"));
+                text.extend(item.parents.iter().map(|parent| format!(" - {parent}\n")));
+                continue;
+            }
             other => other.to_string(),
         };
         text.push_str(&format!("{:<13}{value}\n", format!("{title}:")));
@@ -108,112 +155,4 @@ fn totals(items: &[CacheItem]) -> String {
         sum(&|item| if item.in_use { 0 } else { item.own_size() }),
         sum(&|item| item.files + item.facts),
     )
-}
-
-/// `--filter` of the build cache: `KEY=VALUE`, `KEY!=VALUE`, `KEY~=PART`, or a `KEY` that is true.
-#[derive(Debug, Default)]
-pub(super) struct Filters {
-    filters: Vec<Filter>,
-}
-
-#[derive(Debug)]
-struct Filter {
-    key: &'static str,
-    operator: Operator,
-    value: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operator {
-    Is,
-    IsNot,
-    Holds,
-}
-
-const KEYS: [&str; 9] = ["id", "description", "type", "inuse", "mutable", "immutable", "shared", "private", "until"];
-
-impl Filters {
-    /// Reads the filters; unknown keys are errors.
-    pub(super) fn parse(given: &[String]) -> Result<Self, CommandError> {
-        Ok(Self { filters: given.iter().map(|text| filter(text)).collect::<Result<_, _>>()? })
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.filters.is_empty()
-    }
-
-    /// Whether every filter lets the item through.
-    pub(super) fn match_item(&self, item: &CacheItem) -> bool {
-        self.filters.iter().all(|filter| filter.matches(item))
-    }
-}
-
-fn filter(text: &str) -> Result<Filter, CommandError> {
-    let (key, operator, value) = if let Some((key, value)) = text.split_once("!=") {
-        (key, Operator::IsNot, value)
-    } else if let Some((key, value)) = text.split_once("~=") {
-        (key, Operator::Holds, value)
-    } else if let Some((key, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-        (key, Operator::Is, value)
-    } else {
-        (text, Operator::Is, "true")
-    };
-    let key = KEYS.into_iter().find(|known| *known == key).ok_or_else(|| {
-        CommandError::usage(format!("unknown filter `{text}`")).with_hint(format!(
-            "the filters of the build cache are {}; as `KEY=VALUE`, `KEY!=VALUE` or `KEY~=PART`",
-            KEYS.join(", ")
-        ))
-    })?;
-    if key == "type" && operator == Operator::Is && !CacheKind::ALL.iter().any(|kind| kind.name() == value) {
-        let names: Vec<&str> = CacheKind::ALL.iter().map(|kind| kind.name()).collect();
-        return Err(CommandError::usage(format!("unknown type `{value}`"))
-            .with_hint(format!("the types are {}", names.join(", "))));
-    }
-    let mut value = value.to_owned();
-    if key == "until" {
-        value = units::until(&value)?.as_second().to_string();
-    }
-    Ok(Filter { key, operator, value })
-}
-
-impl Filter {
-    fn matches(&self, item: &CacheItem) -> bool {
-        let flag = |flag: bool| if flag { "true" } else { "false" };
-        let mutable = item.kind == CacheKind::Mount;
-        let actual = match self.key {
-            "id" => item.id.as_str(),
-            "description" => item.description.as_str(),
-            "type" => item.kind.name(),
-            "inuse" => flag(item.in_use),
-            "mutable" => flag(mutable),
-            "immutable" => flag(!mutable),
-            "shared" => flag(item.shared),
-            "private" => flag(!item.shared),
-            _ => return self.value.parse().is_ok_and(|time: i64| item.last_used < time),
-        };
-        match self.operator {
-            // Ids are long: the beginning is enough.
-            Operator::Is if self.key == "id" => actual.starts_with(&self.value),
-            Operator::Is => actual == self.value,
-            Operator::IsNot => actual != self.value,
-            Operator::Holds => actual.contains(&self.value),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_are_read_or_refused() {
-        let read = |text: &str| filter(text).map(|filter| (filter.key, filter.operator, filter.value));
-        assert_eq!(read("id=ab").expect("valid"), ("id", Operator::Is, "ab".to_owned()));
-        assert_eq!(read("type!=regular").expect("valid"), ("type", Operator::IsNot, "regular".to_owned()));
-        assert_eq!(read("description~=apt").expect("valid"), ("description", Operator::Holds, "apt".to_owned()));
-        assert_eq!(read("shared").expect("valid"), ("shared", Operator::Is, "true".to_owned()));
-        for wrong in ["color=red", "type=regulr", "until=yesterday"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use builder_core::build::images::Usage;
 use builder_core::cancel::CancelToken;
 
 use super::format::{self, Columns, Row};
-use super::{Outcome, print};
+use super::{Outcome, cache_items, print};
 use crate::args::DuArgs;
 use crate::command_error::CommandError;
 use crate::session::Session;
@@ -22,10 +22,11 @@ const EACH: Columns = &[("IMAGE ID", "ID"), ("SIZE", "Size"), ("UNIQUE SIZE", "U
 pub(super) fn run(session: &Session, args: &DuArgs) -> Outcome {
     let engine = session.engine()?;
     let usage = engine.disk_usage(&CancelToken::new()).map_err(|error| CommandError::diagnostic(&error))?;
-    let rows = [row("Images", usage.images), row("Build Cache", usage.build_cache)];
+    let rows = [row("Images", usage.images.all), row("Build Cache", usage.build_cache)];
     let mut text = format::write(args.format.as_deref(), COLUMNS, COLUMNS, &rows)?;
     if args.verbose && args.format.is_none() {
         let each: Vec<Row> = usage
+            .images
             .each
             .iter()
             .map(|(image, unique)| {
@@ -38,6 +39,8 @@ pub(super) fn run(session: &Session, args: &DuArgs) -> Outcome {
             .collect();
         text.push('\n');
         text.push_str(&format::write(None, EACH, EACH, &each)?);
+        text.push('\n');
+        text.push_str(&cache_items::of_disk(&engine)?);
     }
     print(text)
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod builds;
+mod cache_filter;
 mod cache_inspect;
 mod cache_items;
 mod cache_mounts;

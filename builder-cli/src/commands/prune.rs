@@ -7,14 +7,13 @@
 //! | `image prune`, `image prune --all` | those without a name; all | stays |
 //! | `builder prune`, `cache prune` | none | as `prune` |
 
-use std::collections::BTreeSet;
 use std::io::BufRead as _;
 
-use builder_core::build::images::{ImageError, PruneOptions, Removed};
-use builder_core::build::{CacheItem, Engine, Policy, PruneRequest};
+use builder_core::build::images::{PruneOptions, Removed};
+use builder_core::build::{CacheItem, Policy, PruneRequest};
 use builder_core::cancel::CancelToken;
 
-use super::cache_items::Filters;
+use super::cache_filter::Filters;
 use super::{Outcome, print};
 use crate::args::PruneArgs;
 use crate::command_error::CommandError;
@@ -33,7 +32,12 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
     let signals = Signals::watch(&cancel)?;
     let failed = |error| signals.explain(CommandError::diagnostic(&error));
     if let Some(policy) = request.cache.as_mut().filter(|_| !filters.is_empty()) {
-        policy.ids = Some(matching(&engine, &filters, &cancel).map_err(failed)?);
+        let mut items = engine.cache_items(&cancel).map_err(failed)?;
+        if filters.need_parents() {
+            engine.find_parents(&mut items).map_err(|error| signals.explain(CommandError::diagnostic(&error)))?;
+        }
+        let chosen = items.into_iter().filter(|item| filters.match_item(item));
+        policy.ids = Some(chosen.map(|item| item.id).collect());
     }
     let pruned = engine.prune(&request, &cancel).map_err(failed)?;
     let mut text = String::new();
@@ -62,17 +66,12 @@ fn line(item: &CacheItem) -> String {
     format!("{}  {:>8}  {}\n", item.id, units::size(item.own_size()), escape::line(&item.description))
 }
 
-fn matching(engine: &Engine, filters: &Filters, cancel: &CancelToken) -> Result<BTreeSet<String>, ImageError> {
-    let items = engine.cache_items(cancel)?.into_iter();
-    Ok(items.filter(|item| filters.match_item(item)).map(|item| item.id).collect())
-}
-
 fn request(args: &PruneArgs) -> Result<(PruneRequest, Filters), CommandError> {
     let mut images = PruneOptions { all: args.images_only && args.all, ..PruneOptions::default() };
     let mut cache = Vec::new();
     for text in &args.filter {
         match text.split_once('=') {
-            Some(("until", value)) => {
+            Some(("until" | "unused-for", value)) => {
                 images.until = Some(units::until(value)?);
                 cache.push(text.clone());
             }

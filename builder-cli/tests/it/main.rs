@@ -7,6 +7,7 @@ mod arguments;
 mod build;
 mod builder_args;
 mod cache;
+mod cache_items;
 mod cache_lies;
 mod cases;
 mod check;

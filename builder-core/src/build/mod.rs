@@ -45,7 +45,7 @@ mod solve;
 mod start;
 mod verify;
 
-pub use clean::{CacheItem, CacheKind, Damage, Policy, PruneRequest, Pruned, Space, Verified};
+pub use clean::{CacheItem, CacheKind, Damage, DiskUsage, Policy, PruneRequest, Pruned, Space, Verified};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
 pub use explain::{Earlier, ExplainedStep, Explanation, ParentChange, Reason};

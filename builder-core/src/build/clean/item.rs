@@ -28,13 +28,15 @@ pub enum CacheKind {
     Mount,
     /// A fetched build context: `source.local`.
     Source,
+    /// A git repository with the commits that were fetched: `source.git.checkout`.
+    Git,
     /// What an address of ADD gave: `source.http`.
     Download,
 }
 
 impl CacheKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Step, Self::Mount, Self::Source, Self::Download];
+    pub const ALL: [Self; 5] = [Self::Step, Self::Mount, Self::Source, Self::Git, Self::Download];
 
     /// The name.
     pub fn name(self) -> &'static str {
@@ -42,8 +44,14 @@ impl CacheKind {
             Self::Step => "regular",
             Self::Mount => "exec.cachemount",
             Self::Source => "source.local",
+            Self::Git => "source.git.checkout",
             Self::Download => "source.http",
         }
+    }
+
+    /// Whether later builds change such a thing in place.
+    pub fn is_mutable(self) -> bool {
+        matches!(self, Self::Mount | Self::Git)
     }
 }
 
@@ -68,6 +76,8 @@ pub struct CacheItem {
     pub milliseconds: u64,
     /// Builds in the history that took it from the cache; see [`Engine::count_uses`].
     pub uses: u64,
+    /// Ids of what lies right below it; see [`Engine::find_parents`].
+    pub parents: Vec<String>,
     /// An image has the same files: they cannot be removed here, and are counted there.
     pub shared: bool,
     /// A step uses it at this moment.
@@ -93,7 +103,7 @@ impl CacheItem {
     pub(super) fn of(id: String, kind: CacheKind) -> Self {
         let description = String::new();
         let (created, last_used, files, facts, milliseconds, uses) = (0, 0, 0, 0, 0, 0);
-        let (shared, in_use, place, base) = (false, false, Place::Nowhere, None);
+        let (parents, shared, in_use, place, base) = (Vec::new(), false, false, Place::Nowhere, None);
         Self {
             id,
             kind,
@@ -104,6 +114,7 @@ impl CacheItem {
             facts,
             milliseconds,
             uses,
+            parents,
             shared,
             in_use,
             place,
@@ -157,7 +168,7 @@ impl Engine {
             }
         }
         self.mounts(&mut items)?;
-        for (kind, area) in [(CacheKind::Source, "git"), (CacheKind::Download, "downloads")] {
+        for (kind, area) in [(CacheKind::Git, "git"), (CacheKind::Download, "downloads")] {
             let directory = self.content.state().join(area);
             for path in entries(&directory)? {
                 let mut item = CacheItem::of(file_name(&path), kind);

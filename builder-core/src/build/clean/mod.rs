@@ -6,6 +6,7 @@
 //! ```
 
 mod item;
+mod parents;
 mod policy;
 mod verify;
 
@@ -15,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::engine::{Engine, seconds_now};
-use super::images::{self, DiskUsage, ImageError, Keep, PruneOptions, Reclaimed, Removed};
+use super::images::{self, ImageError, ImageUsage, Keep, PruneOptions, Reclaimed, Removed, Usage};
 use super::op::http::downloads;
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
@@ -50,6 +51,15 @@ pub struct Pruned {
     pub items: Vec<CacheItem>,
     /// Bytes that are free now.
     pub bytes: u64,
+}
+
+/// What the store occupies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Images.
+    pub images: ImageUsage,
+    /// Results of steps and everything else that no image has.
+    pub build_cache: Usage,
 }
 
 impl Engine {
@@ -125,13 +135,11 @@ impl Engine {
     /// # Errors
     /// [`ImageError`] if the store cannot be read.
     pub fn disk_usage(&self, cancel: &CancelToken) -> Result<DiskUsage, ImageError> {
-        let context = self.context(&Silent, TaskId(0), cancel, None);
-        let mut usage = images::disk_usage(&context, &Keep::default())?;
+        let images = images::usage(&self.context(&Silent, TaskId(0), cancel, None))?;
         // Whatever is there and no image needs: records, trees, indexes, cache mounts, history, the directories themselves.
-        usage.build_cache.total = self.cache_items(cancel)?.iter().filter(|item| !item.shared).count();
-        usage.build_cache.size = size(self.content.state()).saturating_sub(usage.images.size);
-        usage.build_cache.reclaimable = usage.build_cache.size;
-        Ok(usage)
+        let size = size(self.content.state()).saturating_sub(images.all.size);
+        let total = self.cache_items(cancel)?.iter().filter(|item| !item.shared).count();
+        Ok(DiskUsage { images, build_cache: Usage { total, active: 0, size, reclaimable: size } })
     }
 
     /// Removes what a policy chooses from the store and from `items`, except for files of steps: the trees in `without_files`

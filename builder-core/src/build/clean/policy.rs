@@ -54,7 +54,7 @@ impl Policy {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         vec![
             Self {
-                kinds: vec![CacheKind::Source, CacheKind::Download],
+                kinds: vec![CacheKind::Source, CacheKind::Git, CacheKind::Download],
                 keep_duration: Some(2 * DAY),
                 ..Self::default()
             },

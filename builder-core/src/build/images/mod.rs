@@ -10,7 +10,7 @@
 //! | `pull`, `push` | [`pull`], [`push`], [`names_in_repository`] |
 //! | `save`, `load` | [`save`], [`save_to`], [`load`] |
 //! | `image prune`, `prune` | [`prune`], [`collect`] |
-//! | `du`, `system df` | [`disk_usage`] |
+//! | `du`, `system df` | [`usage`] |
 //!
 //! What only looks at images takes the [`ContentStore`]; what moves bytes takes an
 //! [`ExportContext`](crate::export::ExportContext), which also says whom to tell about progress.
@@ -35,8 +35,8 @@ pub use history::{HistoryRow, history};
 pub use inspect::{InspectedConfig, InspectedImage, InspectedMetadata, InspectedRootFs, inspect};
 pub use list::{ImageRow, ImageSummary, ListFilter, list, rows};
 pub use load::{Loaded, load};
-pub(super) use prune::needed;
-pub use prune::{DiskUsage, Keep, PruneOptions, Reclaimed, Usage, collect, disk_usage, prune};
+pub use prune::{ImageUsage, Keep, PruneOptions, Reclaimed, Usage, collect, prune, usage};
+pub(super) use prune::{layer_names, needed};
 pub use pull::{Pulled, Pushed, names_in_repository, pull, push};
 pub use remove::{RemoveOptions, Removed, remove};
 pub use save::{SaveFormat, save, save_to};

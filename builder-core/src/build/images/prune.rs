@@ -1,4 +1,4 @@
-//! [`prune`], [`collect`] and [`disk_usage`]: what the store keeps, and what it need not.
+//! [`prune`], [`collect`] and [`usage`]: what the store keeps, and what it need not.
 
 use std::collections::HashSet;
 
@@ -108,15 +108,11 @@ pub(in crate::build) fn needed(
     let database = context.content.database();
     for image in images {
         needed.blobs.extend(blobs_of(image));
-        let diff_ids: Vec<&DiffId> = image.layers.iter().map(|layer| &layer.diff_id).collect();
-        for (index, diff_id) in diff_ids.iter().enumerate() {
-            // A tree that depends on the layers below is remembered under their chain id.
-            let chain = chain_id(diff_ids[..=index].iter().copied()).map(|chain| DiffId::new(chain.digest().clone()));
-            for name in chain.iter().chain([*diff_id]) {
-                if let Some(tree) = database.layer_tree(name)?.map(TreeId::new) {
-                    needed.trees.insert(tree);
-                    needed.snapshots.insert(tree);
-                }
+        let diff_ids: Vec<DiffId> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        for name in layer_names(&diff_ids).into_iter().flatten() {
+            if let Some(tree) = database.layer_tree(&name)?.map(TreeId::new) {
+                needed.trees.insert(tree);
+                needed.snapshots.insert(tree);
             }
         }
     }
@@ -130,6 +126,15 @@ pub(in crate::build) fn needed(
         needed.trees.extend(base);
     }
     Ok(needed)
+}
+
+/// The names under which the tree of each layer may be remembered: one that depends on the layers below has their chain id.
+pub(in crate::build) fn layer_names(diff_ids: &[DiffId]) -> Vec<Vec<DiffId>> {
+    let names = |(index, diff_id): (usize, &DiffId)| {
+        let chain = chain_id(&diff_ids[..=index]).map(|chain| DiffId::new(chain.digest().clone()));
+        chain.into_iter().chain([diff_id.clone()]).collect()
+    };
+    diff_ids.iter().enumerate().map(names).collect()
 }
 
 /// A part of the store.
@@ -146,55 +151,44 @@ pub struct Usage {
     pub reclaimable: u64,
 }
 
-/// What the store occupies.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct DiskUsage {
-    /// Images; those with a name count as needed. Shared layers count once.
-    pub images: Usage,
-    /// Results of steps and everything else that no image has; what `keep` names counts as needed.
-    pub build_cache: Usage,
+/// What images occupy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// All of them; those with a name count as needed. Shared layers count once.
+    pub all: Usage,
     /// Each image with the bytes of its layers and how many of them no other image has (by the sizes in its record).
-    #[serde(skip)]
     pub each: Vec<(ImageRecord, u64)>,
 }
 
-/// Measures the store on disk (`docker system df`).
+/// Measures the images of the store on disk; [`Engine::disk_usage`](crate::build::Engine::disk_usage) measures the rest.
 ///
 /// # Errors
 /// [`ImageError::Content`] and [`ImageError::Export`] if the store cannot be read.
-pub fn disk_usage(context: &ExportContext<'_>, keep: &Keep) -> Result<DiskUsage, ImageError> {
+pub fn usage(context: &ExportContext<'_>) -> Result<ImageUsage, ImageError> {
     let database = context.content.database();
     let images = database.images()?;
     let named: HashSet<_> = database.tags()?.into_iter().map(|(_, image)| image).collect();
-    let (with_names, without): (Vec<ImageRecord>, Vec<ImageRecord>) =
-        images.iter().cloned().partition(|image| named.contains(&image.id));
+    let with_names: Vec<ImageRecord> = images.iter().filter(|image| named.contains(&image.id)).cloned().collect();
     let of_images = needed(context, &images, &Keep::default())?;
     let of_named = needed(context, &with_names, &Keep::default())?;
-    let mut usage = DiskUsage::default();
-    usage.images.total = images.len();
-    usage.images.active = images.len() - without.len();
-    let mut add = |of_image: bool, active: bool, bytes: u64| {
-        let part = if of_image { &mut usage.images } else { &mut usage.build_cache };
-        part.size += bytes;
-        part.reclaimable += if active { 0 } else { bytes };
-        if !of_image {
-            part.total += 1;
-            part.active += usize::from(active);
-        }
+    let mut all = Usage { total: images.len(), active: with_names.len(), ..Usage::default() };
+    let mut add = |is_needed: bool, bytes: u64| {
+        all.size += bytes;
+        all.reclaimable += if is_needed { 0 } else { bytes };
     };
     for (digest, bytes) in context.content.blobs()? {
-        let of_image = of_images.blobs.contains(&digest);
-        let active = if of_image { of_named.blobs.contains(&digest) } else { keep.blobs.contains(&digest) };
-        add(of_image, active, bytes);
+        if of_images.blobs.contains(&digest) {
+            add(of_named.blobs.contains(&digest), bytes);
+        }
     }
     for id in context.snapshots.list().map_err(crate::export::ExportError::from)? {
-        let of_image = of_images.trees.contains(&id);
-        let active = if of_image { of_named.trees.contains(&id) } else { keep.trees.contains(&id) };
-        add(of_image, active, context.snapshots.usage(&id).map_err(crate::export::ExportError::from)?);
+        if of_images.trees.contains(&id) {
+            let bytes = context.snapshots.usage(&id).map_err(crate::export::ExportError::from)?;
+            add(of_named.trees.contains(&id), bytes);
+        }
     }
-    usage.each = images.iter().map(|image| (image.clone(), unique_size(image, &images))).collect();
-    Ok(usage)
+    let each = images.iter().map(|image| (image.clone(), unique_size(image, &images))).collect();
+    Ok(ImageUsage { all, each })
 }
 
 /// Bytes of the layers that only this image has.
