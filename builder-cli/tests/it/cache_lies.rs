@@ -66,7 +66,7 @@ fn project() -> TestEnv {
     env
 }
 
-fn filter(program: &str, argument: &str, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn filter(program: &str, argument: &str, bytes: &[u8]) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), bytes).expect("written");
     let input = std::fs::File::open(file.path()).expect("readable");

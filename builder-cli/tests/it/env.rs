@@ -21,7 +21,12 @@ pub(crate) struct Ended {
 
 impl TestEnv {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("rbuild-it-").tempdir().expect("a temporary directory");
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// One whose directories are below another.
+    pub(crate) fn below(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("rbuild-it-").tempdir_in(parent).expect("a temporary directory");
         for name in ["context", "home", "state"] {
             std::fs::create_dir(dir.path().join(name)).expect("a directory");
         }

@@ -37,6 +37,7 @@ mod platforms;
 mod progress;
 mod pty;
 mod push_pull;
+mod random;
 mod read_only;
 mod recorder;
 mod registry;

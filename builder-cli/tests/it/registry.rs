@@ -162,7 +162,7 @@ const APPLETS: [&str; 29] = [
 ];
 
 /// A root filesystem with the static busybox of this machine.
-fn busybox() -> Vec<u8> {
+pub(crate) fn busybox() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| dir.path().join(name);
     for name in ["bin", "etc", "tmp", "root"] {

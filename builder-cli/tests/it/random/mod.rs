@@ -1,0 +1,57 @@
+//! Random projects and random changes: a build with a store that has seen much is the build with a store that has seen
+//! nothing, no step runs where nothing changed, and explanations speak of what was changed.
+//!
+//! `RBUILD_RANDOM_SEED` and `RBUILD_RANDOM_ROUNDS` make it long; `RBUILD_RANDOM_SECONDS` ends it then. It works in memory,
+//! or in the directory `RBUILD_RANDOM_DIR`. A failed round prints the variables for that round alone, and what it left is
+//! copied to the directory `RBUILD_RANDOM_KEEP`.
+
+mod dice;
+mod files;
+mod image;
+mod project;
+mod reasons;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use crate::env::require_sandbox;
+use dice::Dice;
+use world::{Figures, World};
+
+/// Steps of a round: each some changes and a build or more.
+const STEPS: usize = 10;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn a_store_that_has_seen_much_builds_what_an_empty_one_does() {
+    if !require_sandbox("a_store_that_has_seen_much_builds_what_an_empty_one_does") {
+        return;
+    }
+    let first = number("RBUILD_RANDOM_SEED").unwrap_or(20);
+    let rounds = number("RBUILD_RANDOM_ROUNDS").unwrap_or(2);
+    let limit = number("RBUILD_RANDOM_SECONDS").map_or(Duration::MAX, Duration::from_secs);
+    let (begun, mut failed, mut figures) = (Instant::now(), Vec::new(), Figures::default());
+    for seed in first..first.saturating_add(rounds) {
+        if begun.elapsed() > limit {
+            break;
+        }
+        let mut world = World::new(Dice::new(seed));
+        let outcome = (0..STEPS).try_for_each(|_| world.step());
+        figures.add(&world.figures);
+        if let Err(error) = outcome {
+            let kept = world.keep(seed);
+            let line = format!("RBUILD_RANDOM_SEED={seed} RBUILD_RANDOM_ROUNDS=1 {kept}");
+            println!("{line}\n{}\n{error}\n", world.log());
+            failed.push(line);
+        }
+        if seed % 20 == 19 {
+            println!("{:?} after {} s: {figures:?}", seed, begun.elapsed().as_secs());
+        }
+    }
+    println!("{figures:?}");
+    assert!(failed.is_empty(), "{} rounds failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(figures.compared > figures.failed, "most builds succeed: {figures:?}");
+}

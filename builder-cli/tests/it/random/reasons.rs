@@ -1,0 +1,84 @@
+//! Whether what `rbuild explain` says can be true.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::files::{EVERYTHING, FILES};
+
+/// A build that ended well, or not.
+pub(super) struct Past {
+    pub(super) id: String,
+    /// What was changed since the one before.
+    pub(super) names: Vec<String>,
+    pub(super) succeeded: bool,
+}
+
+/// How many steps ran.
+pub(super) fn ran(explained: &Value) -> Vec<String> {
+    let steps = explained["steps"].as_array().expect("steps").iter();
+    steps
+        .filter(|step| step["verdict"] != "hit")
+        .map(|step| step["name"].to_string().chars().take(70).collect())
+        .collect()
+}
+
+/// What is wrong with an explanation; `past` has all builds of a store since it was pruned, the explained one last.
+pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool) -> String {
+    let mut text = String::new();
+    // A step of the same name as now was built after the last change of anything but files.
+    let last_plan = past.iter().rposition(|build| build.names.iter().any(|name| name == EVERYTHING)).unwrap_or(0);
+    let was_built = past[last_plan..past.len() - 1].iter().any(|build| build.succeeded);
+    for step in explained["steps"].as_array().expect("steps") {
+        let reasons = step["reasons"].as_array().expect("reasons");
+        let is_hit = step["verdict"] == "hit";
+        let mut bad = |why: &str| {
+            let _ = writeln!(text, "{why}: {step}");
+        };
+        if reasons.is_empty() || is_hit != (reasons[0]["reason"] == "hit") {
+            bad("verdict and reasons disagree");
+        }
+        if is_hit {
+            continue;
+        }
+        let with = step["compared_with"]["build"].as_str();
+        let since = past.iter().position(|build| Some(build.id.as_str()) == with).map_or(0, |at| at + 1);
+        let names: Vec<&str> =
+            past[since.min(past.len())..].iter().flat_map(|build| &build.names).map(String::as_str).collect();
+        let anything = names.contains(&EVERYTHING) || with.is_none() || since == 0;
+        for reason in reasons {
+            match reason["reason"].as_str().expect("text") {
+                "files" if !anything => {
+                    for change in reason["changes"].as_array().expect("changes") {
+                        if !is_about(change, &names) {
+                            bad("this file was not changed");
+                        }
+                    }
+                    if reason["changes"].as_array().is_some_and(Vec::is_empty) && reason["count"] != Value::Null {
+                        bad("no file");
+                    }
+                }
+                "input" if !anything || reason["before"] == reason["after"] => bad("this input was not changed"),
+                "base" | "expired" | "no-cache" | "damaged" | "result-gone" | "hit" => bad("cannot be"),
+                "pruned" | "files-gone" if !was_pruned => bad("nothing was pruned"),
+                "never-built" | "root" if was_built => bad("the same was built before"),
+                "parent" if reason["change"] != "removed" && reason["step"].as_u64() >= step["number"].as_u64() => {
+                    bad("a parent that comes later");
+                }
+                "parent" if !anything && reason["change"] != "result" => bad("the same steps"),
+                _ => {}
+            }
+        }
+    }
+    text
+}
+
+/// Whether a change of a path may come from changes of what has these names.
+fn is_about(change: &Value, names: &[&str]) -> bool {
+    let details = change["details"].as_array();
+    let linked = details.is_some_and(|details| details.iter().any(|detail| detail == "hard links"));
+    let path = change["path"].as_str().expect("text");
+    linked
+        || names.contains(&FILES)
+        || path.split('/').any(|part| names.iter().any(|name| name.split('/').any(|other| other == part)))
+}
