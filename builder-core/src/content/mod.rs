@@ -19,6 +19,7 @@ mod facts;
 mod images;
 mod lease;
 mod store;
+mod tar_states;
 
 pub use blob::{BlobReader, BlobWriter};
 pub use database::Database;

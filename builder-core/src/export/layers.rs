@@ -12,7 +12,7 @@ use super::{ExportContext, ExportError, ImageFormat};
 use crate::cancel::CancelToken;
 use crate::content::{BlobWriter, ContentError};
 use crate::image::{ImageLayer, LayerSource, UnassembledImage};
-use crate::layer::{self, Compressor, Decompressor, Files, LayerFormat, Level, PackOptions};
+use crate::layer::{self, Compressor, Decompressor, Files, LayerFormat, Level, PackOptions, Resume, ResumeError};
 use crate::lock::{lock, unlocked};
 use crate::oci::{Compression, Descriptor, DiffId, Digest, Hasher, MediaKind, MediaType, Reference};
 use crate::tree::{Entry, Tree, TreeId};
@@ -136,10 +136,12 @@ impl<'a> Layers<'a> {
             return Ok(known);
         }
         let (tree, files) = self.files(index)?;
-        let mut out = Hashing { hasher: Hasher::default(), cancel: self.context.cancel };
-        layer::pack(&tree, &*files, &mut out, &PackOptions::default())
-            .map_err(|error| self.pack_error(index, error))?;
-        let diff_id = DiffId::new(out.hasher.finish());
+        let resume = Resume { database: self.context.database(), format: FORMAT, cancel: self.context.cancel };
+        let diff_id = match resume.diff_id(&tree, &*files, &PackOptions::default()) {
+            Err(ResumeError::Pack(error)) => return Err(self.pack_error(index, error)),
+            Err(ResumeError::Content(error)) => return Err(error.into()),
+            Ok(diff_id) => diff_id,
+        };
         self.learn_diff_id(index, &diff_id)?;
         Ok(diff_id)
     }
@@ -487,24 +489,6 @@ impl<W: Write> Write for Checked<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-/// Hashes what is written, and nothing else.
-struct Hashing<'a> {
-    hasher: Hasher,
-    cancel: &'a CancelToken,
-}
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.cancel.check().map_err(io::Error::other)?;
-        self.hasher.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -6,9 +6,11 @@
 //! Tree + Files ── materialise ──▶ Active    a COPY that a later step needs as a directory
 //!              └─ keep ──▶ Snapshot         the same in the store, only the difference from an earlier one if that is small
 //! Tree + Files ── pack ──▶ tar              sorted, reproducible
+//!              ├─ diff id, of a tree that begins like an earlier one from where they differ
 //!              └─ write_layer ──▶ blob      tar → diff id → compressor → digest, in one read
 //! ```
 
+mod ahead;
 mod capture;
 mod compression;
 mod error;
@@ -17,6 +19,7 @@ mod keep;
 mod lower;
 mod materialise;
 mod pack;
+mod resume;
 mod unpack;
 mod write;
 
@@ -28,6 +31,7 @@ pub use keep::{Keep, KeepError};
 pub use lower::{fix_implied, resolve_lower_links, stamp};
 pub use materialise::materialise;
 pub use pack::{PackOptions, pack};
+pub use resume::{Resume, ResumeError};
 pub use unpack::{Archive, LowerLink, UnpackLimits, UnpackOptions, Unpacked, unpack};
 pub use write::{Layer, LayerFormat, diff_id, write_layer};
 

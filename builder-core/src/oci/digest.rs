@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState as _;
 
 /// A content digest as image-spec `descriptor.md` writes it: `algorithm:hex`.
 ///
@@ -168,6 +169,20 @@ impl Hasher {
         }
     }
 
+    /// All that is needed to go on with the hash later, in an encoding of the library that hashes; `None` for SHA-512.
+    pub fn state(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Sha256(state) => Some(state.serialize().to_vec()),
+            Self::Sha512(_) => None,
+        }
+    }
+
+    /// Goes on with a SHA-256 hash from what [`Hasher::state`] gave; `None` for anything else.
+    pub fn resume(state: &[u8]) -> Option<Self> {
+        let state = state.try_into().ok()?;
+        sha2::Sha256::deserialize(state).ok().map(Self::Sha256)
+    }
+
     /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         match self {
@@ -254,6 +269,26 @@ mod tests {
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn a_hash_goes_on_from_its_state() {
+        let bytes: Vec<u8> = (0..1000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        for cut in [0, 1, 63, 64, 512, 999, 1000] {
+            let mut hasher = Hasher::default();
+            hasher.update(&bytes[..cut]);
+            let state = hasher.state().expect("SHA-256");
+            let mut resumed = Hasher::resume(&state).expect("a state");
+            resumed.update(&bytes[cut..]);
+            assert_eq!(resumed.finish(), Digest::sha256(&bytes), "cut at {cut}");
+            assert!(Hasher::resume(&state[1..]).is_none());
+        }
+        // Stores keep states: another encoding is another version of what packing gives (`export::layers::FORMAT`).
+        let mut hasher = Hasher::default();
+        hasher.update(&[0; 64]);
+        let pinned = Digest::sha256(&hasher.state().expect("SHA-256"));
+        assert_eq!(pinned.short(), "5b60c79a7aea");
+        assert!(Hasher::new(Algorithm::Sha512).state().is_none());
+    }
 
     #[test]
     fn a_digest_round_trips_and_knows_its_parts() {

@@ -187,8 +187,8 @@ impl Tree {
             .sum()
     }
 
-    /// Size and link number of a regular file, without decoding the rest of its entry.
-    fn file_size(&self, index: usize) -> Option<(u64, u32)> {
+    /// Size in bytes and link number of a regular file, without decoding the rest of its entry.
+    pub fn file_size(&self, index: usize) -> Option<(u64, u32)> {
         let mut reader = Reader { bytes: &self.bytes[self.offset(index)..self.table] };
         let length = reader.u16()?;
         reader.take(length)?;
@@ -237,8 +237,16 @@ impl Tree {
 
     /// The encoding of one entry.
     pub(super) fn encoded(&self, index: usize) -> &[u8] {
-        let end = if index + 1 < self.count { self.offset(index + 1) } else { self.table };
-        &self.bytes[self.offset(index)..end]
+        self.encoded_range(index..index + 1)
+    }
+
+    /// The encoding of some entries, by their numbers in order.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn encoded_range(&self, range: Range<usize>) -> &[u8] {
+        let at = |index| if index < self.count { self.offset(index) } else { self.table };
+        &self.bytes[at(range.start)..at(range.end)]
     }
 
     pub(super) fn path(&self, index: usize) -> &[u8] {
@@ -247,7 +255,11 @@ impl Tree {
         &self.bytes[start + 2..start + 2 + length]
     }
 
-    pub(super) fn entry(&self, index: usize) -> Entry {
+    /// The entry with this number, in order.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn entry(&self, index: usize) -> Entry {
         let mut reader = Reader { bytes: &self.bytes[self.offset(index)..self.table] };
         reader.entry().expect("the digest of the tree was checked")
     }
