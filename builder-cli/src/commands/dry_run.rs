@@ -7,7 +7,7 @@ use builder_core::cancel::CancelToken;
 use serde_json::json;
 
 use super::builds::short;
-use super::explain::reasons;
+use super::explain::{reasons, usual};
 use super::inspect::indented;
 use super::{Outcome, print};
 use crate::command_error::CommandError;
@@ -30,6 +30,7 @@ pub(super) fn run(engine: &Engine, cancel: &CancelToken, request: &BuildRequest,
 
 fn text(forecast: &Forecast) -> String {
     let mut text = String::new();
+    let usual = usual(forecast.steps.iter().map(|step| &step.why));
     for step in &forecast.steps {
         let what = match step.prediction {
             Prediction::Hit => "hit",
@@ -43,10 +44,14 @@ fn text(forecast: &Forecast) -> String {
         };
         let _ = writeln!(text, "{} {}: {what}{time}", step.why.number, escape::line(&step.why.name));
         if step.prediction != Prediction::Hit {
-            reasons(&step.why, &mut text);
+            reasons(&step.why, usual, &mut text);
         }
     }
     text.push_str(&total(forecast));
+    if let Some(build) = usual {
+        let _ = write!(text, ", compared with build {build}");
+    }
+    text.push('\n');
     text
 }
 
@@ -56,10 +61,14 @@ fn total(forecast: &Forecast) -> String {
     let mut line = format!("\n{} hit, {runs} would run, {unsure} may run", count(Prediction::Hit));
     if runs + unsure > 0 {
         let (least, most) = (short(forecast.at_least), short(forecast.at_most));
-        let _ = if least == most { write!(line, ": about {least}") } else { write!(line, ": {least} to {most}") };
-        if forecast.without_time > 0 {
+        let _ = match forecast.without_time {
+            unknown if unknown == runs + unsure => write!(line, ": no time is known"),
+            _ if least == most => write!(line, ": about {least}"),
+            _ => write!(line, ": {least} to {most}"),
+        };
+        if (1..runs + unsure).contains(&forecast.without_time) {
             let _ = write!(line, ", and {} of which no time is known", forecast.without_time);
         }
     }
-    line + "\n"
+    line
 }

@@ -45,9 +45,14 @@ fn paths(changes: &[TreeChange]) -> String {
 
 /// A path with what became of it.
 pub(super) fn path(change: &TreeChange) -> String {
+    path_with(change, "")
+}
+
+/// The same, with more to be said.
+pub(super) fn path_with(change: &TreeChange, more: &str) -> String {
     match change.change {
-        Change::Added if change.details.is_empty() => format!("{} (new)", change.path),
-        Change::Removed if change.details.is_empty() => format!("{} (gone)", change.path),
-        Change::Added | Change::Removed | Change::Changed => format!("{} ({})", change.path, change.details.join(", ")),
+        Change::Added if change.details.is_empty() => format!("{} (new{more})", change.path),
+        Change::Removed if change.details.is_empty() => format!("{} (gone{more})", change.path),
+        _ => format!("{} ({}{more})", change.path, change.details.join(", ")),
     }
 }

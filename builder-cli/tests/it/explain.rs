@@ -54,7 +54,7 @@ fn the_input_that_made_a_step_run_is_named() {
     assert_eq!(found[2].len(), 2, "both the copy and the command before it: {:?}", found[2]);
     let text = env.ok("explain").stdout;
     assert!(text.contains("/src/a (content)") && text.contains("/src/new (new)"), "{text}");
-    assert!(text.contains("step 2 gave another result: [build 2/4] COPY src /src"), "{text}");
+    assert!(text.contains("step 2 has another result: [build 2/4] COPY src /src"), "{text}");
 
     // A file of a bind mount.
     env.write("data/x", "other");
@@ -163,6 +163,112 @@ fn a_dry_run_says_what_would_run_and_does_nothing() {
     assert!(text.contains("\n0 hit, 2 would run, 2 may run: "), "{text}");
     assert_eq!(tree_of(&env), before, "nothing was written");
     assert!(env.fails("build --dry-run --check .").contains("exclude each other"));
+}
+
+/// What [`reasons`] has of a step, in short: `input env A`, `files copied`, `base`.
+fn short(reasons: &[Value]) -> Vec<String> {
+    let text = |reason: &Value, field: &str| reason[field].as_str().map(str::to_owned);
+    let short = |reason: &Value| {
+        let field = if reason["reason"] == "input" { "name" } else { "input" };
+        let parts = ["reason", field].into_iter().filter_map(|field| text(reason, field));
+        parts.collect::<Vec<_>>().join(" ")
+    };
+    reasons.iter().map(short).collect()
+}
+
+#[test]
+fn the_reason_is_the_one_that_a_person_would_give() {
+    if !require_sandbox("the_reason_is_the_one_that_a_person_would_give") {
+        return;
+    }
+    let env = TestEnv::new();
+    let base_with = |value: &str| {
+        env.write("base", format!("FROM {}\nENV FROM_BASE={value}\n", base()));
+        env.ok("build -q -f base -t base:1 .");
+    };
+    base_with("one");
+    env.write("src/a", "a").write("src/b", "b").write("data/x", "x").write("tok", "1");
+    let example = [
+        "FROM base:1",
+        "WORKDIR /w",
+        "COPY src/ ./",
+        "RUN --mount=type=bind,source=data,target=/data cat /data/x > /x",
+        "RUN <<EOF\necho one\ncat /w/a > /a\nEOF",
+        "",
+    ];
+    let dockerfile = example.join("\n");
+    let secret = format!("--secret id=tok,src={},cache=hash", env.path("context/tok").display());
+    // What explains each step that is no hit, after the Dockerfile became another.
+    let check = |dockerfile: &str, options: &str, expected: &[(usize, &[&str])]| {
+        env.write("Dockerfile", dockerfile);
+        build(&env, options);
+        let found: Vec<_> = reasons(&env).iter().map(|step| short(step)).enumerate().collect();
+        let found: Vec<_> = found.into_iter().filter(|(_, reasons)| reasons[..] != ["hit"]).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(step, reasons)| (*step, reasons.iter().map(|reason| (*reason).to_owned()).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(found, expected, "{options} {dockerfile}");
+    };
+    env.write("Dockerfile", &dockerfile);
+    build(&env, "");
+    check(&dockerfile, "", &[]);
+    check(&dockerfile, "--network none", &[(2, &["input network"]), (3, &["input network"])]);
+    assert!(env.ok("explain").stdout.contains("network changed: default → none"));
+    // The config of a base image alone.
+    base_with("two");
+    check(&dockerfile, "", &[(2, &["input env FROM_BASE", "base"]), (3, &["input env FROM_BASE", "base"])]);
+    // How a copy is written, and what became of its files.
+    let owned = dockerfile.replace("COPY src/", "COPY --chmod=600 src/");
+    check(&owned, "", &[(1, &["instruction", "files copied"]), (2, &["parent"]), (3, &["parent"])]);
+    check(&dockerfile, "", &[]);
+    // The ignore file, where it has a part in it.
+    env.write(".dockerignore", "src/b\n");
+    check(&dockerfile, "", &[(1, &["ignore-file", "files copied"]), (2, &["parent"]), (3, &["parent"])]);
+    assert!(env.ok("explain").stdout.contains("`.dockerignore` changed"));
+    env.write(".dockerignore", "src/b\nnothing\n").write("src/a", "A");
+    check(&dockerfile, "", &[(1, &["files copied"]), (2, &["parent"]), (3, &["parent"])]);
+    // Options of a mount, without the digest of what it shows.
+    let writable = dockerfile.replace("target=/data ", "target=/data,rw ");
+    check(&writable, "", &[(2, &["input mount /data"])]);
+    assert!(env.ok("explain").stdout.contains("mount /data changed: writable=false → writable=true\n"));
+    // One line of a script.
+    check(&dockerfile.replace("echo one", "echo two"), "", &[(3, &["input command"])]);
+    assert!(env.ok("explain").stdout.contains("command changed:\n      - echo one\n      + echo two\n"));
+    // A step that is gone and the one after it changed: each is compared with what it was.
+    let moved = dockerfile.replace("WORKDIR /w\n", "").replace("cat /data/x", "cp /data/x");
+    let moved = moved.replace("src/ ./", "src/ /w/").replace("> /x", "/x");
+    check(&moved, "", &[(1, &["input command", "input workdir", "parent"]), (2, &["input workdir", "parent"])]);
+    // A secret that counts.
+    let dockerfile = dockerfile.replace("RUN <<EOF", "RUN --mount=type=secret,id=tok <<EOF");
+    env.write("Dockerfile", &dockerfile);
+    build(&env, &secret);
+    env.write("tok", "2");
+    check(&dockerfile, &secret, &[(3, &["input secret tok"])]);
+    assert!(!env.ok("explain --json").stdout.contains("fingerprint"));
+}
+
+#[test]
+fn a_dry_run_knows_what_no_cache_makes_run_and_leaves_what_is_damaged() {
+    if !require_sandbox("a_dry_run_knows_what_no_cache_makes_run_and_leaves_what_is_damaged") {
+        return;
+    }
+    let env = example();
+    build(&env, "");
+    let text = env.ok("build --dry-run --no-cache-filter build .").stdout;
+    assert!(text.contains("\n0 hit, 3 would run, 1 may run: "), "{text}");
+    for entry in walk(&env.path("state/cache/records")) {
+        std::fs::write(entry, "damaged").expect("written");
+    }
+    let text = env.ok("build --dry-run .").stdout;
+    assert!(text.contains("the record of its result was damaged"), "{text}");
+    build(&env, "");
+    assert_eq!(names(&reasons(&env)), ["damaged"; 4]);
+    // Of a build that ended before its steps were known there is at least the error.
+    env.write("Dockerfile", "FROM scratch\nRUN --mount=type=odd x\n");
+    env.fails("build -q .");
+    let text = env.ok("explain").stdout;
+    assert!(text.contains(", error): ") && text.contains("odd"), "{text}");
 }
 
 /// Every file of the store with its size, but for times of use.

@@ -114,7 +114,7 @@ impl Engine {
             let what = error.to_string();
             BuildError::Store(Box::new(StepError::Io { what, source: std::io::Error::other(error) }))
         })?;
-        Ok(forecast(&build, &past))
+        Ok(forecast(&build, &past, &graph))
     }
 
     /// The images as far as the store knows them. Others count as images that set nothing, and have no layers.
@@ -170,18 +170,21 @@ fn can_be_asked(session: &Session<'_>, graph: &Graph, vertex: VertexId) -> bool 
     !op.contexts().iter().any(elsewhere)
 }
 
-fn forecast(build: &Build, past: &Past<'_>) -> Forecast {
+fn forecast(build: &Build, past: &Past<'_>, graph: &Graph) -> Forecast {
     let mut steps = Vec::new();
     let mut times: BTreeMap<usize, (Prediction, Option<u64>)> = BTreeMap::new();
     for step in build.steps.iter().filter(|step| step.op != "image") {
         let prediction = match step.verdict {
             Verdict::Hit => Prediction::Hit,
-            _ if step.preimage.is_some() => Prediction::Run,
+            _ if step.preimage.is_some() || graph.vertices[step.number].no_cache => Prediction::Run,
             _ => Prediction::Unknown,
         };
         let milliseconds = if prediction == Prediction::Hit { Some(0) } else { past.predicted(build, step) };
         times.insert(step.number, (prediction, milliseconds));
         let mut why = past.explained(build, step);
+        if prediction == Prediction::Run && step.preimage.is_none() {
+            why.reasons = vec![Reason::NoCache];
+        }
         if prediction == Prediction::Unknown {
             let inputs = step.root.iter().chain(&step.inputs);
             let unsure = inputs.filter(|input| times.get(input).is_some_and(|(found, _)| *found != Prediction::Hit));

@@ -26,8 +26,10 @@ use super::request::BuildRequest;
 use super::run_options::BuildNetwork;
 use crate::cache::{CacheKey, Looked, Preimage, Record};
 use crate::cancel::CancelToken;
+use crate::context::BuildContext;
 use crate::graph::{CopyOp, Graph, ImageRequest, Op, Vertex, VertexId};
 use crate::history::{Miss, Verdict};
+use crate::oci::Digest;
 use crate::progress::{Outcome, TaskId};
 use crate::tree::{SemanticDigest, StateDigest, Tree};
 
@@ -72,6 +74,15 @@ impl Job<'_> {
         vertex.map(|vertex| self.solver.result(vertex)).unwrap_or_default()
     }
 
+    /// Notes which ignore file decided what the vertex sees of a context, for explanations.
+    pub(super) fn note_ignore_file(&self, context: &BuildContext) {
+        let ignore = context.ignore_file().map_or_else(
+            || "none".to_owned(),
+            |file| format!("{} {}", file.source().name(), Digest::sha256(file.source().text())),
+        );
+        self.session.recorder.note(self.vertex, |step| step.ignore = Some(ignore));
+    }
+
     /// Looks a result up, unless the vertex has to run.
     pub(super) fn lookup(&self, preimage: &Preimage) -> Result<Option<(Tree, Record)>, StepError> {
         let key = preimage.key();
@@ -96,7 +107,9 @@ impl Job<'_> {
     }
 
     fn find(&self, key: &CacheKey) -> Result<Result<(Tree, Record), Miss>, StepError> {
-        let miss = match self.session.engine.cache.look(key)? {
+        let cache = &self.session.engine.cache;
+        let looked = if self.session.dry { cache.peek(key)? } else { cache.look(key)? };
+        let miss = match looked {
             Looked::Found(record) if !self.is_fresh(&record) => Miss::Expired,
             Looked::Found(record) => match self.session.engine.trees.get(&record.tree)? {
                 Some(tree) => return Ok(Ok((tree, *record))),

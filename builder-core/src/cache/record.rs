@@ -56,7 +56,7 @@ pub enum Looked {
     Found(Box<Record>),
     /// None.
     Nothing,
-    /// A damaged one, which is removed now.
+    /// A damaged one.
     Damaged,
 }
 
@@ -119,15 +119,25 @@ impl CacheStore {
     /// # Errors
     /// [`CacheError::Access`] if the file system fails.
     pub fn look(&self, key: &CacheKey) -> Result<Looked, CacheError> {
-        let path = self.shard("records", &key.to_string());
-        let Some(bytes) = read(&path)? else { return Ok(Looked::Nothing) };
-        mark_used(&path);
-        if let Some(record) = unseal(&bytes).filter(|record| record.preimage.key() == *key) {
-            return Ok(Looked::Found(Box::new(record)));
+        let found = self.peek(key)?;
+        let path = self.record_path(key);
+        match &found {
+            Looked::Found(_) => mark_used(&path),
+            // The record can be made again; it is removed so that the next build does not trip over it.
+            Looked::Damaged => drop(fs::remove_file(&path)),
+            Looked::Nothing => {}
         }
-        // The record can be made again; it is removed so that the next build does not trip over it.
-        let _ = fs::remove_file(&path);
-        Ok(Looked::Damaged)
+        Ok(found)
+    }
+
+    /// The same for who only wants to know: a damaged record stays, and a sound one does not count as used.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn peek(&self, key: &CacheKey) -> Result<Looked, CacheError> {
+        let Some(bytes) = read(&self.record_path(key))? else { return Ok(Looked::Nothing) };
+        let record = unseal(&bytes).filter(|record| record.preimage.key() == *key);
+        Ok(record.map_or(Looked::Damaged, |record| Looked::Found(Box::new(record))))
     }
 
     /// Remembers that a command was tried with this key, for [`CacheStore::similar`]. That this cannot be written is
@@ -151,7 +161,11 @@ impl CacheStore {
         let Some(bytes) = read(&path)? else { return Ok(Vec::new()) };
         let mut records = Vec::new();
         for key in String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse::<CacheKey>().ok()) {
-            records.extend(self.get(&key)?.filter(|record| record.preimage.op == preimage.op));
+            if let Looked::Found(record) = self.peek(&key)?
+                && record.preimage.op == preimage.op
+            {
+                records.push(*record);
+            }
         }
         Ok(records)
     }
@@ -175,7 +189,7 @@ impl CacheStore {
     /// [`CacheError::Access`] if the file system fails.
     pub fn put(&self, record: &Record) -> Result<CacheKey, CacheError> {
         let key = record.preimage.key();
-        write(&self.shard("records", &key.to_string()), &seal(record))?;
+        write(&self.record_path(&key), &seal(record))?;
         Ok(key)
     }
 
@@ -303,6 +317,10 @@ impl CacheStore {
         self.shard("results", &hasher.finalize().to_hex())
     }
 
+    fn record_path(&self, key: &CacheKey) -> PathBuf {
+        self.shard("records", &key.to_string())
+    }
+
     fn shard(&self, area: &str, name: &str) -> PathBuf {
         self.directory.join(area).join(&name[..2]).join(&name[2..])
     }
@@ -403,6 +421,8 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 0x20;
             fs::write(&path, bad).expect("written");
+            assert_eq!(store.peek(&key).expect("readable"), Looked::Damaged, "byte {at}");
+            assert!(path.exists(), "who only wants to know removes nothing");
             assert_eq!(store.get(&key).expect("readable"), None, "byte {at}");
             assert!(!path.exists());
         }

@@ -50,6 +50,11 @@ impl IgnoreFile {
         }
     }
 
+    /// The text, with its name.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// The patterns.
     pub(super) fn matcher(&self) -> &Matcher {
         &self.matcher

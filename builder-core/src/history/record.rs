@@ -203,6 +203,8 @@ pub struct Step {
     pub result: Option<SemanticDigest>,
     /// The files that each mount showed, by the name of the field of the preimage.
     pub shown: BTreeMap<String, TreeId>,
+    /// For one that reads files of a context: name and digest of its ignore file, or `none`.
+    pub ignore: Option<String>,
     /// What identifies a base image.
     pub image: Option<String>,
     /// Bytes of the files of its layer; only for a step that ran.

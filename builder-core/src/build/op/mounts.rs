@@ -86,6 +86,7 @@ fn source(
     let filesystem = match files {
         Files::Context(id) => match job.session.contexts.get(id)? {
             OpenContext::Directory(context) => {
+                job.note_ignore_file(&context);
                 let pattern = literal_pattern(path);
                 let request = Request { source: &pattern, parents: false, exclude: &[] };
                 let Some(found) = context.select(&request)?.into_iter().next() else { return Err(missing()) };

@@ -41,6 +41,7 @@ pub(super) fn see(job: &Job<'_>, op: &CopyOp) -> Result<Option<Seen>, StepError>
         return Ok(None);
     }
     let OpenContext::Directory(context) = job.session.contexts.get(id)? else { return Ok(None) };
+    job.note_ignore_file(&context);
     let surveys = requests(op).map(|request| context.survey(&request)).collect::<Result<_, _>>()?;
     Ok(Some(Seen { context, surveys }))
 }

@@ -1,21 +1,29 @@
 //! [`Engine::explain`]: why each step of a build ran, or did not.
 //!
-//! A step is compared with the nearest earlier one: the same step of the newest earlier build of the same Dockerfile,
-//! context, target and platform that has a key for it; else the record of the same command that has most in common.
+//! A step is compared with the nearest earlier one: of the same step in the newest earlier builds of the same Dockerfile,
+//! context, target and platform the one whose key has most in common with it; else the record of the same command that has.
 //! Keys come with their preimages, so the difference is a list of fields; trees say which files differ.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+mod matching;
 
 use serde::Serialize;
 
+use self::matching::{base, chain, matching};
 use super::engine::Engine;
-use crate::cache::explain::{TreeChange, fields, likeness, trees};
-use crate::cache::{CacheKey, Preimage};
-use crate::history::{Build, BuildId, HistoryError, Miss, Step, Verdict, is_proxy};
+use crate::cache::explain::{Change, FieldChange, TreeChange, fields, likeness, trees};
+use crate::cache::key::FINGERPRINT;
+use crate::cache::{CacheKey, Looked, Preimage, Record};
+use crate::history::{Build, BuildId, HistoryError, Inputs, Miss, Step, Verdict, is_proxy};
 use crate::tree::{Tree, TreeId};
 
 /// Paths that are listed for one step and input.
 const MAX_PATHS: usize = 100;
+
+/// Earlier builds of which the one is taken whose step is most like a step.
+const MAX_CANDIDATES: usize = 8;
 
 /// Why the steps of a build ran.
 #[derive(Debug, Clone, Serialize)]
@@ -89,14 +97,26 @@ pub enum Reason {
     Input {
         /// Its name.
         name: String,
-        /// Its value before; not given for proxies.
+        /// Its value before; not given for proxies and secrets.
         before: Option<String>,
-        /// Its value now; not given for proxies.
+        /// Its value now; not given for proxies and secrets.
         after: Option<String>,
+    },
+    /// The instruction of a step that is no command is another.
+    Instruction {
+        /// How it was written before.
+        before: String,
+        /// How it is written now.
+        after: String,
+    },
+    /// The ignore file of the context is another, and with it perhaps the files.
+    IgnoreFile {
+        /// Its name.
+        name: String,
     },
     /// Files are others.
     Files {
-        /// Which: `copied`, or `mount /src`.
+        /// Which: `copied`, `directory` of a WORKDIR, or `mount /src`.
         input: String,
         /// The paths, at most a hundred; as the step sees them.
         changes: Vec<TreeChange>,
@@ -179,7 +199,7 @@ impl<'a> Past<'a> {
         }
         let known = self.builds.iter().find_map(|earlier| {
             let key = matching(build, step, earlier)?.key.as_ref()?.parse::<CacheKey>().ok()?;
-            self.engine.cache.get(&key).ok().flatten()
+            self.record(&key)
         });
         let similar = || self.engine.cache.similar(step.preimage.as_ref()?).ok()?.into_iter().next();
         known.or_else(similar).and_then(|record| record.milliseconds)
@@ -237,15 +257,18 @@ impl<'a> Past<'a> {
     }
 
     fn nearest(&self, build: &Build, step: &Step, preimage: &Preimage) -> Option<Nearest<'_>> {
-        for earlier in &self.builds {
-            let Some(found) = matching(build, step, earlier) else { continue };
+        let candidates = self.builds.iter().filter_map(|earlier| {
+            let found = matching(build, step, earlier)?;
             let has_result = matches!(found.verdict, Verdict::Hit | Verdict::Run | Verdict::Adopted);
-            if let Some(key) = found.key.as_ref().filter(|_| has_result)
-                && let Some((before, shown)) = self.facts(found, key)
-            {
-                let tree = found.tree;
-                return Some(Nearest { from: Some((earlier, found)), preimage: before, key: key.clone(), shown, tree });
-            }
+            let key = found.key.as_ref().filter(|_| has_result)?;
+            let (before, shown) = self.facts(found, key)?;
+            Some(Nearest { from: Some((earlier, found)), preimage: before, key: key.clone(), shown, tree: found.tree })
+        });
+        // Who builds two variants in turns wants to know what changed in this one. Of equally near ones the newest.
+        let likest = candidates.take(MAX_CANDIDATES).enumerate();
+        let likest = likest.max_by_key(|(at, found)| (likeness(&found.preimage, preimage), Reverse(*at)));
+        if let Some((_, found)) = likest {
+            return Some(found);
         }
         let records = self.engine.cache.similar(preimage).unwrap_or_default();
         let own = preimage.key();
@@ -268,34 +291,90 @@ impl<'a> Past<'a> {
         if let Some(found) = found {
             return Some((found.preimage.clone()?, found.shown.clone()));
         }
-        let record = self.engine.cache.get(&key.parse().ok()?).ok()??;
-        Some((record.preimage, BTreeMap::new()))
+        Some((self.record(&key.parse().ok()?)?.preimage, BTreeMap::new()))
+    }
+
+    /// The record of a key, which does not count as used by this.
+    fn record(&self, key: &CacheKey) -> Option<Record> {
+        match self.engine.cache.peek(key).ok()? {
+            Looked::Found(record) => Some(*record),
+            Looked::Nothing | Looked::Damaged => None,
+        }
     }
 
     fn differences(&self, build: &Build, step: &Step, preimage: &Preimage, nearest: &Nearest<'_>) -> Vec<Reason> {
         let mut reasons: Vec<Reason> = Vec::new();
-        for change in fields(&nearest.preimage, preimage) {
-            let reason = match change.name.as_str() {
-                "root" => {
-                    reasons.extend(parents(build, step, nearest));
-                    continue;
-                }
-                "result" => self.files("copied", nearest.tree, step.tree),
-                name if name.starts_with("argument ") || name == "script" => command(&nearest.preimage, preimage),
-                name if same_but_content(change.before.as_deref(), change.after.as_deref()) => {
-                    self.files(name, nearest.shown.get(name).copied(), step.shown.get(name).copied())
-                }
-                name => {
-                    let hidden = name.strip_prefix("env ").is_some_and(is_proxy);
-                    let shown = |value: Option<String>| value.filter(|_| !hidden);
-                    Reason::Input { name: name.to_owned(), before: shown(change.before), after: shown(change.after) }
-                }
-            };
-            if !reasons.contains(&reason) {
-                reasons.push(reason);
+        if let Some((_, before)) = nearest.from {
+            if step.op != "run" && before.instruction() != step.instruction() {
+                let texts = [before, step].map(|step| step.instruction().to_owned());
+                let [before, after] = texts;
+                reasons.push(Reason::Instruction { before, after });
             }
         }
+        for change in fields(&nearest.preimage, preimage) {
+            for reason in self.reasons_of(change, build, step, preimage, nearest) {
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
+        }
+        // A WORKDIR at another place makes other directories.
+        if reasons.len() > 1 && step.op == "workdir" {
+            reasons.retain(|reason| !matches!(reason, Reason::Files { .. }));
+        }
+        let came_or_went = |reason: &Reason| match reason {
+            Reason::Files { changes, .. } => changes.iter().any(|change| change.change != Change::Changed),
+            _ => false,
+        };
+        if let (Some((_, before)), Some(at)) = (nearest.from, reasons.iter().position(came_or_went)) {
+            let ignored = ignore_file(before.ignore.as_deref(), step.ignore.as_deref());
+            reasons.splice(at..at, ignored);
+        }
+        reasons.extend(configured_by_base(build, step, nearest, &reasons));
         reasons
+    }
+
+    /// What one field that is another says.
+    fn reasons_of(
+        &self,
+        change: FieldChange,
+        build: &Build,
+        step: &Step,
+        preimage: &Preimage,
+        nearest: &Nearest<'_>,
+    ) -> Vec<Reason> {
+        let FieldChange { name, before, after } = change;
+        let shown = || self.files(&name, nearest.shown.get(&name).copied(), step.shown.get(&name).copied());
+        match name.as_str() {
+            "root" => parents(build, step, nearest),
+            "result" => {
+                let input = if step.op == "workdir" { "directory" } else { "copied" };
+                vec![self.files(input, nearest.tree, step.tree)]
+            }
+            // The instruction says it, or the WORKDIR before it.
+            "path" if step.op == "workdir" && nearest.from.is_some() => Vec::new(),
+            text if text.starts_with("argument ") || text == "script" => vec![command(&nearest.preimage, preimage)],
+            text if text.starts_with("mount ") => {
+                let (before, after) = (before.as_deref().map(split_content), after.as_deref().map(split_content));
+                let same = before.as_ref().map(|split| &split.0) == after.as_ref().map(|split| &split.0);
+                let other_files = before.is_some()
+                    && after.is_some()
+                    && before.as_ref().map(|split| &split.1) != after.as_ref().map(|split| &split.1);
+                let files = other_files.then(shown);
+                let input = |split: Option<(String, Option<String>)>| split.map(|(rest, _)| rest);
+                let options =
+                    Reason::Input { name: name.clone(), before: input(before.clone()), after: input(after.clone()) };
+                (!same).then_some(options).into_iter().chain(files).collect()
+            }
+            text => match text.strip_prefix(FINGERPRINT) {
+                Some(id) => vec![Reason::Input { name: format!("secret{id}"), before: None, after: None }],
+                None => {
+                    let hidden = text.strip_prefix("env ").is_some_and(is_proxy);
+                    let shown = |value: Option<String>| value.filter(|_| !hidden).map(|value| readable(text, value));
+                    vec![Reason::Input { before: shown(before), after: shown(after), name: text.to_owned() }]
+                }
+            },
+        }
     }
 
     fn files(&self, input: &str, before: Option<TreeId>, after: Option<TreeId>) -> Reason {
@@ -347,106 +426,106 @@ fn parents(build: &Build, step: &Step, nearest: &Nearest<'_>) -> Vec<Reason> {
     reasons
 }
 
-/// The step of an earlier build that is the same: of the same stage and kind, with the same instruction; else the one at
-/// the same place, unless its instruction is somewhere else now.
-fn matching<'a>(build: &Build, step: &Step, earlier: &'a Build) -> Option<&'a Step> {
-    let peers = |step: &Step, other: &Step| {
-        (&step.stage, &step.op, step.platform()) == (&other.stage, &other.op, other.platform())
+/// Whether and which ignore file is another; nothing is said where it is not known.
+fn ignore_file(before: Option<&str>, after: Option<&str>) -> Option<Reason> {
+    let (before, after) = before.zip(after).filter(|(before, after)| before != after)?;
+    let text = if after == "none" { before } else { after };
+    let name = text.rsplit_once(' ').map_or(text, |(name, _)| name);
+    Some(Reason::IgnoreFile { name: name.to_owned() })
+}
+
+/// The base image, where nothing but its config can be why a variable, the user or the directory is another.
+fn configured_by_base(build: &Build, step: &Step, nearest: &Nearest<'_>, reasons: &[Reason]) -> Option<Reason> {
+    let (earlier, before) = nearest.from?;
+    let asked = |inputs: &Inputs| (inputs.dockerfile_digest.clone(), inputs.build_args.clone());
+    let configured = |reason: &Reason| match reason {
+        Reason::Input { name, .. } => name.starts_with("env ") || name == "user" || name == "workdir",
+        _ => false,
     };
-    let same = earlier.steps.iter().filter(|other| peers(step, other) && other.instruction() == step.instruction());
-    if let Some(nearest) = same.min_by_key(|other| other.position.abs_diff(step.position)) {
-        return Some(nearest);
+    let said = reasons.iter().any(|reason| matches!(reason, Reason::Base { .. }));
+    if said || asked(&build.inputs) != asked(&earlier.inputs) || !reasons.iter().any(configured) {
+        return None;
     }
-    let there = earlier.steps.iter().find(|other| peers(step, other) && other.position == step.position)?;
-    let moved = build.steps.iter().any(|own| peers(own, there) && own.instruction() == there.instruction());
-    (!moved).then_some(there)
+    let (before, after) = base(&chain(earlier, before)).zip(base(&chain(build, step)))?;
+    (before != after).then_some(Reason::Base { before, after })
 }
 
-/// The steps that a step starts from, the first one first.
-fn chain<'a>(build: &'a Build, step: &Step) -> Vec<&'a Step> {
-    let mut chain = Vec::new();
-    let mut root = step.root;
-    while let Some(found) = root.and_then(|number| build.step(number)) {
-        // Inputs have smaller numbers; a file that says otherwise must not make this endless.
-        root = found.root.filter(|number| *number < found.number);
-        chain.push(found);
-    }
-    chain.reverse();
-    chain
-}
-
-fn base(chain: &[&Step]) -> Option<String> {
-    chain.first().and_then(|first| first.image.clone())
-}
-
+/// The command of a RUN; without the shell if that is the same in both.
 fn command(before: &Preimage, after: &Preimage) -> Reason {
-    let text = |preimage: &Preimage| {
-        let parts =
-            preimage.fields.iter().filter(|field| field.name.starts_with("argument ") || field.name == "script");
-        Some(parts.map(|field| field.value.as_str()).collect::<Vec<_>>().join(" "))
+    let parts = |preimage: &Preimage| -> Vec<String> {
+        let named = |name: &str| name.starts_with("argument ") || name == "script";
+        preimage.fields.iter().filter(|field| named(&field.name)).map(|field| field.value.clone()).collect()
     };
+    let (mut before, mut after) = (parts(before), parts(after));
+    let shell = |parts: &[String]| parts.iter().position(|part| part == "-c").map(|at| at + 1);
+    if let Some(end) = shell(&before).filter(|end| after.starts_with(&before[..*end])) {
+        (before, after) = (before.split_off(end), after.split_off(end));
+    }
+    let text = |parts: Vec<String>| Some(parts.join(" "));
     Reason::Input { name: "command".to_owned(), before: text(before), after: text(after) }
 }
 
-/// Whether two values of a mount differ in the digest of its content only.
-fn same_but_content(before: Option<&str>, after: Option<&str>) -> bool {
-    let rest = |text: &str| {
-        let at = ["content=", "seed="].iter().filter_map(|key| text.rfind(key)).max()?;
-        let end = text[at..].find(' ').map_or(text.len(), |end| at + end);
-        Some(format!("{}{}", &text[..at], &text[end..]))
-    };
-    match (before.and_then(rest), after.and_then(rest)) {
-        (Some(before), Some(after)) => before == after && before.len() > 5,
-        _ => false,
+/// A value as it is written in a Dockerfile.
+fn readable(name: &str, value: String) -> String {
+    match name {
+        "network" | "security" => value.to_lowercase(),
+        _ => value,
+    }
+}
+
+/// What a mount is, and the digest of what it shows.
+fn split_content(text: &str) -> (String, Option<String>) {
+    // It comes last, after the values of the other options.
+    let key = if text.starts_with("cache ") { " seed=" } else { " content=" };
+    match text.rsplit_once(key) {
+        Some((rest, digest)) => (rest.to_owned(), Some(digest.to_owned())),
+        None => (text.to_owned(), None),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Inputs, Status};
 
-    fn build(steps: &[&str]) -> Build {
-        let step = |(number, name): (usize, &&str)| Step {
-            number,
-            position: number,
-            name: format!("[{}/9] {name}", number + 1),
-            op: name.split(' ').next().unwrap_or_default().to_lowercase(),
-            ..Step::default()
+    #[test]
+    fn what_a_mount_is_is_told_from_what_it_shows() {
+        let check = |text: &str, rest: &str, digest: Option<&str>| {
+            assert_eq!(split_content(text), (rest.to_owned(), digest.map(str::to_owned)), "{text}");
         };
-        Build {
-            id: BuildId::new(std::time::UNIX_EPOCH, 0),
-            started: 0,
-            inputs: Inputs::default(),
-            steps: steps.iter().enumerate().map(step).collect(),
-            end: None,
-            status: Status::Completed,
-        }
-    }
-
-    fn check(now: &[&str], earlier: &[&str], expected: &[Option<usize>]) {
-        let (now, earlier) = (build(now), build(earlier));
-        let found = now.steps.iter().map(|step| matching(&now, step, &earlier).map(|found| found.number));
-        assert_eq!(found.collect::<Vec<_>>(), expected);
+        check("bind writable=false content=aa", "bind writable=false", Some("aa"));
+        check("cache id=x content=y owner=0:0 seed=aa", "cache id=x content=y owner=0:0", Some("aa"));
+        check("secret id=x", "secret id=x", None);
     }
 
     #[test]
-    fn steps_are_found_again_by_what_they_say_and_else_by_their_place() {
-        check(&["RUN a", "RUN b"], &["RUN a", "RUN c"], &[Some(0), Some(1)]);
-        check(&["RUN new", "RUN a", "RUN b"], &["RUN a", "RUN b"], &[None, Some(0), Some(1)]);
-        check(&["RUN a"], &["COPY a"], &[None]);
-        check(&["RUN a", "RUN b", "RUN a"], &["RUN a", "RUN b", "RUN a"], &[Some(0), Some(1), Some(2)]);
+    fn commands_are_compared_without_the_shell_that_both_have() {
+        let preimage = |arguments: &[&str]| {
+            let mut preimage = Preimage::new("run");
+            for (at, argument) in arguments.iter().enumerate() {
+                preimage.add(format!("argument {at}"), argument);
+            }
+            preimage
+        };
+        let check = |before: &[&str], after: &[&str], expected: (&str, &str)| {
+            let found = command(&preimage(before), &preimage(after));
+            let (before, after) = (Some(expected.0.to_owned()), Some(expected.1.to_owned()));
+            assert_eq!(found, Reason::Input { name: "command".to_owned(), before, after });
+        };
+        check(&["/bin/sh", "-c", "a"], &["/bin/sh", "-c", "b"], ("a", "b"));
+        check(&["/bin/sh", "-c", "a"], &["/bin/bash", "-c", "a"], ("/bin/sh -c a", "/bin/bash -c a"));
+        check(&["make"], &["make", "-c"], ("make", "make -c"));
     }
 
     #[test]
-    fn a_mount_whose_content_alone_differs_is_told_from_another_mount() {
-        let check = |before: &str, after: &str, expected| {
-            assert_eq!(same_but_content(Some(before), Some(after)), expected, "{before} {after}");
+    fn another_ignore_file_is_named() {
+        let check = |before, after, expected: Option<&str>| {
+            let expected = expected.map(|name| Reason::IgnoreFile { name: name.to_owned() });
+            assert_eq!(ignore_file(before, after), expected, "{before:?} {after:?}");
         };
-        check("bind writable=false content=aa", "bind writable=false content=bb", true);
-        check("bind writable=false content=aa", "bind writable=true content=bb", false);
-        check("cache id=x owner=0:0 seed=aa", "cache id=x owner=0:0 seed=bb", true);
-        check("secret id=x", "secret id=y", false);
-        check("1", "2", false);
+        check(Some("none"), Some(".dockerignore sha256:a"), Some(".dockerignore"));
+        check(Some("my file sha256:a"), Some("none"), Some("my file"));
+        check(Some(".dockerignore sha256:a"), Some(".dockerignore sha256:b"), Some(".dockerignore"));
+        check(Some("none"), Some("none"), None);
+        check(None, Some(".dockerignore sha256:a"), None);
     }
 }
