@@ -207,6 +207,46 @@ pub(crate) struct CacheInspectArgs {
     pub(crate) json: bool,
 }
 
+/// `rbuild cache export`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheExportArgs {
+    /// Only the results of this build: its id or the beginning, `latest`, or `^N` for the Nth before the latest
+    #[arg(long, value_name = "BUILD", conflicts_with_all = ["image", "key"])]
+    pub(crate) build: Option<String>,
+    /// Only the results of this image: its layers, and the steps of the build that made it
+    #[arg(long, value_name = "IMAGE", conflicts_with = "key")]
+    pub(crate) image: Option<String>,
+    /// Only the results with this key, or id of `rbuild cache ls`; the beginning is enough (repeatable)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to, as `--cache-to` has it: `type=registry,ref=app:cache,mode=min`, `type=local,dest=DIR,mounts=all` …
+    #[arg(required = true, value_name = "DESTINATION")]
+    pub(crate) destinations: Vec<String>,
+}
+
+/// `rbuild cache import`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheImportArgs {
+    /// The files of layers, too
+    #[arg(long)]
+    pub(crate) layers: bool,
+    /// Cache mounts, too; those that are here already stay as they are
+    #[arg(long, value_name = "all|ID;ID")]
+    pub(crate) mounts: Option<String>,
+    /// Of an image that is its own cache: the platform [default: that of this machine] (repeatable)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where from, as `--cache-from` has it: `app:cache`, `type=local,src=DIR`, `type=s3,…`
+    #[arg(required = true, value_name = "SOURCE")]
+    pub(crate) sources: Vec<String>,
+}
+
 /// `rbuild cache verify`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheVerifyArgs {

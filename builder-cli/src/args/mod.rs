@@ -21,8 +21,8 @@ pub(crate) use history::{
     ImageHistoryArgs, ShownHistoryArgs,
 };
 pub(crate) use images::{
-    CacheInspectArgs, CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs,
-    PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
+    CacheExportArgs, CacheImportArgs, CacheInspectArgs, CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs,
+    LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
 };
 pub(crate) use normalize::{mistaken_command, nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
@@ -227,6 +227,10 @@ pub(crate) enum CacheCommand {
     Prune(PruneArgs),
     /// Read the whole store again and find what is damaged
     Verify(CacheVerifyArgs),
+    /// Send results of the store elsewhere, as `build --cache-to` does with those of a build
+    Export(CacheExportArgs),
+    /// Bring everything that a cache elsewhere has into the store
+    Import(CacheImportArgs),
     /// The directories of RUN --mount=type=cache
     Mounts {
         /// What to do.

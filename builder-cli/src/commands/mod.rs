@@ -2,6 +2,7 @@
 
 mod build;
 mod builds;
+mod cache_by_hand;
 mod cache_filter;
 mod cache_inspect;
 mod cache_items;
@@ -65,6 +66,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Cache { command: CacheCommand::Ls(args) } => cache_items::run(&session, &args),
         Command::Cache { command: CacheCommand::Inspect(args) } => cache_inspect::run(&session, &args),
         Command::Cache { command: CacheCommand::Verify(args) } => cache_verify::run(&session, &args),
+        Command::Cache { command: CacheCommand::Export(args) } => cache_by_hand::export(&session, &args),
+        Command::Cache { command: CacheCommand::Import(args) } => cache_by_hand::import(&session, &args),
         Command::Cache { command: CacheCommand::Mounts { command } } => cache_mounts::run(&session, command),
         Command::Du(args) => du::run(&session, &args),
         Command::Version(args) => version::run(&args),

@@ -1,4 +1,4 @@
-//! `--cache-from` and `--cache-to`.
+//! `--cache-from` and `--cache-to`, and the same places typed after `rbuild cache export` and `import`.
 
 use builder_core::diagnostic::Diagnostic as _;
 use builder_core::remote::{CacheDestination, CachePlace, CacheSource, ParseCacheError, is_inline};
@@ -8,11 +8,11 @@ use super::aws::Profile;
 use crate::command_error::CommandError;
 use crate::environment::Environment;
 
-/// The caches that are asked, in order.
-pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec<CacheSource>> {
+/// The caches that are asked, in order. `option` is where they were typed.
+pub(crate) fn sources(option: &str, given: &[String], environment: &Environment) -> Result<Vec<CacheSource>> {
     let variable = variables(given, environment)?;
     let one = |text: &String| {
-        let mut source = CacheSource::parse(text, &variable).map_err(|error| wrong("--cache-from", text, &error))?;
+        let mut source = CacheSource::parse(text, &variable).map_err(|error| wrong(option, text, &error))?;
         absolute(&mut source.place, environment);
         Ok(source)
     };
@@ -20,17 +20,20 @@ pub(super) fn sources(given: &[String], environment: &Environment) -> Result<Vec
 }
 
 /// Where the cache goes, and whether it goes into the image, too.
-pub(super) fn destinations(given: &[String], environment: &Environment) -> Result<(Vec<CacheDestination>, bool)> {
+pub(crate) fn destinations(
+    option: &str,
+    given: &[String],
+    environment: &Environment,
+) -> Result<(Vec<CacheDestination>, bool)> {
     let variable = variables(given, environment)?;
     let one = |text: &String| -> Result<CacheDestination> {
-        let mut destination =
-            CacheDestination::parse(text, &variable).map_err(|error| wrong("--cache-to", text, &error))?;
+        let mut destination = CacheDestination::parse(text, &variable).map_err(|error| wrong(option, text, &error))?;
         absolute(&mut destination.place, environment);
         Ok(destination)
     };
     let (mut destinations, mut inline) = (Vec::new(), false);
     for text in given {
-        if is_inline(text).map_err(|error| wrong("--cache-to", text, &error))? {
+        if is_inline(text).map_err(|error| wrong(option, text, &error))? {
             inline = true;
         } else {
             destinations.push(one(text)?);

@@ -2,7 +2,7 @@
 //! conflict is settled here.
 
 mod aws;
-mod caches;
+pub(crate) mod caches;
 mod dockerfile;
 mod contexts;
 mod docker_config;
@@ -127,7 +127,7 @@ pub(crate) fn from_args(
     {
         warnings.push(format!("labels of BUILDX_GIT_LABELS are missing: {reason}"));
     }
-    let (cache_to, inline_cache) = caches::destinations(&args.cache_to, environment)?;
+    let (cache_to, inline_cache) = caches::destinations("--cache-to", &args.cache_to, environment)?;
     let request = BuildRequest {
         dockerfile: loaded.text,
         context: loaded.context,
@@ -143,7 +143,7 @@ pub(crate) fn from_args(
         run,
         tags,
         outputs,
-        cache_from: caches::sources(&args.cache_from, environment)?,
+        cache_from: caches::sources("--cache-from", &args.cache_from, environment)?,
         cache_to,
         inline_cache,
         cache_ttl: values::cache_ttl(&args.cache_ttl)?,

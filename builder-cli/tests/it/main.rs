@@ -6,6 +6,7 @@ mod addresses;
 mod arguments;
 mod build;
 mod builder_args;
+mod by_hand;
 mod cache;
 mod cache_items;
 mod cache_lies;

@@ -32,7 +32,7 @@ pub(crate) fn build(env: &TestEnv, options: &str) -> (Vec<String>, String, Vec<S
 }
 
 /// A project with two stages; the same files give the same steps on every machine.
-fn project() -> TestEnv {
+pub(crate) fn project() -> TestEnv {
     let env = TestEnv::new();
     let dockerfile = format!(
         "FROM {} AS build\nCOPY src /src\nRUN cat /src/a > /all\nRUN cat /all > /app; echo built >> /app\n\

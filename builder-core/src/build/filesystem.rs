@@ -196,11 +196,12 @@ impl Filesystem {
         let Ok(path) = stack.resolve(&path, true) else { return Ok(None) };
         let Some(found) = stack.lookup(&path) else { return Ok(None) };
         let Node::File { content: digest, .. } = found.entry.node else { return Ok(None) };
-        if let Some(remote) = &access.remote
-            && !self.is_at_hand(access, found.layer)?
-            && let Some(content) = remote.file(access, &digest)
-        {
-            return Ok(Some(content));
+        if !self.is_at_hand(access, found.layer)? {
+            let kept = access.engine.cache.file(&digest)?;
+            let elsewhere = || access.remote.as_ref().and_then(|remote| remote.file(access, &digest));
+            if let Some(content) = kept.or_else(elsewhere) {
+                return Ok(Some(content));
+            }
         }
         let mut content = Vec::new();
         let file = self.open(access, found.layer, &found.entry)?;

@@ -13,10 +13,13 @@
 //!
 //! `inspect` stops after the graph (`--check`). `explain` says why steps ran, `forecast` what a build would do, `verify` runs known steps again.
 //!
+//! `by_hand` sends and brings caches without a build.
+//!
 //! `start` runs a command in an image with the same sandbox (`rbuild run`); `images` is what can be done with the
 //! images of the store.
 
 mod base;
+mod by_hand;
 mod cache_mounts;
 mod clean;
 mod contexts;
@@ -45,6 +48,7 @@ mod solve;
 mod start;
 mod verify;
 
+pub use by_hand::{CacheExported, CacheImport, CacheImported, CacheSelection, CacheTransferError};
 pub use clean::{CacheItem, CacheKind, Damage, DiskUsage, Policy, PruneRequest, Pruned, Space, Verified};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};

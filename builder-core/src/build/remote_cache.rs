@@ -18,7 +18,7 @@ use super::op::run::set_times_of;
 use super::request::BuildRequest;
 use super::result::layer_files;
 use super::solve::{Session, Solution};
-use crate::cache::{CacheKey, MountedCache, Record};
+use crate::cache::{CacheKey, MountedCache, Record, StoredMount};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
 use crate::export::layers::FORMAT;
@@ -228,29 +228,11 @@ impl RemoteCache {
         if let Some(snapshot) = self.snapshots.get_verified(tree)? {
             return Ok(Some(snapshot));
         }
-        let fetched = self.imports.fetch(tree, &self.content, &self.snapshots, &self.cancel);
-        self.cancel.check()?;
-        let Some(active) = fetched else { return Ok(None) };
-        set_times_of(&active, tree)?;
-        Ok(Some(self.snapshots.commit(active, tree)?))
+        fetch_files(&self.imports, &self.content, &self.snapshots, tree, &self.cancel)
     }
 
-    /// Keeps a tree, and what is known of it as a layer.
     fn adopt(&self, access: &Access<'_>, tree: &Tree) -> Result<(), StepError> {
-        let id = access.engine.trees.put(tree)?;
-        let database = self.content.database();
-        for layer in self.imports.layers(&id, &access.cancel) {
-            let fact = &layer.fact;
-            // What packing gave here is worth more than what somebody says.
-            if fact.format.split(' ').next() == Some(FORMAT) && database.packed_tree(id.as_bytes(), FORMAT)?.is_none() {
-                database.put_packed_tree(id.as_bytes(), FORMAT, &fact.diff_id)?;
-                database.put_layer_blob(&fact.diff_id, fact.compression, &fact.format, &fact.blob)?;
-                if let Some(repository) = layer.repository() {
-                    database.put_blob_source(&fact.blob.digest, &repository)?;
-                }
-            }
-        }
-        Ok(())
+        adopt(access.engine, &self.imports, tree, &access.cancel)
     }
 
     fn warn(&self, access: &Access<'_>) {
@@ -258,6 +240,39 @@ impl RemoteCache {
             access.events.warning(None, warning);
         }
     }
+}
+
+/// Fetches the files of a tree; `None` if they cannot be had.
+pub(super) fn fetch_files(
+    imports: &Imports,
+    content: &ContentStore,
+    snapshots: &SnapshotStore,
+    tree: &Tree,
+    cancel: &CancelToken,
+) -> Result<Option<Snapshot>, StepError> {
+    let fetched = imports.fetch(tree, content, snapshots, cancel);
+    cancel.check()?;
+    let Some(active) = fetched else { return Ok(None) };
+    set_times_of(&active, tree)?;
+    Ok(Some(snapshots.commit(active, tree)?))
+}
+
+/// Keeps a tree, and what is known of it as a layer.
+pub(super) fn adopt(engine: &Engine, imports: &Imports, tree: &Tree, cancel: &CancelToken) -> Result<(), StepError> {
+    let id = engine.trees.put(tree)?;
+    let database = engine.content.database();
+    for layer in imports.layers(&id, cancel) {
+        let fact = &layer.fact;
+        // What packing gave here is worth more than what somebody says.
+        if fact.format.split(' ').next() == Some(FORMAT) && database.packed_tree(id.as_bytes(), FORMAT)?.is_none() {
+            database.put_packed_tree(id.as_bytes(), FORMAT, &fact.diff_id)?;
+            database.put_layer_blob(&fact.diff_id, fact.compression, &fact.format, &fact.blob)?;
+            if let Some(repository) = layer.repository() {
+                database.put_blob_source(&fact.blob.digest, &repository)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The files of a layer that are elsewhere.
@@ -401,7 +416,6 @@ fn held_mounts(
     destination: &CacheDestination,
     task: TaskId,
 ) -> Result<(Vec<MountToExport>, Vec<MountedCache>), RemoteError> {
-    let (mut mounts, mut held) = (Vec::new(), Vec::new());
     let mut wanted: Vec<MountIdentity> = Vec::new();
     for vertex in &graph.vertices {
         let Op::Run(run) = &vertex.op else { continue };
@@ -414,31 +428,47 @@ fn held_mounts(
             }
         }
     }
+    let used = |mount: MountIdentity| (noted.mounts.contains(&mount), mount);
+    hold_mounts(session.engine, wanted.into_iter().map(used).collect(), &session.cancel, &mut |id| {
+        let warning = format!("cache mount `{id}` is not in the cache: another build uses it");
+        session.events.warning(Some(task), warning);
+    })
+}
+
+/// Keeps steps off cache mounts that are to be sent, as long as the second part lives; `busy` is told of those that another
+/// build uses. Of each mount it is known whether it was used.
+pub(super) fn hold_mounts(
+    engine: &Engine,
+    wanted: Vec<(bool, MountIdentity)>,
+    cancel: &CancelToken,
+    busy: &mut dyn FnMut(&str),
+) -> Result<(Vec<MountToExport>, Vec<MountedCache>), RemoteError> {
+    let (mut mounts, mut held) = (Vec::new(), Vec::new());
     if wanted.is_empty() {
         return Ok((mounts, held));
     }
     let unusable = |error: crate::cache::CacheMountError| RemoteError::NoFiles { reason: error.to_string() };
-    let stored = session.engine.cache_mounts.list().map_err(unusable)?;
-    for mount in wanted {
-        let here = stored.iter().find(|stored| {
-            (&stored.id, stored.mode, stored.uid, stored.gid) == (&mount.id, mount.mode, mount.uid, mount.gid)
-        });
+    let stored = engine.cache_mounts.list().map_err(unusable)?;
+    for (used, mount) in wanted {
+        let here = stored.iter().find(|stored| identity_of(stored) == mount);
         let mut directory = None;
         if let Some(here) = here {
-            match session.engine.cache_mounts.hold(here, MOUNT_PATIENCE, &session.cancel).map_err(unusable)? {
+            match engine.cache_mounts.hold(here, MOUNT_PATIENCE, cancel).map_err(unusable)? {
                 Some(kept) => {
                     directory = Some(kept.content.clone());
                     held.push(kept);
                 }
-                None => session.events.warning(
-                    Some(task),
-                    format!("cache mount `{}` is not in the cache: another build uses it", mount.id),
-                ),
+                None => busy(&mount.id),
             }
         }
-        mounts.push(MountToExport { used: noted.mounts.contains(&mount), mount, directory });
+        mounts.push(MountToExport { mount, directory, used });
     }
     Ok((mounts, held))
+}
+
+/// What names a mount of the store.
+pub(super) fn identity_of(mount: &StoredMount) -> MountIdentity {
+    MountIdentity { id: mount.id.clone(), mode: mount.mode, uid: mount.uid, gid: mount.gid }
 }
 
 /// The compression of the first image that the build makes: its layers and those of the cache are the same blobs then.

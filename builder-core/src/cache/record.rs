@@ -5,6 +5,7 @@
 //! STATE/cache/results/ab/cdef…   the same for the record that first gave this result on this root
 //! STATE/cache/similar/ab/cdef…   the last keys of a command, newest first, one a line; only for explanations
 //! STATE/cache/locks/abcdef…      held while a step with this key runs
+//! STATE/cache/files/ab/cdef…     small files of layers that are not here, by content: keys are computed from them
 //! ```
 
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{CacheKey, Preimage};
 use crate::cancel::{CancelToken, Cancelled};
-use crate::tree::{SemanticDigest, StateDigest, TreeId};
+use crate::tree::{ContentDigest, SemanticDigest, StateDigest, TreeId};
 
 /// What a step gave when it ran.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -249,6 +250,41 @@ impl CacheStore {
         read(&path)?
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
             .ok_or_else(|| access(io::Error::other("it does not have 32 bytes")))
+    }
+
+    /// Keeps a small file whose layer is elsewhere.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn put_file(&self, content: &[u8]) -> Result<(), CacheError> {
+        let path = self.shard("files", &ContentDigest::of(content).to_string());
+        if path.exists() { Ok(()) } else { write(&path, content) }
+    }
+
+    /// A file that [`CacheStore::put_file`] kept. A damaged one is removed and counts as none.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn file(&self, digest: &ContentDigest) -> Result<Option<Vec<u8>>, CacheError> {
+        let path = self.shard("files", &digest.to_string());
+        let Some(content) = read(&path)? else { return Ok(None) };
+        if ContentDigest::of(&content) == *digest {
+            return Ok(Some(content));
+        }
+        let _ = fs::remove_file(&path);
+        Ok(None)
+    }
+
+    /// Removes what [`CacheStore::put_file`] kept: it can be had again with the layers.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if the file system fails.
+    pub fn remove_files(&self) -> Result<(), CacheError> {
+        let path = self.directory.join("files");
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CacheError::Access { path, source }),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until no other process runs the step with this key, then keeps others from running it.

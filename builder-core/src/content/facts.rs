@@ -95,6 +95,17 @@ impl Database {
         })
     }
 
+    /// Every layer whose tree is known, with that tree.
+    ///
+    /// # Errors
+    /// [`ContentError::Database`].
+    pub fn layer_trees(&self) -> Result<Vec<(DiffId, [u8; 32])>, ContentError> {
+        self.with(|connection| {
+            let mut select = connection.prepare_cached("SELECT diff_id, tree FROM layer_trees ORDER BY diff_id")?;
+            select.query_map([], |row| Ok((parsed(row, 0)?, row.get(1)?)))?.collect()
+        })
+    }
+
     /// A layer that unpacks to a tree; the least of them if there are several, so that the answer does not vary.
     ///
     /// # Errors

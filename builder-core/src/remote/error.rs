@@ -104,6 +104,9 @@ pub enum RemoteError {
         /// Why.
         source: io::Error,
     },
+    /// There is nothing at the place.
+    #[error("there is no cache")]
+    Nothing,
     /// The index names a blob that is not there.
     #[error("blob `{digest}` is not there any more")]
     Gone {
@@ -183,6 +186,11 @@ impl RemoteError {
                 | Self::Unpack(_)
                 | Self::Registry(BlobNotFound { .. } | DigestMismatch { .. } | SizeMismatch { .. })
         )
+    }
+
+    /// Whether a part of the cache is missing or wrong, and other parts may be fine.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.is_about_blob() || matches!(self, Self::Malformed { .. })
     }
 
     /// Whether it is the echo of a cancel.

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::backend::{self, Backend, Backends, BlobToPut};
@@ -48,6 +48,12 @@ pub(crate) struct MountToExport {
 pub(crate) struct Exported {
     /// Blobs that were sent.
     pub(crate) sent: usize,
+    /// Their bytes.
+    pub(crate) sent_bytes: u64,
+    /// Blobs that the cache has now.
+    pub(crate) blobs: usize,
+    /// Layers that the cache has now.
+    pub(crate) layers: usize,
     /// Layers whose files could not be read, and that are not part of the cache.
     pub(crate) left_out: usize,
 }
@@ -68,6 +74,13 @@ struct Job<'a> {
     compression: Compression,
     /// Blobs that the manifest at the destination names.
     present: HashSet<Digest>,
+}
+
+/// What was sent so far.
+#[derive(Debug, Default)]
+struct Sent {
+    blobs: AtomicUsize,
+    bytes: AtomicU64,
 }
 
 /// A layer as a blob that is at the destination, or can be sent there.
@@ -106,12 +119,11 @@ impl Exporter<'_> {
     ) -> Result<Exported, RemoteError> {
         let context = &ExportContext { cancel, ..*self.context };
         let (job, old) = self.open(destination, context)?;
-        let (mut contents, mut sent) = (contents.clone(), 0);
+        let (mut contents, sent) = (contents.clone(), Sent::default());
         if !mounts.is_empty() {
-            sent = job.mounts(&mut contents, mounts, old.as_deref())?;
+            job.mounts(&mut contents, mounts, old.as_deref(), &sent)?;
         }
-        let exported = job.run(&contents, layers, old.as_deref())?;
-        Ok(Exported { sent: exported.sent + sent, ..exported })
+        job.run(&contents, layers, old.as_deref(), &sent)
     }
 }
 
@@ -166,7 +178,7 @@ impl EarlyExport<'_> {
             return Ok(());
         }
         let known = self.job.remembered(&layer.tree)?;
-        self.job.bring(layer, known.as_ref(), &AtomicUsize::new(0), &AtomicBool::new(false)).map(drop)
+        self.job.bring(layer, known.as_ref(), &Sent::default(), &AtomicBool::new(false)).map(drop)
     }
 }
 
@@ -176,21 +188,32 @@ impl Job<'_> {
         contents: &Contents,
         layers: &[LayerToExport<'_>],
         old: Option<&[u8]>,
+        sent: &Sent,
     ) -> Result<Exported, RemoteError> {
         let mut facts = layers.iter().map(|layer| self.remembered(&layer.tree)).collect::<Result<Vec<_>, _>>()?;
         let complete = |facts: &[Option<LayerFact>]| {
             let layers = facts.iter().flatten().cloned().collect();
             Contents { layers, ..contents.clone() }.encode()
         };
-        if facts.iter().all(Option::is_some) && old.is_some_and(|old| complete(&facts).manifest == old) {
-            return Ok(Exported::default());
+        let left_out = AtomicUsize::new(0);
+        let exported = |manifest: &Manifest, facts: &[Option<LayerFact>]| Exported {
+            sent: sent.blobs.load(Ordering::Relaxed),
+            sent_bytes: sent.bytes.load(Ordering::Relaxed),
+            blobs: manifest.layers.len() + 1,
+            layers: facts.iter().flatten().count(),
+            left_out: left_out.load(Ordering::Relaxed),
+        };
+        if facts.iter().all(Option::is_some)
+            && let encoded = complete(&facts)
+            && old.is_some_and(|old| encoded.manifest == old)
+        {
+            return Ok(exported(&Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?, &facts));
         }
         self.ask_destination(layers, &mut facts, old);
-        let (sent, left_out) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let facts = Mutex::new(facts);
         self.in_parallel(layers.len(), &|number, stop| {
             let known = lock(&facts)[number].clone();
-            let fact = match self.bring(&layers[number], known.as_ref(), &sent, stop) {
+            let fact = match self.bring(&layers[number], known.as_ref(), sent, stop) {
                 Ok(fact) => Some(fact),
                 Err(error) if is_local(&error) => {
                     left_out.fetch_add(1, Ordering::Relaxed);
@@ -201,31 +224,32 @@ impl Job<'_> {
             lock(&facts)[number] = fact;
             Ok(())
         })?;
-        let encoded = complete(&unlocked(facts));
-        let exported = || Exported { sent: sent.load(Ordering::Relaxed), left_out: left_out.load(Ordering::Relaxed) };
+        let facts = unlocked(facts);
+        let encoded = complete(&facts);
+        let manifest = Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?;
         if old.is_some_and(|old| encoded.manifest == old) {
-            return Ok(exported());
+            return Ok(exported(&manifest, &facts));
         }
         self.in_parallel(encoded.documents.len(), &|number, stop| {
             let (descriptor, bytes) = &encoded.documents[number];
             let source = || Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
-            self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, stop)
+            self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, sent, stop)
         })?;
-        let manifest = Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?;
         self.backend.put_manifest(&manifest, &encoded.manifest, self.context.cancel)?;
-        Ok(exported())
+        Ok(exported(&manifest, &facts))
     }
 
-    /// Sends what is new in cache mounts, and adds them to `contents`. Returns how many blobs were sent.
+    /// Sends what is new in cache mounts, and adds them to `contents`.
     fn mounts(
         &self,
         contents: &mut Contents,
         mounts: &[MountToExport],
         old: Option<&[u8]>,
-    ) -> Result<usize, RemoteError> {
+        sent: &Sent,
+    ) -> Result<(), RemoteError> {
         let (content, cancel) = (self.context.content, self.context.cancel);
         let index = old.map(|old| index_of(&*self.backend, old, cancel).unwrap_or_default()).unwrap_or_default();
-        let (sent, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let stop = AtomicBool::new(false);
         for mount in mounts {
             let there = index.mounts.iter().find(|fact| fact.mount == mount.mount);
             let there = there.filter(|fact| self.present.contains(&fact.list.blob.digest));
@@ -252,15 +276,15 @@ impl Job<'_> {
                     let file = lock(writer).reopen();
                     file.map(|file| Box::new(file) as Box<dyn Read + Send>).map_err(io::Error::other)
                 };
-                self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, &stop)?;
+                self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, sent, &stop)?;
             }
             let (descriptor, bytes) = &packed.list;
             let source = || Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
-            self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, &sent, &stop)?;
+            self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, sent, &stop)?;
             contents.trees.push(packed.tree);
             contents.mounts.push(packed.fact);
         }
-        Ok(sent.into_inner())
+        Ok(())
     }
 
     /// A tree that the destination has.
@@ -310,7 +334,7 @@ impl Job<'_> {
         &self,
         layer: &LayerToExport<'_>,
         known: Option<&LayerFact>,
-        sent: &AtomicUsize,
+        sent: &Sent,
         stop: &AtomicBool,
     ) -> Result<LayerFact, RemoteError> {
         let cancel = self.context.cancel;
@@ -387,7 +411,7 @@ impl Job<'_> {
     }
 
     /// Sends a blob that the destination lacks.
-    fn send(&self, blob: &BlobToPut<'_>, sent: &AtomicUsize, stop: &AtomicBool) -> Result<(), RemoteError> {
+    fn send(&self, blob: &BlobToPut<'_>, sent: &Sent, stop: &AtomicBool) -> Result<(), RemoteError> {
         let cancel = self.context.cancel;
         let descriptor = blob.descriptor;
         if stop.load(Ordering::Relaxed) || self.present.contains(&descriptor.digest) {
@@ -395,8 +419,9 @@ impl Job<'_> {
         }
         if !self.backend.has(descriptor, cancel)? {
             self.backend.put(blob, cancel).map_err(unwrapped)?;
-            sent.fetch_add(1, Ordering::Relaxed);
             let size = descriptor.size;
+            sent.blobs.fetch_add(1, Ordering::Relaxed);
+            sent.bytes.fetch_add(size, Ordering::Relaxed);
             self.context.status(format!("sending {}", descriptor.digest), size, Some(size), true);
         }
         if let Some(repository) = self.backend.repository() {

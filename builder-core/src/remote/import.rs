@@ -36,7 +36,7 @@ pub(crate) struct Imports {
 }
 
 #[derive(Debug)]
-struct Source {
+pub(super) struct Source {
     backend: Box<dyn Backend>,
     /// Those of the build.
     platforms: Vec<Platform>,
@@ -57,8 +57,8 @@ enum State {
 
 /// An index, made ready for questions, and the chunks that were fetched.
 #[derive(Debug)]
-struct Loaded {
-    index: Index,
+pub(super) struct Loaded {
+    pub(super) index: Index,
     /// Numbers of chunks, by the short form of a key.
     keys: HashMap<String, usize>,
     /// Numbers of chunk and span.
@@ -236,39 +236,48 @@ impl Imports {
 
     /// The index of a source, fetched at the first call; others wait meanwhile.
     fn load(&self, source: &Source, cancel: &CancelToken) -> Option<Arc<Loaded>> {
-        let mut state = lock(&source.state);
-        if matches!(*state, State::Unasked) {
-            match source.load(cancel) {
-                Ok(Some(loaded)) => *state = State::Loaded(Arc::new(loaded)),
-                Ok(None) => *state = State::Useless,
-                Err(error) => {
-                    drop(state);
-                    self.fail(source, &error);
-                    return None;
-                }
-            }
-        }
-        match &*state {
-            State::Loaded(loaded) => Some(Arc::clone(loaded)),
-            State::Unasked | State::Useless => None,
-        }
+        source.loaded(cancel).unwrap_or_else(|error| {
+            self.fail(source, &error);
+            None
+        })
+    }
+
+    /// The source that is asked first.
+    pub(super) fn first_source(&self) -> Option<&Source> {
+        self.sources.first()
     }
 }
 
 /// The root filesystem that a step started from: its key has it only where it matters.
-fn root_of(record: &Record) -> StateDigest {
+pub(crate) fn root_of(record: &Record) -> StateDigest {
     let field = record.preimage.fields.iter().rev().find(|field| field.name == "root");
     field.and_then(|field| field.value.parse().ok()).unwrap_or_else(|| Stack::default().state())
 }
 
 impl Source {
+    pub(super) fn reach(&self) -> (&dyn Backend, Duration) {
+        (&*self.backend, self.timeout)
+    }
+
+    /// The index, fetched at the first call; `None` for a place without a cache, or one that failed.
+    pub(super) fn loaded(&self, cancel: &CancelToken) -> Result<Option<Arc<Loaded>>, RemoteError> {
+        let mut state = lock(&self.state);
+        if matches!(*state, State::Unasked) {
+            *state = self.load(cancel)?.map_or(State::Useless, |loaded| State::Loaded(Arc::new(loaded)));
+        }
+        Ok(match &*state {
+            State::Loaded(loaded) => Some(Arc::clone(loaded)),
+            State::Unasked | State::Useless => None,
+        })
+    }
+
     fn load(&self, cancel: &CancelToken) -> Result<Option<Loaded>, RemoteError> {
         within(self.timeout, cancel, |cancel| load(&*self.backend, &self.platforms, cancel))
     }
 
     fn records(&self, loaded: &Loaded, number: usize, cancel: &CancelToken) -> Result<Arc<Vec<Record>>, RemoteError> {
-        if let Some(known) = lock(&loaded.records).get(&number) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = loaded.known_records(number) {
+            return Ok(known);
         }
         let chunk = &loaded.index.records[number].chunk;
         let bytes = self.fetch(chunk, cancel)?;
@@ -294,8 +303,7 @@ impl Source {
     fn tree(&self, loaded: &Loaded, id: &TreeId, cancel: &CancelToken) -> Result<Option<Tree>, RemoteError> {
         let Some((number, span)) = loaded.trees.get(id) else { return Ok(None) };
         let of_chunk = &loaded.index.trees[*number];
-        let known = lock(&loaded.chunks).get(number).map(Arc::clone);
-        let raw = if let Some(known) = known {
+        let raw = if let Some(known) = loaded.known_trees(*number) {
             known
         } else {
             let raw = Arc::new(format::exact(&self.fetch(&of_chunk.chunk, cancel)?, &of_chunk.chunk)?);
@@ -336,6 +344,16 @@ fn read_index(backend: &dyn Backend, manifest: &Manifest, cancel: &CancelToken) 
 }
 
 impl Loaded {
+    /// A chunk of records that was fetched already.
+    pub(super) fn known_records(&self, number: usize) -> Option<Arc<Vec<Record>>> {
+        lock(&self.records).get(&number).map(Arc::clone)
+    }
+
+    /// A chunk of trees that was fetched already.
+    pub(super) fn known_trees(&self, number: usize) -> Option<Arc<Vec<u8>>> {
+        lock(&self.chunks).get(&number).map(Arc::clone)
+    }
+
     /// What images carry: nothing but layers is left to fetch.
     fn with(inline: Inline) -> Self {
         let loaded = Self::new(inline.index);

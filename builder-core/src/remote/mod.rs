@@ -25,19 +25,20 @@ mod import;
 mod inline;
 mod mounts;
 mod options;
+mod whole;
 
 pub(crate) use backend::Backends;
 pub use error::{ParseCacheError, RemoteError};
 pub(crate) use export::MountToExport;
 pub(crate) use export::{EarlyExport, Exporter, LayerToExport, distinct};
 pub(crate) use format::{Base, Contents};
-pub(crate) use import::Imports;
-pub(crate) use import::chain;
+pub(crate) use import::{Imports, chain, root_of};
 pub(crate) use inline::{InlineLayer, TooLarge, encode as encode_inline};
 pub(crate) use mounts::{MountIdentity, tree_of};
 pub use options::{
     CacheDestination, CacheMode, CachePlace, CacheSource, GhaPlace, MountChoice, S3Place, Variable, is_inline,
 };
+pub(crate) use whole::Whole;
 
 /// A tree of one directory, for tests.
 #[cfg(test)]

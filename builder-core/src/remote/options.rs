@@ -92,6 +92,14 @@ pub enum MountChoice {
 }
 
 impl MountChoice {
+    /// Reads `all`, or ids with `;` between them.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "all" => Self::All,
+            ids => Self::Ids(ids.split(';').filter(|id| !id.is_empty()).map(str::to_owned).collect()),
+        }
+    }
+
     /// Whether a mount is among them.
     pub fn has(&self, id: &str) -> bool {
         match self {
@@ -258,8 +266,7 @@ impl CacheDestination {
         let force_compression = options.flag("force-compression")?.unwrap_or(false);
         let mounts = match options.take("mounts").as_deref() {
             None => MountChoice::Nothing,
-            Some("all") => MountChoice::All,
-            Some(ids) => MountChoice::Ids(ids.split(';').filter(|id| !id.is_empty()).map(str::to_owned).collect()),
+            Some(text) => MountChoice::parse(text),
         };
         let timeout = options.timeout()?;
         let ignore_error = options.flag("ignore-error")?;

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use super::engine::{Engine, seconds_now};
 use super::images::{self, ImageError, ImageUsage, Keep, PruneOptions, Reclaimed, Removed, Usage};
 use super::op::http::downloads;
+use crate::cache::CacheError;
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
 use crate::progress::{Silent, TaskId};
@@ -77,6 +78,12 @@ impl Engine {
         if let Some(policy) = &request.cache {
             let mut items = self.cache_items(cancel)?;
             self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
+            if !pruned.items.is_empty() {
+                self.cache.remove_files().map_err(|error| match error {
+                    CacheError::Access { path, source } => cannot("remove", &path, source),
+                    CacheError::Cancelled(cancelled) => ContentError::Cancelled(cancelled).into(),
+                })?;
+            }
         }
         let mut trees: HashSet<_> = self.records()?.into_iter().map(|(_, record)| record.tree).collect();
         let snapshots = trees.difference(&without_files).copied().collect();
