@@ -5,6 +5,23 @@ use std::process::Command;
 use crate::env::{TestEnv, program, require_sandbox};
 use crate::registry::base;
 
+// Rows: P20.
+#[test]
+fn what_changes_the_config_only_touches_no_storage() {
+    let env = TestEnv::new();
+    let words = "ENV A=1\nLABEL a=b\nEXPOSE 80\nUSER 7\nCMD [\"a\"]\nENTRYPOINT [\"b\"]\nVOLUME /v\nSTOPSIGNAL 9\n\
+                 SHELL [\"/bin/sh\"]\nHEALTHCHECK CMD true\nARG X=1\nONBUILD RUN true\nMAINTAINER me\n";
+    env.write("Dockerfile", format!("FROM {}\n{}", base(), words.repeat(5)));
+    let ended = env.ok("build --progress=plain -t app .");
+    assert!(!ended.stderr.contains("] ENV") && ended.stderr.contains("] FROM"), "{}", ended.stderr);
+    let entries = |name: &str| std::fs::read_dir(env.path("state").join(name)).map_or(0, Iterator::count);
+    assert_eq!((entries("snapshots"), entries("cache/records")), (0, 0), "nothing was unpacked or remembered");
+    let history = env.ok("history app --format {{.Size}}").stdout;
+    assert_eq!(history.lines().filter(|size| *size == "0B").count(), 12 * 5 + 1, "and CMD of the base: {history}");
+    let layers = env.ok("inspect app --format {{json.RootFS.Layers}}");
+    assert_eq!(layers.stdout.matches("sha256:").count(), 1, "{}", layers.stdout);
+}
+
 #[test]
 fn a_cached_build_makes_no_connection_mount_process_or_sync() {
     let test = "a_cached_build_makes_no_connection_mount_process_or_sync";

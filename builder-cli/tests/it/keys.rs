@@ -70,12 +70,13 @@ fn plant(tree: &Path) {
 /// Where the directory comes from: the Dockerfile, the options, and where the directory is in the context.
 fn sources() -> [(&'static str, String, &'static str); 6] {
     let see = "find /seen | sort > /list; sha256sum /seen/file /seen/other /seen/renamed >> /list 2>&1; true";
-    let run = |mount: &str| format!("FROM {}\nRUN --mount=type=bind,{mount},target=/seen {see}\n", base());
+    let run = |mount: &str| format!("FROM {}\nRUN --mount={mount},target=/seen {see}\n", base());
     [
-        ("context", run("source=tree"), ""),
+        ("context", run("type=bind,source=tree"), ""),
+        // Without a type it is a bind mount, too.
         ("named context", run("from=named"), "--build-context named=tree"),
-        ("stage", format!("FROM scratch AS stage\nCOPY tree /tree\n{}", run("from=stage,source=/tree")), ""),
-        ("image", run("from=image:1,source=/tree"), ""),
+        ("stage", format!("FROM scratch AS stage\nCOPY tree /tree\n{}", run("type=bind,from=stage,source=/tree")), ""),
+        ("image", run("source=/tree,from=image:1"), ""),
         ("COPY", format!("FROM {}\nCOPY tree /seen\nRUN {see}\n", base()), ""),
         (
             "COPY --from",

@@ -31,6 +31,7 @@ mod history;
 mod hostile;
 mod inline_cache;
 mod keys;
+mod layers;
 mod limits;
 mod moto;
 mod outputs;

@@ -215,6 +215,64 @@ fn a_push_of_an_unchanged_image_fetches_records_and_no_layer() {
     assert!(of_cache.len() <= 3 && of_cache.iter().all(|line| line.starts_with("GET")), "{requests:#?}");
 }
 
+// Rows: P17.
+#[test]
+fn a_small_cache_has_the_layers_of_the_result_and_what_is_known_of_all_steps() {
+    let test = "a_small_cache_has_the_layers_of_the_result_and_what_is_known_of_all_steps";
+    if !require_sandbox(test) {
+        return;
+    }
+    let shared = tempfile::tempdir().expect("a temporary directory");
+    let place = |mode: &str| shared.path().join(mode).display().to_string();
+    let first = project();
+    let (_, id, _) = build(
+        &first,
+        &format!(
+            "--output=type=oci,dest=../image.tar --cache-to type=local,dest={},mode=min --cache-to type=local,dest={}",
+            place("min"),
+            place("max")
+        ),
+    );
+    let blobs = |mode: &str| std::fs::read_dir(Path::new(&place(mode)).join("blobs/sha256")).expect("listed").count();
+    assert_eq!(blobs("max") - blobs("min"), 3, "the steps of the first stage");
+    let mut ids = Vec::new();
+    for (mode, again) in [("min", true), ("max", false)] {
+        let from = format!("--output=type=oci,dest=../image.tar --cache-from type=local,src={}", place(mode));
+        let (ran, same, warnings) = build(&project(), &from);
+        assert_eq!((ran.as_slice(), same, warnings.as_slice()), (&[][..], id.clone(), &[][..]), "{mode}");
+        // A later step of the first stage needs files of an earlier one.
+        let changed = project();
+        let dockerfile = std::fs::read_to_string(changed.context("Dockerfile")).expect("there");
+        changed.write("Dockerfile", dockerfile.replace("echo built", "echo rebuilt"));
+        let (ran, other, warnings) = build(&changed, &from);
+        assert_eq!(ran.contains(&"RUN cat /src/a > /all".to_owned()), again, "{mode}: {ran:?}");
+        assert!(ran.iter().any(|step| step.contains("rebuilt")) && warnings.is_empty(), "{mode}: {ran:?} {warnings:?}");
+        ids.push(other);
+    }
+    assert!(ids.iter().all(|other| *other != id), "{ids:?}");
+}
+
+// Rows: P18.
+#[test]
+fn image_and_cache_in_one_registry_share_what_was_sent_once() {
+    if !require_sandbox("image_and_cache_in_one_registry_share_what_was_sent_once") {
+        return;
+    }
+    let registry = Registry::start();
+    let recorder = Recorder::before(&registry.address);
+    let name = |name: &str| format!("{}/{name}", recorder.address);
+    let env = project();
+    build(&env, &format!("--push -t {} -t {} --cache-to {}", name("app:1"), name("other:1"), name("cache:1")));
+    let requests = recorder.take();
+    let sent = requests.iter().filter(|line| line.starts_with("PUT ") && line.contains("/blobs/uploads/"));
+    let mut sent: Vec<&str> = sent.filter_map(|line| line.split("digest=").nth(1)).collect();
+    let all = sent.len();
+    sent.sort_unstable();
+    sent.dedup();
+    assert!(all >= 6 && sent.len() == all, "{requests:#?}");
+    assert!(requests.iter().any(|line| line.starts_with("POST ") && line.contains("mount=")), "{requests:#?}");
+}
+
 #[test]
 fn layers_leave_while_later_steps_run() {
     if !require_sandbox("layers_leave_while_later_steps_run") {

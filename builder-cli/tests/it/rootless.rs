@@ -290,6 +290,32 @@ fn what_a_user_cannot_make_is_in_the_image_all_the_same() {
     }
 }
 
+// Rows: P3.
+#[test]
+fn what_is_deleted_and_replaced_gives_a_user_the_image_of_root() {
+    let steps = "COPY tree /t\n\
+        RUN cd /t && rm -r gone sub/a dir && mkdir gone && echo new > gone/new && echo file > dir && ln keep hard && mv old elsewhere\n\
+        RUN rm -r /t/gone /t/dir /t/hard && ln -s keep /t/dir\n\
+        RUN rm -r /t && mkdir /t && echo last > /t/last\n";
+    let plant = |env: &TestEnv| {
+        env.write("Dockerfile", format!("FROM {}\n{steps}", base()));
+        for name in ["gone/x", "sub/a", "sub/b", "dir/x", "keep", "old/deep/x"] {
+            env.write(&format!("tree/{name}"), name);
+        }
+    };
+    let line = "build -q --timestamp 1000000000 --context-mode=git .";
+    for ids in [Ids::One, Ids::Range] {
+        let test = "what_is_deleted_and_replaced_gives_a_user_the_image_of_root";
+        let Some(user) = User::new(test, ids) else { return };
+        let root = TestEnv::new();
+        plant(&root);
+        plant(&user.0);
+        let built = user.rbuild(line);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        assert_eq!(built.stdout, root.ok(line).stdout, "{ids:?}");
+    }
+}
+
 #[test]
 fn a_user_s_contexts_may_be_archives_and_repositories() {
     let Some(user) = User::new("a_user_s_contexts_may_be_archives_and_repositories", Ids::Range) else { return };
