@@ -234,7 +234,8 @@ fn a_small_cache_has_the_layers_of_the_result_and_what_is_known_of_all_steps() {
         ),
     );
     let blobs = |mode: &str| std::fs::read_dir(Path::new(&place(mode)).join("blobs/sha256")).expect("listed").count();
-    assert_eq!(blobs("max") - blobs("min"), 3, "the steps of the first stage");
+    // What `RUN` made of `/app` and its copy are one layer.
+    assert_eq!(blobs("max") - blobs("min"), 2, "what only the first stage has");
     let mut ids = Vec::new();
     for (mode, again) in [("min", true), ("max", false)] {
         let from = format!("--output=type=oci,dest=../image.tar --cache-from type=local,src={}", place(mode));

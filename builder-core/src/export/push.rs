@@ -51,7 +51,7 @@ pub(crate) fn push(
     let insecure = options.insecure.then(|| {
         let mut config = context.registry.config().clone();
         config.insecure.extend(names.iter().map(|name| name.domain().to_owned()));
-        Registry::new(config)
+        context.registry.with_config(config)
     });
     let registry = insecure.as_ref().unwrap_or(context.registry);
     let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();

@@ -12,6 +12,7 @@ use super::connection::{Again, Connections, Fault, Request, Response};
 use super::endpoint::{Endpoint, Security, is_insecure};
 use super::error::{RegistryError, one_line};
 use super::retry::{Backoff, retry_after};
+use super::sending::Sending;
 use super::url::Url;
 use crate::cancel::CancelToken;
 use crate::lock::lock;
@@ -33,6 +34,8 @@ pub(super) struct Inner {
     pub(super) config: RegistryConfig,
     pub(super) connections: Connections,
     pub(super) auth: Mutex<AuthState>,
+    /// Shared with clients that were made of this one.
+    pub(super) sending: Arc<Sending>,
     /// Insecure registries that turned out to speak http.
     plain: Mutex<HashSet<String>>,
 }
@@ -82,8 +85,22 @@ impl From<RegistryError> for Failure {
 impl Registry {
     /// A client that may use what `config` says. Nothing is read and no connection made before the first request.
     pub fn new(config: RegistryConfig) -> Self {
-        let inner =
-            Inner { config, connections: Connections::default(), auth: Mutex::default(), plain: Mutex::default() };
+        Self::with(config, Arc::default())
+    }
+
+    /// Another client, which may use what `config` says, that sends nothing which this one sends or has sent.
+    pub(crate) fn with_config(&self, config: RegistryConfig) -> Self {
+        Self::with(config, Arc::clone(&self.inner.sending))
+    }
+
+    fn with(config: RegistryConfig, sending: Arc<Sending>) -> Self {
+        let inner = Inner {
+            config,
+            connections: Connections::default(),
+            auth: Mutex::default(),
+            sending,
+            plain: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 

@@ -28,6 +28,7 @@ mod pull;
 mod push;
 mod push_image;
 mod retry;
+mod sending;
 mod url;
 
 pub use client::Registry;

@@ -94,8 +94,8 @@ impl Registry {
         }
     }
 
-    /// Sends a blob. `progress` is told the bytes so far; it may go back when something is sent again, and an error
-    /// from it ends the upload.
+    /// Sends a blob, unless this client has sent it to the same registry: then it is mounted. `progress` is told the
+    /// bytes so far; it may go back when something is sent again, and an error from it ends the upload.
     ///
     /// # Errors
     /// [`RegistryError::Source`] if the source fails or is shorter than the descriptor says, and those of reaching and
@@ -108,10 +108,41 @@ impl Registry {
         progress: &dyn Fn(u64) -> io::Result<()>,
         cancel: &CancelToken,
     ) -> Result<(), RegistryError> {
+        self.send_or_mount(reference, descriptor, source, progress, cancel).map(drop)
+    }
+
+    /// As [`Registry::push_blob`]; says from which repository (path) the blob was mounted.
+    pub(super) fn send_or_mount(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        source: &BlobSource<'_>,
+        progress: &dyn Fn(u64) -> io::Result<()>,
+        cancel: &CancelToken,
+    ) -> Result<Option<String>, RegistryError> {
+        let (digest, path) = (&descriptor.digest, reference.path());
         let endpoint = Endpoint::upstream(reference.domain(), &self.inner.config);
-        let access = Access::push(&endpoint, reference.path());
-        let path = reference.path();
-        Upload { registry: self, endpoint, access, path, descriptor, source, progress, cancel }.run()
+        let access = Access::push(&endpoint, path);
+        let mut waited = false;
+        let mut claim = self.inner.sending.claim(reference.domain(), digest, || {
+            waited = true;
+            progress(0).map_err(|source| RegistryError::Source { digest: digest.clone(), source })?;
+            Ok::<_, RegistryError>(cancel.check()?)
+        })?;
+        if let Some(from) = claim.there.clone() {
+            let there = if from == path {
+                waited && self.has_blob(&endpoint, &access, path, descriptor, cancel)?
+            } else {
+                self.mount_blob(reference, digest, &from, cancel)?
+            };
+            if there {
+                return Ok(Some(from));
+            }
+            claim.is_gone();
+        }
+        Upload { registry: self, endpoint, access, path, descriptor, source, progress, cancel }.run()?;
+        claim.arrived(path);
+        Ok(None)
     }
 
     /// Puts a manifest or index under the tag or digest of a reference; returns its descriptor.

@@ -129,11 +129,18 @@ impl Registry {
             if stop.load(Ordering::Relaxed) {
                 return Err(io::Error::other("another blob failed"));
             }
-            event(TransferEvent::Progress(descriptor.clone(), sent));
+            // It may still be mounted.
+            if sent > 0 {
+                event(TransferEvent::Progress(descriptor.clone(), sent));
+            }
             Ok(())
         };
-        self.push_blob(reference, descriptor, blob.source, &progress, cancel)?;
-        event(TransferEvent::Sent(descriptor.clone()));
+        let mounted = self.send_or_mount(reference, descriptor, blob.source, &progress, cancel)?;
+        event(match mounted {
+            Some(from) if from != reference.path() => TransferEvent::Mounted(descriptor.clone(), from),
+            Some(_) => TransferEvent::Exists(descriptor.clone()),
+            None => TransferEvent::Sent(descriptor.clone()),
+        });
         Ok(())
     }
 }

@@ -91,24 +91,24 @@ impl Backends<'_> {
         config.attempts = 3;
         config.connect_timeout = config.connect_timeout.min(timeout);
         config.stall_timeout = config.stall_timeout.min(timeout);
-        Self::open(place, config)
+        self.open(place, config)
     }
 
     /// A place to write to.
     pub(super) fn destination(self, place: &CachePlace) -> Box<dyn Backend> {
-        Self::open(place, self.registry.config().clone())
+        self.open(place, self.registry.config().clone())
     }
 
-    fn open(place: &CachePlace, mut config: crate::registry::RegistryConfig) -> Box<dyn Backend> {
+    fn open(self, place: &CachePlace, mut config: crate::registry::RegistryConfig) -> Box<dyn Backend> {
         match place {
             CachePlace::Registry { reference, insecure } => {
                 if *insecure {
                     config.insecure.insert(reference.domain().to_owned());
                 }
-                Box::new(RegistryBackend { registry: Registry::new(config), reference: reference.clone() })
+                Box::new(RegistryBackend { registry: self.registry.with_config(config), reference: reference.clone() })
             }
-            CachePlace::Gha(place) => Box::new(GhaBackend::new(Registry::new(config), place)),
-            CachePlace::S3(place) => Box::new(S3Backend::new(Registry::new(config), place)),
+            CachePlace::Gha(place) => Box::new(GhaBackend::new(self.registry.with_config(config), place)),
+            CachePlace::S3(place) => Box::new(S3Backend::new(self.registry.with_config(config), place)),
             CachePlace::Local { directory, tag, digest } => {
                 Box::new(LocalBackend::new(directory, tag, digest.as_ref()))
             }
