@@ -58,7 +58,7 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool) -> Strin
                         bad("no file");
                     }
                 }
-                "input" if !anything || reason["before"] == reason["after"] => bad("this input was not changed"),
+                "input" if !anything || (reason["before"] == reason["after"] && !is_proxy(reason)) => bad("this input was not changed"),
                 "base" | "expired" | "no-cache" | "damaged" | "result-gone" | "hit" => bad("cannot be"),
                 "pruned" | "files-gone" if !was_pruned => bad("nothing was pruned"),
                 "never-built" | "root" if was_built => bad("the same was built before"),
@@ -81,4 +81,9 @@ fn is_about(change: &Value, names: &[&str]) -> bool {
     linked
         || names.contains(&FILES)
         || path.split('/').any(|part| names.iter().any(|name| name.split('/').any(|other| other == part)))
+}
+
+/// Values of proxies are not shown.
+fn is_proxy(reason: &Value) -> bool {
+    reason["name"].as_str().is_some_and(|name| name.to_ascii_lowercase().ends_with("_proxy"))
 }
