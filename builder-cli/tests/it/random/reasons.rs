@@ -58,7 +58,9 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool) -> Strin
                         bad("no file");
                     }
                 }
-                "input" if !anything || (reason["before"] == reason["after"] && !is_proxy(reason)) => bad("this input was not changed"),
+                "input" if !anything || (reason["before"] == reason["after"] && !is_proxy(reason)) => {
+                    bad("this input was not changed")
+                }
                 "base" | "expired" | "no-cache" | "damaged" | "result-gone" | "hit" => bad("cannot be"),
                 "pruned" | "files-gone" if !was_pruned => bad("nothing was pruned"),
                 "never-built" | "root" if was_built => bad("the same was built before"),
