@@ -57,7 +57,7 @@ impl Upstream {
         self.git("rev-parse HEAD")
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("file://{}", self.path.display())
     }
 }

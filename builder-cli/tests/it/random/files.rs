@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
 
 use super::dice::Dice;
+use super::image::brief;
 use crate::keys::in_place;
 
 const NAMES: &str = "a b c x y top1 top2 d.log link src sub lib data p.tar new";
@@ -46,6 +47,13 @@ pub(super) fn plant(root: &Path, dice: &mut Dice) {
     let _ = symlink(dice.word("a sub ../lib missing"), root.join("src/link"));
     let _ = symlink(dice.word("../src ../top1 c"), root.join("lib/link"));
     archive(root, dice);
+}
+
+/// Files that weigh enough for snapshots of copies to be differences from earlier ones.
+pub(super) fn plant_heavy(root: &Path) {
+    for number in 0..40 {
+        write(&root.join(format!("src/many/{number}")), &format!("{number:07}\n").repeat(4096));
+    }
 }
 
 fn write(path: &Path, text: &str) {
@@ -105,7 +113,7 @@ pub(super) fn state(root: &Path) -> String {
             }
         }
         if found.is_file() {
-            let _ = write!(text, " {:?}", String::from_utf8_lossy(&fs::read(path).expect("readable")));
+            let _ = write!(text, " {}", brief(&fs::read(path).expect("readable")));
             // Which names are one file.
             if found.nlink() > 1 {
                 let same = |other: &&PathBuf| fs::symlink_metadata(other).is_ok_and(|other| other.ino() == found.ino());
@@ -116,6 +124,12 @@ pub(super) fn state(root: &Path) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The names of symbolic links: what is copied through one has its name.
+pub(super) fn links(root: &Path) -> impl Iterator<Item = String> {
+    let links = all(root).into_iter().filter(|path| path.is_symlink());
+    links.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
 }
 
 /// Copies a directory with everything about it.
@@ -154,7 +168,7 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
         paths.iter().filter(|path| fs::symlink_metadata(path).is_ok_and(|found| wanted(&found.file_type()))).collect()
     };
     let (files, folders) = (is(fs::FileType::is_file), is(fs::FileType::is_dir));
-    if files.len() < 3 || paths.len() > 60 {
+    if files.len() < 3 || paths.len() > 90 {
         plant(root, dice);
         return Changed::of("planted", EVERYTHING);
     }

@@ -10,6 +10,7 @@ mod files;
 mod image;
 mod project;
 mod reasons;
+mod step;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -18,6 +18,10 @@ pub(super) struct Project {
     base: String,
     /// The address of a file.
     page: String,
+    /// The address of a repository.
+    upstream: String,
+    /// Whether all rights of files count.
+    git_mode: bool,
     /// Files get the time of the epoch, so that images can be compared bit by bit.
     pub(super) rewrite: bool,
 }
@@ -34,6 +38,8 @@ enum From {
     /// `FROM scratch`, and the files of the base image out of a named context.
     Copied,
     Scratch,
+    /// An image in a directory that is replaced now and then.
+    Layout,
     Stage(usize),
 }
 
@@ -46,7 +52,7 @@ const SEEN: &str = "/d /e /w / /o /d/sub /link /d/src";
 const ARGUMENTS: [&str; 5] = ["X", "Y", "UNUSED", "HTTP_PROXY", "Z"];
 
 impl Project {
-    pub(super) fn new(dice: &mut Dice, base: &str, page: &str) -> Self {
+    pub(super) fn new(dice: &mut Dice, base: &str, page: &str, upstream: &str) -> Self {
         let mut project = Self {
             stages: Vec::new(),
             target: None,
@@ -56,12 +62,15 @@ impl Project {
             host: None,
             base: base.to_owned(),
             page: page.to_owned(),
+            upstream: upstream.to_owned(),
+            git_mode: false,
             rewrite: dice.chance(60),
         };
         for number in 0..=dice.below(4) {
             let from = match dice.below(10) {
                 0..4 => From::Base,
                 4 => From::Copied,
+                5 if dice.chance(50) => From::Layout,
                 5 => From::Scratch,
                 _ if number > 0 => From::Stage(dice.below(number)),
                 _ => From::Base,
@@ -78,7 +87,7 @@ impl Project {
     fn can_run(&self, stage: usize) -> bool {
         match self.stages[stage].from {
             From::Base | From::Copied => true,
-            From::Scratch => false,
+            From::Scratch | From::Layout => false,
             From::Stage(below) => self.can_run(below),
         }
     }
@@ -135,7 +144,15 @@ impl Project {
             9 if !flags.contains("exclude") => {
                 format!("COPY --parents {flags}{} {target}", dice.word("src/./**/x */a src/sub"))
             }
-            10 => format!("COPY {flags}{} {} {target}", dice.word(SOURCES), dice.word(SOURCES)),
+            10 if !flags.contains("exclude") => {
+                format!(
+                    "ADD {flags}{}{} {target}",
+                    self.upstream,
+                    dice.pick(&["", "#main", "#main:sub", "?branch=main&subdir=sub"])
+                )
+            }
+            11 => format!("COPY --from=layout {flags}{} {target}", dice.word(". a* /sub")),
+            12 => format!("COPY {flags}{} {} {target}", dice.word(SOURCES), dice.word(SOURCES)),
             _ => format!("COPY {flags}{} {target}", dice.word(SOURCES)),
         }
     }
@@ -177,25 +194,25 @@ impl Project {
             () if has("/cache") => format!("f=/cache/${{##*/}}; echo {} > $f; cat $f > {out}; rm $f", dice.below(3))
                 .replace("${##*/}", &out[3..]),
             () if has("plain") => format!("test -s /run/secrets/plain; echo ok > {out}"),
-            () => match dice.below(16) {
+            () => match dice.below(18) {
                 0..3 => look(dice.word(SEEN)),
-                3 | 4 => format!("env | grep -v -i _proxy | sort > {out}; true"),
-                5 => format!("env | sort > {out}; true").replace("env | sort", "echo $HTTP_PROXY$X"),
-                6 => format!("{{ id; pwd; umask; }} > {out}; true"),
-                7 => format!("cat /d/* /d/src/* 2>/dev/null | grep -v '^#' > {out}; true"),
-                8 => format!("cat /o/* /d/* 2>/dev/null | wc -c > {out}; true"),
-                9 => dice.pick(&["rm -rf /d/a*; true", "rm -rf /d; true", "rm -f /o/1*; true"]).to_owned(),
-                10 => dice.pick(&["mkdir -p /e/f; true", "mkdir -m 700 -p /d/deep; true", "true"]).to_owned(),
-                11 => "mv /d /e 2>/dev/null; ln -s e /link 2>/dev/null; true".to_owned(),
-                12 => dice
+                3..6 => format!("env | grep -v -i _proxy | sort > {out}; true"),
+                6 => format!("env | sort > {out}; true").replace("env | sort", "echo $HTTP_PROXY$X"),
+                7 => format!("{{ id; pwd; umask; }} > {out}; true"),
+                8 => format!("cat /d/* /d/src/* 2>/dev/null | grep -v '^#' > {out}; true"),
+                9 => format!("cat /o/* /d/* 2>/dev/null | wc -c > {out}; true"),
+                10 => dice.pick(&["rm -rf /d/a*; true", "rm -rf /d; true", "rm -f /o/1*; true"]).to_owned(),
+                11 => dice.pick(&["mkdir -p /e/f; true", "mkdir -m 700 -p /d/deep; true", "true"]).to_owned(),
+                12 => "mv /d /e 2>/dev/null; ln -s e /link 2>/dev/null; true".to_owned(),
+                13 => dice
                     .pick(&[
                         "chmod -R go-rx /d /w 2>/dev/null; true",
                         "chown 5:6 /d /o/* 2>/dev/null; true",
                         "chmod 755 /d/* /o/* 2>/dev/null; true",
                     ])
                     .to_owned(),
-                13 => "for f in /d/a /d/src/a; do ln $f $f.hard 2>/dev/null; done; true".to_owned(),
-                14 => {
+                14 => "for f in /d/a /d/src/a; do ln $f $f.hard 2>/dev/null; done; true".to_owned(),
+                15 => {
                     return format!(
                         "RUN {}<<E\nwc -c /d/* /o/* > {out} 2>/dev/null\necho {} >> {out}\ntrue\nE",
                         joined(&mounts),
@@ -217,6 +234,7 @@ impl Project {
                     format!("FROM scratch AS s{number}\nCOPY --from=bb . /\nENV PATH=/bin\nRUN mkdir -m 777 /o /w\n")
                 }
                 From::Scratch => format!("FROM scratch AS s{number}\n"),
+                From::Layout => format!("FROM layout AS s{number}\n"),
                 From::Stage(below) => format!("FROM s{below} AS s{number}\n"),
             };
             text += &begin;
@@ -241,6 +259,7 @@ impl Project {
         }
         options.extend(self.target.map(|stage| format!("--target=s{stage}")));
         options.extend(self.label.iter().map(|label| format!("--label=l={label}")));
+        options.extend(self.git_mode.then(|| "--context-mode=git".to_owned()));
         options.extend(self.network.map(|mode| format!("--network={mode}")));
         options.extend(self.host.map(|name| format!("--add-host={name}:10.0.0.1")));
         options
@@ -268,9 +287,12 @@ impl Project {
 
     /// Changes an option; says which.
     pub(super) fn turn(&mut self, dice: &mut Dice) -> String {
-        match dice.below(8) {
-            0..4 => {
-                let name = dice.pick(&ARGUMENTS);
+        match dice.below(10) {
+            0..5 => {
+                let said = self.dockerfile();
+                let used: Vec<&str> =
+                    ARGUMENTS.into_iter().filter(|name| said.contains(&format!("ARG {name}"))).collect();
+                let name = if used.is_empty() || dice.chance(20) { dice.pick(&ARGUMENTS) } else { dice.pick(&used) };
                 self.arguments.retain(|(known, _)| known != &name);
                 if dice.chance(70) {
                     self.arguments.push((
@@ -279,9 +301,10 @@ impl Project {
                     ));
                 }
             }
-            4 => self.target = dice.chance(60).then(|| dice.below(self.stages.len())),
-            5 => self.label = dice.chance(60).then(|| dice.below(3).to_string()),
-            6 => self.network = *dice.pick(&[&None, &Some("none")]),
+            5 => self.git_mode = !self.git_mode,
+            6 => self.target = dice.chance(60).then(|| dice.below(self.stages.len())),
+            7 => self.label = dice.chance(60).then(|| dice.below(3).to_string()),
+            8 => self.network = *dice.pick(&[&None, &Some("none")]),
             _ => self.host = *dice.pick(&[&None, &Some("there"), &Some("where")]),
         }
         format!("options {}", self.options().join(" "))

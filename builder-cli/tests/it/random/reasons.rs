@@ -24,8 +24,9 @@ pub(super) fn ran(explained: &Value) -> Vec<String> {
 }
 
 /// What is wrong with an explanation; `past` has all builds of a store since it was pruned, the explained one last.
-pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool) -> String {
+pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &[String]) -> String {
     let mut text = String::new();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
     // A step of the same name as now was built after the last change of anything but files.
     let last_plan = past.iter().rposition(|build| build.names.iter().any(|name| name == EVERYTHING)).unwrap_or(0);
     let was_built = past[last_plan..past.len() - 1].iter().any(|build| build.succeeded);
@@ -50,7 +51,7 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool) -> Strin
             match reason["reason"].as_str().expect("text") {
                 "files" if !anything => {
                     for change in reason["changes"].as_array().expect("changes") {
-                        if !is_about(change, &names) {
+                        if !is_about(change, &names) && !is_about(change, &links) {
                             bad("this file was not changed");
                         }
                     }
@@ -61,9 +62,10 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool) -> Strin
                 "input" if !anything || (reason["before"] == reason["after"] && !is_proxy(reason)) => {
                     bad("this input was not changed")
                 }
-                "base" | "expired" | "no-cache" | "damaged" | "result-gone" | "hit" => bad("cannot be"),
-                "pruned" | "files-gone" if !was_pruned => bad("nothing was pruned"),
-                "never-built" | "root" if was_built => bad("the same was built before"),
+                "expired" | "no-cache" | "hit" => bad("cannot be"),
+                "base" if !anything => bad("no other base"),
+                "pruned" | "files-gone" | "damaged" | "result-gone" if !was_pruned => bad("nothing was pruned"),
+                "never-built" | "root" if was_built && !was_pruned => bad("the same was built before"),
                 "parent" if reason["change"] != "removed" && reason["step"].as_u64() >= step["number"].as_u64() => {
                     bad("a parent that comes later");
                 }

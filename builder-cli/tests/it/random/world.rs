@@ -3,20 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-use base64::Engine as _;
-use serde_json::Value;
 
 use super::dice::Dice;
 use super::files::{self, Changed, EVERYTHING, FILES};
 use super::image::Built;
 use super::project::Project;
-use super::reasons::{self, Past};
-use crate::env::{TestEnv, end, program};
-use crate::inline_cache::sha256;
+use super::reasons::Past;
+use crate::env::TestEnv;
+use crate::git::Upstream;
 use crate::registry::{base, busybox};
 use crate::web::{Page, Web};
+
+/// What makes the image in a directory.
+const LAYOUT: &str = "FROM scratch\nARG N\nCOPY --from=named . /\nENV LAYOUT=$N\nONBUILD COPY a* /onbuild/\n";
 
 /// What was done.
 #[derive(Debug, Default, Clone)]
@@ -25,17 +24,18 @@ pub(super) struct Figures {
     pub(super) changes: usize,
     pub(super) compared: usize,
     pub(super) failed: usize,
-    ran: usize,
-    hit: usize,
-    unchanged: usize,
-    imported: usize,
-    pruned: usize,
-    killed: usize,
+    pub(super) ran: usize,
+    pub(super) hit: usize,
+    pub(super) unchanged: usize,
+    pub(super) imported: usize,
+    pub(super) pruned: usize,
+    pub(super) killed: usize,
+    pub(super) damaged: usize,
 }
 
 impl Figures {
     pub(super) fn add(&mut self, more: &Self) {
-        let Self { rounds, changes, compared, failed, ran, hit, unchanged, imported, pruned, killed } = more;
+        let Self { rounds, changes, compared, failed, ran, hit, unchanged, imported, pruned, killed, damaged } = more;
         self.rounds += rounds;
         self.changes += changes;
         self.compared += compared;
@@ -46,39 +46,39 @@ impl Figures {
         self.imported += imported;
         self.pruned += pruned;
         self.killed += killed;
+        self.damaged += damaged;
     }
 }
 
 /// One project over time.
 pub(super) struct World {
-    env: TestEnv,
-    web: Web,
-    dice: Dice,
-    project: Project,
+    pub(super) env: TestEnv,
+    pub(super) web: Web,
+    pub(super) dice: Dice,
+    pub(super) project: Project,
     /// States that the store has built since it was pruned.
-    seen: HashSet<String>,
+    pub(super) seen: HashSet<String>,
     /// What an empty store made of a state.
-    fresh: HashMap<String, Built>,
+    pub(super) fresh: HashMap<String, Built>,
     /// Builds of the store since it was pruned.
-    past: Vec<Past>,
+    pub(super) past: Vec<Past>,
     /// Something may be gone for good.
-    was_pruned: bool,
+    pub(super) was_pruned: bool,
     /// What changed since the last of them.
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     /// The state of the last export of the cache.
-    exported: Option<String>,
-    saved: Vec<Project>,
-    good: Option<Project>,
-    failures: usize,
-    page: usize,
-    log: Vec<String>,
+    pub(super) exported: Option<String>,
+    pub(super) saved: Vec<Project>,
+    pub(super) good: Option<Project>,
+    pub(super) failures: usize,
+    pub(super) page: usize,
+    upstream: Upstream,
+    /// What the image in the directory is.
+    layout: usize,
+    /// The remote cache of the store is in the image.
+    pub(super) is_inline: bool,
+    pub(super) log: Vec<String>,
     pub(super) figures: Figures,
-}
-
-/// How a command ended.
-struct Ran {
-    built: Built,
-    warnings: Vec<String>,
 }
 
 impl World {
@@ -98,7 +98,13 @@ impl World {
         assert!(unpacked.expect("tar").success());
         files::plant(&env.context(""), &mut dice);
         files::plant(&env.path("named"), &mut dice);
-        let project = Project::new(&mut dice, &base(), &url);
+        if dice.chance(25) {
+            files::plant_heavy(&env.context(""));
+        }
+        let upstream = Upstream::new(&env, "upstream");
+        upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
+        let project = Project::new(&mut dice, &base(), &url, &upstream.address());
+        let is_inline = dice.chance(25);
         let mut world = Self {
             env,
             web,
@@ -114,12 +120,22 @@ impl World {
             good: None,
             failures: 0,
             page: 0,
+            upstream,
+            layout: 0,
+            is_inline,
             log: Vec::new(),
             figures: Figures { rounds: 1, ..Figures::default() },
         };
         for (name, value) in [("plain", "p"), ("hashed", "h")] {
             std::fs::write(world.env.path("home").join(name), value).expect("written");
         }
+        for number in 0..2 {
+            world.env.write("number", number.to_string()).write("Dockerfile", LAYOUT);
+            world.env.ok(&format!("--root ../empty build -q --build-context named=../named --build-arg N={number} -o type=oci,tar=false,dest=../layout-{number} ."));
+            std::fs::remove_file(world.env.context("number")).expect("removed");
+            files::change(&world.env.path("named"), &mut world.dice);
+        }
+        world.put_layout(0);
         world.put_page(0);
         world.write_dockerfile();
         world
@@ -140,13 +156,23 @@ impl World {
         to.display().to_string()
     }
 
+    fn put_layout(&mut self, number: usize) {
+        self.layout = number;
+        files::copy(&self.env.path(&format!("layout-{number}")), &self.env.path("layout"));
+    }
+
+    /// A project of the same places.
+    pub(super) fn another(&mut self) -> Project {
+        Project::new(&mut self.dice, &base(), &format!("{}/page", self.web.address), &self.upstream.address())
+    }
+
     fn put_page(&mut self, number: usize) {
         self.page = number;
         let etag = [Some("\"0\""), Some("\"1\""), Some("\"2\""), None][number];
         self.web.put("/page", Page { body: format!("page {number}\n").into_bytes(), etag, ..Page::default() });
     }
 
-    fn write_dockerfile(&self) {
+    pub(super) fn write_dockerfile(&self) {
         let text = self.project.dockerfile();
         // Not again: that would make the file newer.
         if std::fs::read_to_string(self.env.context("Dockerfile")).ok().as_deref() != Some(&text) {
@@ -156,17 +182,16 @@ impl World {
     }
 
     /// Everything that decides what is built.
-    fn state(&self) -> String {
-        let hashed = std::fs::read_to_string(self.env.path("home/hashed")).expect("readable");
-        let context = files::state(&self.env.context(""));
-        let named = files::state(&self.env.path("named"));
-        let options = self.project.options().join(" ");
-        sha256(
-            format!("{}\n{options}\n{hashed}\n{}\n{context}\n{named}", self.project.dockerfile(), self.page).as_bytes(),
-        )
+    pub(super) fn state(&self) -> String {
+        let Self { env, project, page, layout, .. } = self;
+        let hashed = std::fs::read_to_string(env.path("home/hashed")).expect("readable");
+        let upstream = self.upstream.git("rev-parse HEAD");
+        let (context, named) = (files::state(&env.context("")), files::state(&env.path("named")));
+        let options = project.options().join(" ");
+        format!("{}\n{options}\n{hashed} {page} {layout} {upstream}\n{context}\n{named}", project.dockerfile())
     }
 
-    fn note(&mut self, changed: Changed) {
+    pub(super) fn note(&mut self, changed: Changed) {
         self.figures.changes += 1;
         self.log.push(format!("  changed: {}", changed.what));
         if !changed.nothing {
@@ -175,7 +200,7 @@ impl World {
     }
 
     /// Something is not as it was.
-    fn change(&mut self) {
+    pub(super) fn change(&mut self) {
         let changed = match self.dice.below(100) {
             0..56 => files::change(&self.env.context(""), &mut self.dice),
             56..64 => files::change(&self.env.path("named"), &mut self.dice),
@@ -190,7 +215,18 @@ impl World {
                 std::fs::write(self.env.path("home/hashed"), &secret).expect("written");
                 Changed::of(format!("secret is {secret}"), EVERYTHING)
             }
-            87..90 => {
+            87 => {
+                let number = self.dice.below(2);
+                self.put_layout(number);
+                Changed::of(format!("layout {number}"), EVERYTHING)
+            }
+            88 => {
+                let text = self.dice.below(3).to_string();
+                let name = self.dice.pick(&["a", "sub/b", "sub/c"]);
+                self.upstream.commit(&[(name, &text)]);
+                Changed::of(format!("commit {name} {text}"), FILES)
+            }
+            89 => {
                 let number = self.dice.below(4);
                 self.put_page(number);
                 Changed::of(format!("page {number}"), FILES)
@@ -208,12 +244,12 @@ impl World {
         Changed { what: format!("saved {number}"), names: Vec::new(), nothing: true }
     }
 
-    fn keep_as(&self, name: &str) {
+    pub(super) fn keep_as(&self, name: &str) {
         files::copy(&self.env.context(""), &self.env.path(&format!("{name}-context")));
         files::copy(&self.env.path("named"), &self.env.path(&format!("{name}-named")));
     }
 
-    fn restore(&mut self, name: &str) {
+    pub(super) fn restore(&mut self, name: &str) {
         files::copy(&self.env.path(&format!("{name}-context")), &self.env.context(""));
         files::copy(&self.env.path(&format!("{name}-named")), &self.env.path("named"));
         self.write_dockerfile();
@@ -230,12 +266,13 @@ impl World {
     }
 
     /// The options of every build.
-    fn options(&self) -> Vec<String> {
+    pub(super) fn options(&self) -> Vec<String> {
         let path = |name: &str| self.env.path(name).display().to_string();
         let mut options: Vec<String> =
             ["build", "--progress=rawjson", "--source-date-epoch=1"].map(str::to_owned).into();
         options.push(format!("--build-context=named={}", path("named")));
         options.push(format!("--build-context=bb={}", path("bb")));
+        options.push(format!("--build-context=layout=oci-layout://{}", path("layout")));
         options.push(format!("--secret=id=hashed,src={},cache=hash", path("home/hashed")));
         options.push(format!("--secret=id=plain,src={}", path("home/plain")));
         if self.project.rewrite {
@@ -244,325 +281,4 @@ impl World {
         options.extend(self.project.options());
         options
     }
-
-    fn command(&self, store: &str, options: &[String], umask: &str) -> Command {
-        let inner = self.env.command([""; 0]);
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(program()).args(options).arg(".");
-        command.current_dir(self.env.context("")).env_clear().stdin(std::process::Stdio::null());
-        for (name, value) in inner.get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
-        command.env("RBUILD_ROOT", self.env.path(store));
-        command
-    }
-
-    fn build(&mut self, store: &str, mut options: Vec<String>, umask: &str) -> Result<Ran, String> {
-        let archive = self.env.path(&format!("{store}.tar"));
-        let _ = std::fs::remove_file(&archive);
-        options.push(format!("--output=type=oci,compression=uncompressed,dest={}", archive.display()));
-        let ended = end(&mut self.command(store, &options, umask));
-        let mut warnings = Vec::new();
-        for line in ended.stderr.lines().filter(|line| line.starts_with('{')) {
-            let status: Value = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
-            for warning in status["warnings"].as_array().into_iter().flatten() {
-                let short = warning["short"].as_str().unwrap_or_default();
-                let short = base64::engine::general_purpose::STANDARD.decode(short).expect("base64");
-                warnings.push(String::from_utf8_lossy(&short).into_owned());
-            }
-        }
-        for bad in ["memo", "deterministic", "is not what", "damaged"] {
-            if let Some(warning) = warnings.iter().find(|warning| warning.contains(bad)) {
-                return Err(format!("{store}: {warning}"));
-            }
-        }
-        let built = match ended.code {
-            0 => Built::read(&archive, self.project.rewrite),
-            1..=3 => Built::Failed,
-            code => return Err(format!("{store}: exit code {code}\n{}", ended.stderr)),
-        };
-        if built == Built::Failed {
-            let error: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("error")).collect();
-            self.log.push(format!("  {store} failed: {}", error.join(" ")));
-        }
-        Ok(Ran { built, warnings })
-    }
-
-    /// What an empty store makes of the state.
-    fn anew(&mut self, state: &str) -> Result<Built, String> {
-        if let Some(known) = self.fresh.get(state) {
-            return Ok(known.clone());
-        }
-        let _ = std::fs::remove_dir_all(self.env.path("empty"));
-        let mut options = self.options();
-        options.push("--no-cache".to_owned());
-        let built = self.build("empty", options, "022")?.built;
-        self.fresh.insert(state.to_owned(), built.clone());
-        Ok(built)
-    }
-
-    /// Some changes, a build, and what an empty store makes of the same.
-    pub(super) fn step(&mut self) -> Result<(), String> {
-        self.log.push(format!("step {}", self.figures.compared));
-        for _ in 0..self.dice.below(4) {
-            self.change();
-        }
-        if self.dice.chance(40) {
-            // Long enough for the clock of the kernel to go on.
-            std::thread::sleep(Duration::from_millis(25));
-            self.log.push("  waited".to_owned());
-        }
-        self.disturb();
-        let state = self.state();
-        let first = if self.dice.chance(50) { Some(self.anew(&state)?) } else { None };
-        let foreseen = if self.dice.chance(10) { Some(self.foresee()) } else { None };
-        let mut options = self.options();
-        let mut may_run = !self.seen.contains(&state);
-        let mut export = false;
-        let mut again = "";
-        match self.dice.below(40) {
-            0 => (again, may_run) = ("--no-cache", true),
-            1 => (again, may_run) = ("--cache-ttl=1s", true),
-            2 => again = "--verify-cache=100",
-            3..13 => export = true,
-            _ => {}
-        }
-        options.extend((!again.is_empty()).then(|| again.to_owned()));
-        let is_kept = self.dice.chance(40);
-        options.extend(is_kept.then(|| "--tag=app".to_owned()));
-        options.extend(is_kept.then(|| "--load".to_owned()));
-        let cache = self.env.path("cache").display().to_string();
-        options.extend(export.then(|| format!("--cache-to=type=local,dest={cache}")));
-        let import = self.dice.chance(15) && Path::new(&cache).exists();
-        options.extend(import.then(|| format!("--cache-from=type=local,src={cache}")));
-        for noise in
-            ["--build-arg=NOBODY=asks", "--build-arg=no_proxy=x", "--jobs=1", "--shm-size=2m", "--ulimit=nofile=2000"]
-        {
-            options.extend(self.dice.chance(10).then(|| noise.to_owned()));
-        }
-        let umask = self.dice.pick(&["022", "022", "022", "077", "000"]).to_owned();
-        self.log.push(format!("  built with umask {umask} {}", options[7..].join(" ")));
-        if again == "--cache-ttl=1s" {
-            std::thread::sleep(Duration::from_millis(if self.dice.chance(20) { 1100 } else { 0 }));
-        }
-        let ran = self.build("state", options, &umask)?;
-        // In the same instant, if nothing has to be known of what was built any more.
-        let project = self.project.clone();
-        let at_once = first.is_some() && self.dice.chance(40);
-        let names = std::mem::take(&mut self.names);
-        if at_once {
-            let changed = files::change(&self.env.context(""), &mut self.dice);
-            self.note(changed);
-        }
-        self.judge(&state, names, &ran, may_run, again, foreseen.as_ref())?;
-        let expected = match first {
-            Some(first) => first,
-            None => self.anew(&state)?,
-        };
-        self.figures.compared += 1;
-        compare("the empty store and the old one", &expected, &ran.built)?;
-        if ran.built == Built::Failed {
-            self.figures.failed += 1;
-            self.failures += 1;
-            if self.failures > 1 && !at_once {
-                self.mend();
-            }
-            return Ok(());
-        }
-        self.failures = 0;
-        if is_kept {
-            self.compare_kept(&expected)?;
-        }
-        if export {
-            self.exported = Some(state.clone());
-        }
-        if !at_once {
-            self.good = Some(project);
-            self.keep_as("good");
-            if self.exported.is_some() && self.dice.chance(30) {
-                self.import(&state, &expected)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// After failures: back to what could be built.
-    fn mend(&mut self) {
-        self.failures = 0;
-        if let Some(good) = self.good.clone() {
-            self.project = good;
-            self.restore("good");
-        } else {
-            let page = format!("{}/page", self.web.address);
-            self.project = Project::new(&mut self.dice, &base(), &page);
-            self.write_dockerfile();
-        }
-        self.note(Changed::of("mended", EVERYTHING));
-    }
-
-    /// Whether the steps that ran had to, and have a reason.
-    fn judge(
-        &mut self,
-        state: &str,
-        names: Vec<String>,
-        ran: &Ran,
-        may_run: bool,
-        again: &str,
-        foreseen: Option<&Value>,
-    ) -> Result<(), String> {
-        let ended = end(&mut self.env.command(["explain", "--json"]));
-        if ended.code != 0 {
-            // A build that did not come to its steps.
-            self.names = names;
-            return if ran.built == Built::Failed { Ok(()) } else { Err(ended.stderr) };
-        }
-        let explained: Value = serde_json::from_str(&ended.stdout).map_err(|error| error.to_string())?;
-        let id = explained["build"].as_str().unwrap_or_default().to_owned();
-        let succeeded = ran.built != Built::Failed;
-        if self.past.last().is_some_and(|last| last.id == id) {
-            self.names.extend(names);
-            return if succeeded { Err("the build is not in the history".to_owned()) } else { Ok(()) };
-        }
-        self.past.push(Past { id, names, succeeded });
-        let steps = reasons::ran(&explained);
-        self.log.push(format!("  ran: {}", steps.join(" ")));
-        self.figures.ran += steps.len();
-        self.figures.hit += explained["steps"].as_array().map_or(0, Vec::len) - steps.len();
-        if !succeeded {
-            return Ok(());
-        }
-        self.seen.insert(state.to_owned());
-        if !may_run {
-            self.figures.unchanged += 1;
-            if !steps.is_empty() {
-                return Err(format!("nothing changed, and it ran {}\n{:#}", steps.join(", "), explained));
-            }
-        }
-        if again.is_empty() {
-            let wrong = reasons::wrong(&explained, &self.past, self.was_pruned);
-            if !wrong.is_empty() {
-                return Err(format!("explained wrongly:\n{wrong}"));
-            }
-            for step in foreseen.and_then(|foreseen| foreseen["steps"].as_array()).into_iter().flatten() {
-                let found =
-                    explained["steps"].as_array().into_iter().flatten().find(|found| found["number"] == step["number"]);
-                let verdict = found.map_or(&Value::Null, |found| &found["verdict"]);
-                if (step["prediction"] == "hit" && verdict != "hit")
-                    || (step["prediction"] == "run" && verdict == "hit")
-                {
-                    return Err(format!("foreseen wrongly: {step}\n{found:?}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn foresee(&self) -> Value {
-        let mut options = self.options();
-        options.extend(["--dry-run", "--format=json"].map(str::to_owned));
-        options.retain(|option| !option.starts_with("--progress"));
-        let ended = end(&mut self.command("state", &options, "022"));
-        serde_json::from_str(&ended.stdout).unwrap_or(Value::Null)
-    }
-
-    /// The image as the store has it.
-    fn compare_kept(&mut self, expected: &Built) -> Result<(), String> {
-        let saved = self.env.path("saved.tar");
-        let _ = std::fs::remove_file(&saved);
-        let ended = end(&mut self.env.command(["save", "-o", saved.to_str().expect("text"), "app"]));
-        if ended.code != 0 {
-            return Err(format!("save: {}", ended.stderr));
-        }
-        compare("what was built and what is kept", expected, &Built::read(&saved, self.project.rewrite))
-    }
-
-    /// Builds with a store that knows only what the first one told.
-    fn import(&mut self, state: &str, expected: &Built) -> Result<(), String> {
-        let is_new = self.dice.chance(60);
-        if is_new {
-            let _ = std::fs::remove_dir_all(self.env.path("second"));
-        }
-        let mut options = self.options();
-        options.push(format!("--cache-from=type=local,src={}", self.env.path("cache").display()));
-        let ran = self.build("second", options, "022")?;
-        self.figures.imported += 1;
-        self.log.push(format!("  imported, new: {is_new}"));
-        compare("the empty store and one that imports", expected, &ran.built)?;
-        let mut command = self.env.command(["explain", "--json"]);
-        let ended = end(command.env("RBUILD_ROOT", self.env.path("second")));
-        let explained: Value = serde_json::from_str(&ended.stdout).map_err(|error| error.to_string())?;
-        let steps = reasons::ran(&explained);
-        // What hangs on the key of one store is for that store.
-        if self.exported.as_deref() == Some(state) && !self.project.has_fingerprints() && !steps.is_empty() {
-            return Err(format!("imported, and ran {} {:?}\n{explained:#}", steps.join(", "), ran.warnings));
-        }
-        Ok(())
-    }
-
-    /// Something happens to the store.
-    fn disturb(&mut self) {
-        match self.dice.below(100) {
-            0..8 => {
-                let lines = [
-                    "prune -f",
-                    "prune -a -f",
-                    "prune -f --max-used-space 1500000",
-                    "prune -f --max-used-space 100000",
-                    "prune -f --keep-duration 1s",
-                    "prune -f --filter type=exec.cachemount",
-                    "rmi -f app",
-                    "image prune -a -f",
-                ];
-                let line = self.dice.pick(&lines).to_owned();
-                let ended = end(&mut self.env.command(line.split(' ')));
-                self.log.push(format!("  {line}: {}", ended.code));
-                self.figures.pruned += 1;
-                self.seen.clear();
-                self.past.clear();
-                self.was_pruned = true;
-                let _ = end(&mut self.env.command(["history", "rm", "--all"]));
-            }
-            8..14 => {
-                let after = Duration::from_micros(self.dice.roll() % 250_000);
-                let mut options = self.options();
-                options.extend(["--tag=app".to_owned()]);
-                let mut command = self.command("state", &options, "022");
-                let mut child = command
-                    .stdout(std::process::Stdio::null())
-                    .stderr(std::process::Stdio::null())
-                    .spawn()
-                    .expect("a shell");
-                std::thread::sleep(after);
-                let _ = child.kill();
-                let _ = child.wait();
-                self.log.push(format!("  killed after {after:?}"));
-                self.figures.killed += 1;
-                self.names.push(EVERYTHING.to_owned());
-            }
-            14..20 => {
-                let mut options = self.options();
-                options.extend(self.dice.chance(50).then(|| "--tag=app".to_owned()));
-                let mut command = self.command("state", &options, "022");
-                let mut child = command
-                    .stdout(std::process::Stdio::null())
-                    .stderr(std::process::Stdio::null())
-                    .spawn()
-                    .expect("a shell");
-                self.log.push("  while it builds:".to_owned());
-                for _ in 0..=self.dice.below(4) {
-                    std::thread::sleep(Duration::from_micros(self.dice.roll() % 20_000));
-                    let changed = files::change(&self.env.context(""), &mut self.dice);
-                    self.note(changed);
-                }
-                let _ = child.wait();
-                self.names.push(EVERYTHING.to_owned());
-            }
-            _ => {}
-        }
-    }
-}
-
-fn compare(what: &str, one: &Built, other: &Built) -> Result<(), String> {
-    let differences = one.differences(other);
-    if differences.is_empty() { Ok(()) } else { Err(format!("{what}:\n{differences}")) }
 }
