@@ -60,7 +60,7 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &
                     }
                 }
                 "input" if !anything || (reason["before"] == reason["after"] && !is_proxy(reason)) => {
-                    bad("this input was not changed")
+                    bad("this input was not changed");
                 }
                 "expired" | "no-cache" | "hit" => bad("cannot be"),
                 "base" if !anything => bad("no other base"),

@@ -19,6 +19,18 @@ struct Ran {
     warnings: Vec<String>,
 }
 
+/// How the old store is asked to build.
+struct Plan {
+    options: Vec<String>,
+    umask: String,
+    /// An option that makes known steps run.
+    again: &'static str,
+    /// Something is new.
+    may_run: bool,
+    is_kept: bool,
+    export: bool,
+}
+
 impl World {
     fn command(&self, store: &str, options: &[String], umask: &str) -> Command {
         let inner = self.env.command([""; 0]);
@@ -76,6 +88,38 @@ impl World {
         Ok(built)
     }
 
+    /// How the old store is asked to build.
+    fn plan(&mut self, state: &str) -> Plan {
+        let mut options = self.options();
+        let mut may_run = !self.seen.contains(state);
+        let mut export = false;
+        let mut again = "";
+        match self.dice.below(40) {
+            0 => (again, may_run) = ("--no-cache", true),
+            1 => (again, may_run) = ("--cache-ttl=1s", true),
+            2 => again = "--verify-cache=100",
+            3..13 => export = true,
+            _ => {}
+        }
+        options.extend((!again.is_empty()).then(|| again.to_owned()));
+        let is_kept = self.dice.chance(40);
+        options.extend(is_kept.then(|| "--tag=app".to_owned()));
+        options.extend(is_kept.then(|| "--load".to_owned()));
+        let cache = self.env.path("cache").display().to_string();
+        let to = if self.is_inline { "type=inline".to_owned() } else { format!("type=local,dest={cache}") };
+        options.extend(export.then(|| format!("--cache-to={to}")));
+        let import = self.dice.chance(15) && Path::new(&cache).exists();
+        options.extend(import.then(|| format!("--cache-from=type=local,src={cache}")));
+        for noise in
+            ["--build-arg=NOBODY=asks", "--build-arg=no_proxy=x", "--jobs=1", "--shm-size=2m", "--ulimit=nofile=2000"]
+        {
+            options.extend(self.dice.chance(10).then(|| noise.to_owned()));
+        }
+        let umask = self.dice.pick(&["022", "022", "022", "077", "000"]).to_owned();
+        self.log.push(format!("  built with umask {umask} {}", options[7..].join(" ")));
+        Plan { options, umask, again, may_run, is_kept, export }
+    }
+
     /// Some changes, a build, and what an empty store makes of the same.
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.log.push(format!("step {}", self.figures.compared));
@@ -91,35 +135,7 @@ impl World {
         let state = self.state();
         let first = if self.dice.chance(50) { Some(self.anew(&state)?) } else { None };
         let foreseen = if self.dice.chance(10) { Some(self.foresee()) } else { None };
-        let mut options = self.options();
-        let mut may_run = !self.seen.contains(&state);
-        let mut export = false;
-        let mut again = "";
-        match self.dice.below(40) {
-            0 => (again, may_run) = ("--no-cache", true),
-            1 => (again, may_run) = ("--cache-ttl=1s", true),
-            2 => again = "--verify-cache=100",
-            3..13 => export = true,
-            _ => {}
-        }
-        options.extend((!again.is_empty()).then(|| again.to_owned()));
-        let is_kept = self.dice.chance(40);
-        options.extend(is_kept.then(|| "--tag=app".to_owned()));
-        options.extend(is_kept.then(|| "--load".to_owned()));
-        let cache = self.env.path("cache").display().to_string();
-        options.extend(export.then(|| match self.is_inline {
-            true => "--cache-to=type=inline".to_owned(),
-            false => format!("--cache-to=type=local,dest={cache}"),
-        }));
-        let import = self.dice.chance(15) && Path::new(&cache).exists();
-        options.extend(import.then(|| format!("--cache-from=type=local,src={cache}")));
-        for noise in
-            ["--build-arg=NOBODY=asks", "--build-arg=no_proxy=x", "--jobs=1", "--shm-size=2m", "--ulimit=nofile=2000"]
-        {
-            options.extend(self.dice.chance(10).then(|| noise.to_owned()));
-        }
-        let umask = self.dice.pick(&["022", "022", "022", "077", "000"]).to_owned();
-        self.log.push(format!("  built with umask {umask} {}", options[7..].join(" ")));
+        let Plan { options, umask, again, may_run, is_kept, export } = self.plan(&state);
         if again == "--cache-ttl=1s" {
             std::thread::sleep(Duration::from_millis(if self.dice.chance(20) { 1100 } else { 0 }));
         }
@@ -167,6 +183,7 @@ impl World {
         if export {
             self.exported = Some(state.clone());
             if self.is_inline {
+                let cache = self.env.path("cache");
                 let _ = std::fs::remove_dir_all(&cache);
                 std::fs::create_dir(&cache).expect("made");
                 let unpacked =
