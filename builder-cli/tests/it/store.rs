@@ -184,3 +184,17 @@ fn a_directory_that_is_no_store_is_left_alone() {
     std::fs::write(env.path("state/version"), "999\n").expect("written");
     insta::assert_snapshot!(env.fails("images"));
 }
+
+#[test]
+fn an_image_with_rewritten_times_heals_when_a_tree_was_damaged() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY file /\n").write("file", "x");
+    let line = "build -q --source-date-epoch=1 --rewrite-timestamp -t app .";
+    env.ok(line);
+    let trees = crate::env::end(std::process::Command::new("find").arg(env.path("state/trees")).args(["-type", "f"]));
+    for tree in trees.stdout.lines() {
+        std::fs::write(tree, "damaged").expect("written");
+    }
+    env.ok(line);
+    env.ok("save -o ../app.tar app");
+}

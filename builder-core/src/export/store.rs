@@ -47,7 +47,9 @@ pub(super) fn name(context: &ExportContext<'_>, images: &[Image], names: &[Refer
 fn is_stored(context: &ExportContext<'_>, layers: &Layers<'_>, image: &Image) -> Result<bool, ExportError> {
     let known = context.database().image(&image.id)?.is_some();
     for (tree, _) in (0..layers.len()).filter_map(|index| layers.built(index)).filter(|(tree, _)| !tree.is_empty()) {
-        if known && context.snapshots.get(&tree.id())?.is_none() {
+        let id = tree.id();
+        // A tree of this build is known without reading; one whose times were rewritten may be gone by itself.
+        if known && (context.snapshots.get(&id)?.is_none() || context.trees.get(&id)?.is_none()) {
             return Ok(false);
         }
     }

@@ -77,9 +77,8 @@ impl TreeStore {
     /// [`TreeStoreError::Write`] if the file system fails.
     pub fn put(&self, tree: &Tree) -> Result<TreeId, TreeStoreError> {
         let id = tree.id();
-        if self.loaded().insert(id, tree.clone()).is_some() {
-            return Ok(id);
-        }
+        // That it is known does not say that it is stored: it may only be held, or be removed since.
+        self.loaded().insert(id, tree.clone());
         let path = self.path(&id);
         if !path.exists() {
             let error = |source| TreeStoreError::Write { path: path.clone(), source };
@@ -162,5 +161,18 @@ mod tests {
         let fresh = TreeStore::new(state.path());
         assert_eq!(fresh.get(&id).expect("readable"), None);
         assert_eq!(fresh.list().expect("listed"), []);
+    }
+
+    #[test]
+    fn what_is_known_is_stored_all_the_same() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let store = TreeStore::new(state.path());
+        let id = store.hold(&Tree::empty());
+        assert_eq!(store.list().expect("listed"), []);
+        store.put(&Tree::empty()).expect("stored");
+        assert_eq!(store.list().expect("listed"), [id]);
+        fs::remove_file(store.path(&id)).expect("removed");
+        store.put(&Tree::empty()).expect("stored");
+        assert_eq!(store.list().expect("listed"), [id]);
     }
 }
