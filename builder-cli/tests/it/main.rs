@@ -17,6 +17,7 @@ mod container;
 mod context_mode;
 mod contexts;
 mod copy;
+mod damage;
 mod debug;
 mod derived;
 mod dockerfile_errors;

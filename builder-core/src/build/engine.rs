@@ -12,6 +12,7 @@ use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
 use super::git_files::{Answers, GitUse};
+use super::mend::{self, Mended};
 use super::recorder::Recorder;
 use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
@@ -276,6 +277,7 @@ impl Engine {
         };
         let needed = result::needs_files(request);
         let (solution, mut built) = early_export::while_building(&session, || {
+            let mut mended = Mended::default();
             loop {
                 let solution = match solve::solve(&session, &graph, &tasks, needed) {
                     Ok(solution) => solution,
@@ -293,8 +295,12 @@ impl Engine {
                     numbers.declare(&session.events, "exporting to image", tasks.last().copied().into_iter().collect());
                 session.events.started(task);
                 let exported = result::export(&session, &graph, &solution, task, sink, stdout);
-                // Files that a cache had promised are gone: their steps run, and everything starts over.
-                let again = exported.is_err() && session.remote.as_ref().map(|remote| remote.lost()) != lost;
+                // Files that a cache had promised are gone, or those of the store are damaged: their steps run, and everything
+                // starts over. What went to standard output cannot be taken back.
+                let again = exported.as_ref().is_err_and(|error| {
+                    session.remote.as_ref().map(|remote| remote.lost()) != lost
+                        || (mended.drop_damaged(&session, mend::of_result(error)) && stdout.is_none())
+                });
                 let outcome = match &exported {
                     Ok(_) => Outcome::Done,
                     Err(BuildError::Cancelled(_)) => Outcome::Cancelled,

@@ -88,6 +88,9 @@ pub(super) enum Source {
 pub(super) trait LayerFiles {
     /// Opens the file of an entry.
     fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError>;
+
+    /// As [`Files::snapshot`].
+    fn snapshot(&self, access: &Access<'_>, entry: &Entry) -> Option<TreeId>;
 }
 
 /// [`LayerFiles`] for one use.
@@ -98,7 +101,14 @@ struct Opened<'a> {
 
 impl Files for Opened<'_> {
     fn open(&self, entry: &Entry) -> io::Result<File> {
-        self.files.open(self.access, entry).map_err(io::Error::other)
+        self.files.open(self.access, entry).map_err(|error| match error {
+            StepError::Io { source, .. } => source,
+            error => io::Error::other(error),
+        })
+    }
+
+    fn snapshot(&self, entry: &Entry) -> Option<TreeId> {
+        self.files.snapshot(self.access, entry)
     }
 }
 
@@ -181,6 +191,17 @@ impl Filesystem {
             return opened.map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source });
         }
         self.built[layer - base_layers].open(access, entry)
+    }
+
+    /// The snapshot that has the files of a layer, if there is one.
+    pub(super) fn snapshot_id(&self, access: &Access<'_>, layer: usize) -> Option<TreeId> {
+        let base_layers = self.base.as_ref().map_or(0, |base| base.len());
+        let id = match (&self.base, layer.checked_sub(base_layers)) {
+            (_, Some(built)) => self.built[built].id,
+            (Some(base), None) => base.trees(access, Work::Known).ok()??.get(layer)?.id(),
+            (None, None) => return None,
+        };
+        access.engine.snapshots.get(&id).ok().flatten().map(|_| id)
     }
 
     /// The content of a small file such as `/etc/passwd`, links followed inside the root; `None` if it is no regular

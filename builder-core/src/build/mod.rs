@@ -36,6 +36,7 @@ pub mod images;
 mod inline_cache;
 mod inspect;
 mod layout;
+mod mend;
 pub mod op;
 mod platforms;
 mod recorder;

@@ -297,6 +297,10 @@ impl Files for LazyFiles {
         };
         snapshot.open(entry)
     }
+
+    fn snapshot(&self, _: &Entry) -> Option<TreeId> {
+        self.opened.get()?.as_ref().map(Snapshot::id)
+    }
 }
 
 /// Brings the cache of a build to every destination. One that fails costs a warning, unless it is strict.

@@ -20,6 +20,7 @@ use super::error::{BuildError, StepError};
 use super::events::{Events, Message};
 use super::filesystem::{Access, BuiltLayer, Filesystem, Source, Work};
 use super::git_files::Answers;
+use super::mend::{self, Mended};
 use super::op;
 use super::recorder::Recorder;
 use super::request::BuildRequest;
@@ -256,6 +257,7 @@ pub(super) fn solve(
     // The files of these were not to be had elsewhere when an earlier solution was exported.
     let mut lost = session.remote.as_ref().map(|remote| remote.lost()).unwrap_or_default();
     let mut misled = 0;
+    let mut mended = Mended::default();
     loop {
         let mut solver = Solver::new(graph, tasks, lost.clone());
         match solver.run(session).and_then(|()| solver.check_files(session, files_needed)) {
@@ -268,6 +270,7 @@ pub(super) fn solve(
             Err((_, StepError::OtherBase)) if misled < session.bases.len() => misled += 1,
             // Each round adds a vertex, so there are at most as many rounds as vertices.
             Err((_, StepError::Lost(vertex))) if lost.insert(vertex) => {}
+            Err((_, error)) if mended.drop_damaged(session, mend::of_step(&error)) => {}
             Err((vertex, error)) => return Err(step_error(graph, vertex, error)),
         }
     }

@@ -16,12 +16,18 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use crate::cancel::{CancelToken, Cancelled};
 use crate::dockerfile::Sharing;
 use crate::graph::CacheMount;
+use crate::small_file;
+
+use super::record::is_at;
 
 /// The directory of cache mounts.
 #[derive(Debug)]
 pub struct CacheMounts {
     directory: PathBuf,
 }
+
+/// What the names of directories begin with that are not finished.
+const NEW: &str = "new-";
 
 /// A cache mount in use; others are kept out, as its sharing says, until this is dropped.
 #[derive(Debug)]
@@ -118,22 +124,20 @@ impl CacheMounts {
             let suffix = if number == 0 { String::new() } else { format!(".{number}") };
             let directory = self.directory.join(format!("{name}{suffix}"));
             let error = |source| CacheMountError::Access { path: directory.clone(), source };
-            fs::create_dir_all(&directory).map_err(error)?;
-            let lock = File::options().create(true).append(true).open(directory.join("lock")).map_err(error)?;
-            let taken = match mount.sharing {
-                Sharing::Shared => wait(&lock, FlockOperation::NonBlockingLockShared, cancel)?,
-                Sharing::Locked => wait(&lock, FlockOperation::NonBlockingLockExclusive, cancel)?,
-                Sharing::Private => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
-            };
-            if !taken {
+            let Some(lock) = lock_in(&directory, mount.sharing, cancel).map_err(|failed| failed.at(&directory))? else {
                 continue;
-            }
+            };
             // The time of the lock says when the mount was used last.
             let _ = lock.set_modified(std::time::SystemTime::now());
             let content = directory.join("content");
-            let is_new = !content.exists();
+            let is_new = !content.is_dir();
             if is_new {
-                create(&directory, &content, mount, &identity).map_err(error)?;
+                create(&directory, &content, mount).map_err(error)?;
+            }
+            // A damaged one would hide it from everything that lists mounts.
+            let named = directory.join("identity");
+            if small_file::read(&named).map_err(error)?.as_deref() != Some(identity.as_bytes()) {
+                small_file::write(&named, identity.as_bytes()).map_err(error)?;
             }
             return Ok(MountedCache { content, is_new, _lock: lock });
         }
@@ -188,6 +192,9 @@ impl CacheMounts {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        if !is_at(&lock, &mount.directory.join("lock")) {
+            return Ok(None);
+        }
         let content = mount.directory.join("content");
         Ok(content.is_dir().then_some(MountedCache { content, is_new: false, _lock: lock }))
     }
@@ -205,19 +212,81 @@ impl CacheMounts {
         drop(held);
         Ok(true)
     }
-}
 
-fn wait(lock: &File, operation: FlockOperation, cancel: &CancelToken) -> Result<bool, Cancelled> {
-    while flock(lock, operation).is_err() {
-        cancel.check()?;
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    /// Removes what killed processes left in mounts that nobody uses.
+    ///
+    /// # Errors
+    /// [`CacheMountError::Access`] if something cannot be removed.
+    pub fn sweep(&self) -> Result<(), CacheMountError> {
+        for mount in self.list()? {
+            let Some(_held) = self.hold(&mount, Duration::ZERO, &CancelToken::new())? else { continue };
+            for entry in fs::read_dir(&mount.directory).into_iter().flatten().flatten() {
+                if entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
+                    let path = entry.path();
+                    fs::remove_dir_all(&path).map_err(|source| CacheMountError::Access { path, source })?;
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(true)
 }
 
-fn create(directory: &Path, content: &Path, mount: &CacheMount, identity: &str) -> io::Result<()> {
-    fs::write(directory.join("identity"), identity)?;
-    let fresh = tempfile::Builder::new().prefix("new-").tempdir_in(directory)?;
+/// Locks a mount as its sharing says, and makes its directory where there is none; `None` if it is not to be waited for.
+fn lock_in(directory: &Path, sharing: Sharing, cancel: &CancelToken) -> Result<Option<File>, LockError> {
+    let path = directory.join("lock");
+    let (operation, patient) = match sharing {
+        Sharing::Shared => (FlockOperation::NonBlockingLockShared, true),
+        Sharing::Locked => (FlockOperation::NonBlockingLockExclusive, true),
+        Sharing::Private => (FlockOperation::NonBlockingLockExclusive, false),
+    };
+    loop {
+        small_file::make_directory(directory)?;
+        let lock = match File::options().create(true).append(true).open(&path) {
+            // Removed at this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                small_file::remove(&path)?;
+                continue;
+            }
+            lock => lock?,
+        };
+        while flock(&lock, operation).is_err() {
+            if !patient {
+                return Ok(None);
+            }
+            cancel.check()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Whoever removed the mount held the lock of its file: that keeps nobody off the next one.
+        if is_at(&lock, &path) {
+            return Ok(Some(lock));
+        }
+    }
+}
+
+/// As [`CacheMountError`], without the path.
+#[derive(Debug, thiserror::Error)]
+enum LockError {
+    #[error(transparent)]
+    Access(#[from] io::Error),
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl LockError {
+    fn at(self, directory: &Path) -> CacheMountError {
+        match self {
+            Self::Access(source) => CacheMountError::Access { path: directory.to_owned(), source },
+            Self::Cancelled(cancelled) => cancelled.into(),
+        }
+    }
+}
+
+fn create(directory: &Path, content: &Path, mount: &CacheMount) -> io::Result<()> {
+    if fs::symlink_metadata(content).is_ok_and(|found| !found.is_dir()) {
+        small_file::remove(content)?;
+    }
+    let fresh = tempfile::Builder::new().prefix(NEW).tempdir_in(directory)?;
     chown(fresh.path(), Some(mount.uid), Some(mount.gid))?;
     fs::set_permissions(fresh.path(), fs::Permissions::from_mode(mount.mode))?;
     // A plain rename would take the place of a directory that is still empty, under the step that mounts it.
@@ -284,6 +353,45 @@ mod tests {
         {
             assert_eq!(StoredMount::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn whoever_waited_for_a_mount_that_was_removed_gets_the_next_one() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mounts = CacheMounts::new(state.path());
+        let cancel = CancelToken::new();
+        let first = mounts.open(&mount(Sharing::Locked), &cancel).expect("usable");
+        let directory = first.content.parent().expect("it has one").to_owned();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| mounts.open(&mount(Sharing::Locked), &cancel).expect("usable"));
+            // It has the lock file open by then.
+            std::thread::sleep(Duration::from_millis(100));
+            fs::remove_dir_all(&directory).expect("removed");
+            drop(first);
+            let second = waits.join().expect("no panic");
+            assert!(second.is_new && second.content.is_dir());
+            let stored = mounts.list().expect("listed");
+            assert!(mounts.hold(&stored[0], Duration::ZERO, &cancel).expect("readable").is_none(), "it is locked");
+        });
+    }
+
+    #[test]
+    fn what_killed_steps_left_is_swept_and_a_damaged_name_is_written_again() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mounts = CacheMounts::new(state.path());
+        let cancel = CancelToken::new();
+        let used = mounts.open(&mount(Sharing::Shared), &cancel).expect("usable");
+        let directory = used.content.parent().expect("it has one").to_owned();
+        fs::create_dir(directory.join("new-abc")).expect("made");
+        mounts.sweep().expect("swept");
+        assert!(directory.join("new-abc").exists(), "a step uses the mount");
+        drop(used);
+        mounts.sweep().expect("swept");
+        assert!(!directory.join("new-abc").exists() && directory.join("content").exists());
+        fs::write(directory.join("identity"), "x").expect("written");
+        assert_eq!(mounts.list().expect("listed"), []);
+        drop(mounts.open(&mount(Sharing::Shared), &cancel).expect("usable"));
+        assert_eq!(mounts.list().expect("listed").len(), 1);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{CacheKey, Preimage};
 use crate::cancel::{CancelToken, Cancelled};
+use crate::small_file;
 use crate::tree::{ContentDigest, SemanticDigest, StateDigest, TreeId};
 
 /// What a step gave when it ran.
@@ -239,8 +240,8 @@ impl CacheStore {
             // Another process may have been first: then its salt counts, and a damaged one is replaced.
             match file.persist_noclobber(&path) {
                 Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => {
-                    if fs::metadata(&path).is_ok_and(|found| found.len() != 32) {
-                        fs::remove_file(&path).map_err(access)?;
+                    if fs::metadata(&path).is_ok_and(|found| found.len() != 32 || found.is_dir()) {
+                        small_file::remove(&path).map_err(access)?;
                     }
                 }
                 Err(failed) => return Err(access(failed.error)),
@@ -295,8 +296,14 @@ impl CacheStore {
         let path = self.directory.join("locks").join(key.to_string());
         let error = |source| CacheError::Access { path: path.clone(), source };
         loop {
-            fs::create_dir_all(self.directory.join("locks")).map_err(error)?;
-            let file = File::options().create(true).append(true).open(&path).map_err(error)?;
+            small_file::make_directory(&self.directory.join("locks")).map_err(error)?;
+            let file = match File::options().create(true).append(true).open(&path) {
+                Err(failed) if failed.kind() == io::ErrorKind::IsADirectory => {
+                    small_file::remove(&path).map_err(error)?;
+                    continue;
+                }
+                file => file.map_err(error)?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The holder before us removed the file: a lock on it keeps nobody out.
                 Ok(()) if !is_at(&file, &path) => {}
@@ -328,14 +335,42 @@ impl CacheStore {
     /// # Errors
     /// [`CacheError::Access`] if a directory cannot be listed.
     pub fn files(&self) -> Result<Vec<PathBuf>, CacheError> {
-        let mut files = files_below(&self.directory.join("records"))?;
-        files.extend(files_below(&self.directory.join("results"))?);
+        let mut files = Vec::new();
+        for area in ["records", "results"] {
+            let directory = self.directory.join(area);
+            let found = small_file::in_shards(&directory);
+            files.extend(found.map_err(|source| CacheError::Access { path: directory, source })?);
+        }
         Ok(files)
     }
 
-    /// Says whether a file has a record that is intact and, where the file is named by a key, has that key.
+    /// Removes what killed processes left behind: unfinished files, and locks that nobody holds.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if something cannot be removed.
+    pub fn sweep(&self) -> Result<(), CacheError> {
+        let error = |source| CacheError::Access { path: self.directory.clone(), source };
+        for area in ["", "records", "results", "similar"] {
+            small_file::sweep(&self.directory.join(area)).map_err(error)?;
+        }
+        for path in fs::read_dir(self.directory.join("locks")).into_iter().flatten().flatten().map(|entry| entry.path())
+        {
+            let Ok(file) = File::options().append(true).open(&path) else { continue };
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_at(&file, &path) {
+                drop(KeyLock { path, _file: file });
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether a file has a record that is intact and, where the file is named by a key, has that key. One that is gone
+    /// is not damaged.
     pub fn is_sound(&self, path: &Path) -> bool {
-        let record = read(path).ok().flatten().and_then(|bytes| unseal(&bytes));
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
+            bytes => bytes,
+        };
+        let record = bytes.ok().and_then(|bytes| unseal(&bytes));
         record.is_some_and(|record| {
             let named = self.shard("records", &record.preimage.key().to_string());
             !path.starts_with(self.directory.join("records")) || path == named
@@ -375,23 +410,8 @@ fn unseal(bytes: &[u8]) -> Option<Record> {
     if intact { serde_json::from_slice(body).ok() } else { None }
 }
 
-fn files_below(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let error = |source| CacheError::Access { path: directory.to_owned(), source };
-    let mut files = Vec::new();
-    let shards = match fs::read_dir(directory) {
-        Ok(shards) => shards,
-        Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(files),
-        Err(failed) => return Err(error(failed)),
-    };
-    for shard in shards {
-        for file in fs::read_dir(shard.map_err(error)?.path()).map_err(error)? {
-            files.push(file.map_err(error)?.path());
-        }
-    }
-    Ok(files)
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
+/// Whether an open file is still the one of that name.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (file.metadata(), fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
@@ -400,11 +420,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CacheError::Access { path: path.to_owned(), source }),
-    }
+    small_file::read(path).map_err(|source| CacheError::Access { path: path.to_owned(), source })
 }
 
 /// Says with the time of the file when its record was used last, exact to the hour: that is what decides what is removed
@@ -421,13 +437,7 @@ fn mark_used(path: &Path) {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-    let error = |source| CacheError::Access { path: path.to_owned(), source };
-    let directory = path.parent().expect("it has the shard directory above it");
-    fs::create_dir_all(directory).map_err(error)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(error)?;
-    file.write_all(bytes).map_err(error)?;
-    file.persist(path).map_err(|failed| error(failed.error))?;
-    Ok(())
+    small_file::write(path, bytes).map_err(|source| CacheError::Access { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -488,6 +498,31 @@ mod tests {
         assert!(matches!(store.lock(&key, &cancelled), Err(CacheError::Cancelled(_))));
         drop(lock);
         store.lock(&key, &cancelled).expect("free again");
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_no_record_and_is_swept() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let store = CacheStore::new(state.path());
+        let key = store.put(&record()).expect("stored");
+        let path = store.shard("records", &key.to_string());
+        let half = path.with_file_name(".tmpabc");
+        let file = File::create(&half).expect("made");
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).expect("set");
+        assert_eq!(store.files().expect("listed"), [path.clone()]);
+        let held = store.lock(&key, &CancelToken::new()).expect("free");
+        let lock = state.path().join("cache/locks/killed");
+        fs::write(&lock, "").expect("written");
+        store.sweep().expect("swept");
+        assert!(!half.exists() && !lock.exists() && path.exists() && held.path.exists());
+        // One that a build drops while it is listed is not damaged; whatever else is there is.
+        fs::remove_file(&path).expect("removed");
+        assert!(store.is_sound(&path));
+        fs::create_dir(&path).expect("made");
+        assert!(!store.is_sound(&path));
+        assert_eq!(store.look(&key).expect("readable"), Looked::Nothing);
+        store.put(&record()).expect("stored");
+        assert_eq!(store.get(&key).expect("readable"), Some(record()));
     }
 
     #[test]

@@ -189,8 +189,12 @@ impl BlobWriter {
         file.get_ref().sync_all().map_err(write)?;
         let from = self.store.area(Area::Temporary, true)?.expect("the area was to be made");
         // A blob that is there already is replaced: that heals one with wrong bytes.
-        rustix::fs::renameat(from, &self.name, to, actual.hex())
-            .map_err(|errno| write_error(self.store.blob_path(&actual), errno))?;
+        let mut renamed = rustix::fs::renameat(from, &self.name, to, actual.hex());
+        if renamed == Err(Errno::ISDIR) {
+            self.store.quarantine(&actual);
+            renamed = rustix::fs::renameat(from, &self.name, to, actual.hex());
+        }
+        renamed.map_err(|errno| write_error(self.store.blob_path(&actual), errno))?;
         self.name.clear();
         rustix::fs::fsync(to).map_err(|errno| write_error(self.store.area_path(area_of(&actual)), errno))?;
         self.store.mark_verified(&actual);

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::{BlobReader, BlobWriter, ContentError, Database, ExclusiveLease};
 use crate::lock::lock;
 use crate::oci::{Algorithm, Digest};
+use crate::small_file;
 
 /// The newest format of the state directory that this program knows. A new store has the oldest one, so that older
 /// programs can use it until something is written that they would misread: see [`ContentStore::need_format`].
@@ -303,10 +304,11 @@ impl ContentStore {
             if matches!(area, Area::Temporary) && (held || metadata.modified().is_ok_and(young)) {
                 continue;
             }
-            match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {
-                Ok(()) => collected.add(metadata.len()),
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(write_error(self.inner.area_path(area).join(&name), errno)),
+            let path = self.inner.area_path(area).join(&name);
+            match small_file::remove(&path) {
+                Ok(true) => collected.add(metadata.len()),
+                Ok(false) => {}
+                Err(source) => return Err(ContentError::Write { path, source }),
             }
         }
         Ok(())

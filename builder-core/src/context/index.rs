@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Names;
+use crate::small_file;
 use crate::tree::{ContentDigest, Time, Xattr};
 
 const MAGIC: &[u8; 8] = b"rbindex1";
@@ -129,11 +130,7 @@ impl Index {
         bytes.extend_from_slice(&checksum);
         self.loaded = Some(Loaded { directories });
 
-        let folder = self.file.parent().expect("it was joined to a directory");
-        fs::create_dir_all(folder)?;
-        let temporary = tempfile::NamedTempFile::new_in(folder)?;
-        fs::write(temporary.path(), &bytes)?;
-        temporary.persist(&self.file)?;
+        small_file::write(&self.file, &bytes)?;
         Ok(())
     }
 

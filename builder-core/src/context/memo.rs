@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::small_file;
 use crate::tree::SemanticDigest;
 
 const MAGIC: &[u8; 8] = b"rbmemo1\n";
@@ -64,11 +65,7 @@ impl Memo {
         }
         let checksum = *blake3::hash(&bytes).as_bytes();
         bytes.extend_from_slice(&checksum);
-        let folder = self.file.parent().expect("it was joined to a directory");
-        fs::create_dir_all(folder)?;
-        let temporary = tempfile::NamedTempFile::new_in(folder)?;
-        fs::write(temporary.path(), &bytes)?;
-        temporary.persist(&self.file)?;
+        small_file::write(&self.file, &bytes)?;
         self.changed = false;
         Ok(())
     }

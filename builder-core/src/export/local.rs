@@ -14,7 +14,7 @@ use rustix::fs::Timespec;
 use super::ExportError;
 use super::root::Roots;
 use crate::cancel::CancelToken;
-use crate::layer::Files as _;
+use crate::layer::{Files as _, PackError};
 use crate::rootfs::{Directory, Kind, RootDir, RootPath};
 use crate::tree::{ContentHasher, Entry, Node, Time, Tree};
 
@@ -54,13 +54,22 @@ pub(super) fn stage(
     let mut writer = Writer { root: directory, open: Vec::new(), links: HashMap::new() };
     for entry in tree.iter().filter(|entry| !entry.path.is_root()) {
         cancel.check()?;
-        writer.write(&entry, roots).map_err(|source| ExportError::WriteFile {
-            name: entry.path.clone(),
-            path: target.to_owned(),
-            source,
-        })?;
+        writer.write(&entry, roots).map_err(|source| failed(&entry, roots, target, source))?;
     }
     Ok(Staged { staging, tree, target: target.to_owned(), delete })
+}
+
+/// A file that is damaged in the store can be made again; the rest is about the target.
+fn failed(entry: &Entry, roots: &Roots, target: &Path, source: io::Error) -> ExportError {
+    let (name, lost) =
+        (entry.path.clone(), matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound));
+    match roots.snapshot(entry).filter(|_| lost && matches!(entry.node, Node::File { .. })) {
+        Some(snapshot) => {
+            let source = PackError::Damaged { path: name, snapshot, source: Some(source) };
+            ExportError::Pack { layer: 0, source }
+        }
+        None => ExportError::WriteFile { name, path: target.to_owned(), source },
+    }
 }
 
 impl Staged {
@@ -185,23 +194,25 @@ impl Writer {
     }
 }
 
-/// Copies a file: as a reflink where the file system can, else comparing it with its digest on the way.
+/// Copies a file, as a reflink where the file system can, and compares it with its digest.
 fn copy(from: &mut File, to: &mut File, size: u64, digest: crate::tree::ContentDigest) -> io::Result<()> {
     let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file changed while it was being exported");
-    if size > 0 && from.metadata()?.len() == size && rustix::fs::ioctl_ficlone(&*to, &*from).is_ok() {
-        return Ok(());
-    }
+    // What a clone shares may have changed before: it is read back.
+    let cloned = size > 0 && from.metadata()?.len() == size && rustix::fs::ioctl_ficlone(&*to, &*from).is_ok();
     let mut hasher = ContentHasher::new();
     let mut buffer = vec![0; 256 << 10];
     loop {
-        let count = match from.read(&mut buffer) {
+        let read = if cloned { to.read(&mut buffer) } else { from.read(&mut buffer) };
+        let count = match read {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         hasher.update(&buffer[..count]);
-        to.write_all(&buffer[..count])?;
+        if !cloned {
+            to.write_all(&buffer[..count])?;
+        }
     }
     if hasher.finish() == digest { Ok(()) } else { Err(changed()) }
 }

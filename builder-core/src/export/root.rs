@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::layer::Files;
 use crate::oci::Platform;
 use crate::rootfs::RootPath;
-use crate::tree::{Entry, Found, Node, Stack, Time, Tree, TreeBuilder};
+use crate::tree::{Entry, Found, Node, Stack, Time, Tree, TreeBuilder, TreeId};
 
 /// A layer with its files.
 pub type LayerFiles = (Tree, Arc<dyn Files + Send + Sync>);
@@ -61,6 +61,11 @@ impl Files for Root {
         let Some(Found { layer, entry }) = found else { return Err(io::ErrorKind::NotFound.into()) };
         self.files[layer].open(&entry)
     }
+
+    fn snapshot(&self, entry: &Entry) -> Option<TreeId> {
+        let Found { layer, entry } = self.stack.lookup(&entry.path.strip_prefix(&self.below)?)?;
+        self.files[layer].snapshot(&entry)
+    }
 }
 
 /// Several roots, each in its own directory.
@@ -94,11 +99,21 @@ impl Roots {
     }
 }
 
-impl Files for Roots {
-    fn open(&self, entry: &Entry) -> io::Result<File> {
+impl Roots {
+    fn of(&self, entry: &Entry) -> Option<&Root> {
         let has =
             |root: &&Root| entry.path.strip_prefix(&root.below).is_some_and(|path| root.stack.lookup(&path).is_some());
-        self.0.iter().find(has).ok_or(io::ErrorKind::NotFound)?.open(entry)
+        self.0.iter().find(has)
+    }
+}
+
+impl Files for Roots {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        self.of(entry).ok_or(io::ErrorKind::NotFound)?.open(entry)
+    }
+
+    fn snapshot(&self, entry: &Entry) -> Option<TreeId> {
+        self.of(entry)?.snapshot(entry)
     }
 }
 

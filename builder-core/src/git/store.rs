@@ -1,7 +1,6 @@
 //! [`Repositories`] of a store, and [`Repository`]: one of them, for one build.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::error::GitError;
 use super::fetch::Mirror;
 use super::resolve::{self, Resolved};
 use crate::cancel::CancelToken;
+use crate::small_file;
 
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
 
@@ -267,11 +267,5 @@ fn name_of(text: &str) -> String {
 
 /// What is remembered only saves work: what cannot be written is not an error.
 fn remember(path: &Path, bytes: &[u8]) {
-    let Some(directory) = path.parent() else { return };
-    let made = fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory));
-    if let Ok(mut file) = made
-        && file.write_all(bytes).is_ok()
-    {
-        let _ = file.persist(path);
-    }
+    let _ = small_file::write(path, bytes);
 }

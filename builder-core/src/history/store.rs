@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::log::{LogReader, LogWriter};
 use super::record::{Build, BuildId, Inputs, Line, Status, Step, milliseconds};
 use crate::diagnostic::Diagnostic;
+use crate::small_file;
 use crate::tree::TreeId;
 
 /// What is kept; older builds go when a new one is recorded. The newest one always stays.
@@ -312,13 +313,13 @@ impl Journal {
         }
         let path = self.store.build_path(&self.id);
         let error = |source| HistoryError::Access { path: path.clone(), source };
-        if self.file.is_none() {
-            let file = self.create(&path).map_err(error)?;
-            // Where locks are not to be had, a build that runs looks like one that was interrupted.
-            let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-            self.file = Some(file);
+        match &mut self.file {
+            Some(file) => file.write_all(&bytes).map_err(error),
+            None => {
+                self.file = Some(self.create(&path, &bytes).map_err(error)?);
+                Ok(())
+            }
         }
-        self.file.as_ref().expect("made just above").write_all(&bytes).map_err(error)
     }
 
     /// Whether anything was written yet.
@@ -331,15 +332,15 @@ impl Journal {
         LogWriter::new(self.store.log_path(&self.id, step))
     }
 
-    fn create(&self, path: &Path) -> io::Result<File> {
-        let open = || File::options().append(true).create_new(true).open(path);
-        match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(self.store.builds())?;
-                open()
-            }
-            opened => opened,
-        }
+    /// Makes the file with its first lines: nobody ever sees it empty, or without its lock.
+    fn create(&self, path: &Path, bytes: &[u8]) -> io::Result<File> {
+        let directory = self.store.builds();
+        small_file::make_directory(&directory)?;
+        let mut file = small_file::begin(&directory)?;
+        // Where locks are not to be had, a build that runs looks like one that was interrupted.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        file.write_all(bytes)?;
+        Ok(file.persist_noclobber(path)?)
     }
 }
 

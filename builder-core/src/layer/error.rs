@@ -2,9 +2,10 @@
 
 use std::io;
 
+use super::Files;
 use crate::diagnostic::Diagnostic;
 use crate::rootfs::RootPath;
-use crate::tree::ResolveError;
+use crate::tree::{Entry, ResolveError, TreeId};
 
 /// A tree cannot be packed or written to a directory.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,16 @@ pub enum PackError {
     Changed {
         /// The file.
         path: RootPath,
+    },
+    /// A file of the store is not what it was when it was stored.
+    #[error("`{path}` is damaged in the store")]
+    Damaged {
+        /// The file.
+        path: RootPath,
+        /// The snapshot that has it, or is derived from the one that has it.
+        snapshot: TreeId,
+        /// What the file system says, if anything.
+        source: Option<io::Error>,
     },
     /// The name of an extended attribute cannot be written in a pax header.
     #[error("extended attribute `{name}` of `{path}` has a `=` in its name, which a layer cannot hold")]
@@ -132,6 +143,26 @@ pub enum UnpackError {
     Resolve(#[from] ResolveError),
 }
 
+impl PackError {
+    /// The same, if `files` are those of the store: what was not there or not as the tree says is damaged.
+    pub(super) fn in_store(self, files: &dyn Files, entry: &Entry) -> Self {
+        match (self, files.snapshot(entry)) {
+            (Self::Changed { path }, Some(snapshot)) => Self::Damaged { path, snapshot, source: None },
+            (Self::Read { path, source }, Some(snapshot)) if is_lost(&source) => {
+                Self::Damaged { path, snapshot, source: Some(source) }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+/// Whether an error says that a file is not there, or that the disk cannot give it.
+fn is_lost(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::INVAL, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno)) || error.kind() == io::ErrorKind::NotFound
+}
+
 fn disk_hint(source: &io::Error) -> Option<String> {
     let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     full.then(|| "free some space, for example with `rbuild prune`".to_owned())
@@ -142,6 +173,9 @@ impl Diagnostic for PackError {
         match self {
             Self::Changed { .. } => Some("do not change the build context while a build runs; build again".to_owned()),
             Self::Write { source } | Self::Place { source, .. } => disk_hint(source),
+            Self::Damaged { .. } => Some(
+                "`rbuild cache verify --repair` removes what is damaged; then build or pull the image again".to_owned(),
+            ),
             Self::ReservedName(_) => Some("rename it, or leave it out with `.dockerignore`".to_owned()),
             Self::Read { .. } | Self::XattrName { .. } => None,
         }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::snapshot::Snapshot;
-use crate::tree::Entry;
+use crate::tree::{Entry, TreeId};
 
 /// Opens the regular files of a tree. What it gives is checked against the tree while it is read.
 pub trait Files: Sync {
@@ -13,9 +13,19 @@ pub trait Files: Sync {
     /// # Errors
     /// If it is not there, or is no regular file.
     fn open(&self, entry: &Entry) -> io::Result<File>;
+
+    /// The snapshot of the store that holds the file of an entry, if one does: a file that is not what its tree says is
+    /// damaged then, and not changed by somebody.
+    fn snapshot(&self, _entry: &Entry) -> Option<TreeId> {
+        None
+    }
 }
 
 impl Files for Snapshot {
+    fn snapshot(&self, _entry: &Entry) -> Option<TreeId> {
+        Some(self.id())
+    }
+
     fn open(&self, entry: &Entry) -> io::Result<File> {
         self.open_file(&entry.path)
     }
@@ -24,5 +34,9 @@ impl Files for Snapshot {
 impl<F: Files + ?Sized> Files for &F {
     fn open(&self, entry: &Entry) -> io::Result<File> {
         (**self).open(entry)
+    }
+
+    fn snapshot(&self, entry: &Entry) -> Option<TreeId> {
+        (**self).snapshot(entry)
     }
 }

@@ -19,13 +19,13 @@ use crate::tree::{Entry, Node, Tree};
 /// same. A directory that the tree has no entry for is made with mode `0o755`; only root's own has none usually.
 ///
 /// # Errors
-/// [`PackError::Changed`] names a file that is not what the tree says any more, [`PackError::Place`] an entry that
-/// cannot be written.
+/// [`PackError::Changed`] and [`PackError::Damaged`] name a file that is not what the tree says any more,
+/// [`PackError::Place`] an entry that cannot be written.
 pub fn materialise(tree: &Tree, files: &dyn Files, active: &Active) -> Result<(), PackError> {
     let mut writer = Writer { active, files, current: None, first_paths: HashMap::new(), buffer: vec![0; 128 * 1024] };
     let mut directories = Vec::new();
     for entry in tree.iter() {
-        writer.place(&entry)?;
+        writer.place(&entry).map_err(|error| error.in_store(files, &entry))?;
         if entry.node.is_directory() {
             directories.push(entry);
         }

@@ -51,8 +51,8 @@ const WORTH_THREADS: usize = 64;
 /// Format: OCI image-spec 1.1, `layer.md`; POSIX.1-2008 `pax`.
 ///
 /// # Errors
-/// [`PackError::Changed`] names a file that is not what the tree says any more, [`PackError::ReservedName`] one that a
-/// layer cannot hold.
+/// [`PackError::Changed`] and [`PackError::Damaged`] name a file that is not what the tree says any more,
+/// [`PackError::ReservedName`] one that a layer cannot hold.
 pub fn pack(tree: &Tree, files: &dyn Files, out: &mut dyn Write, options: &PackOptions) -> Result<(), PackError> {
     pack_rest(tree, files, options, &Stops::default(), &mut |bytes| Ok(out.write_all(bytes)?), &mut |_| {})
 }
@@ -205,9 +205,9 @@ impl Packer<'_> {
         buffer: &mut [u8],
         out: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
     ) -> Result<(), PackError> {
-        let open = self.files.open(entry);
-        let file = open.map_err(|source| PackError::Read { path: entry.path.clone(), source })?;
-        read_verified(entry, &file, buffer, &mut *out)?;
+        let open = self.files.open(entry).map_err(|source| PackError::Read { path: entry.path.clone(), source });
+        let read = open.and_then(|file| read_verified(entry, &file, buffer, &mut *out));
+        read.map_err(|error| error.in_store(self.files, entry))?;
         out(tar::padding(size))
     }
 }

@@ -117,9 +117,7 @@ impl Active {
                 self.committed = true;
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
-                Ok(false)
-            }
+            Err(error) if is_taken(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -142,6 +140,12 @@ impl Drop for Active {
             let _ = remove_directory(&self.path);
         }
     }
+}
+
+/// Whether an error says that something has the name already, be it a directory or not.
+fn is_taken(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+    matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
 }
 
 /// Removes a directory of the store with everything in it, whoever owns what is inside.

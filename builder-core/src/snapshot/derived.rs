@@ -24,6 +24,7 @@ use super::copy::overlay_copy;
 use super::mount::copy_root_metadata;
 use super::{Active, Snapshot, SnapshotError, SnapshotStore};
 use crate::rootfs::{RootDir, RootPath};
+use crate::small_file;
 use crate::tree::{Tree, TreeId};
 
 /// Most snapshots below one another; what goes beyond is damaged.
@@ -147,7 +148,7 @@ impl SnapshotStore {
         let path = self.path(id).join("delta");
         let root = match RootDir::open(&path) {
             Ok(root) => root,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if small_file::is_missing(&error) => return Ok(None),
             Err(error) => return Err(SnapshotError::io("open", &path)(error)),
         };
         let Some(BaseFile { base, hidden }) = self.base_file(id).filter(|_| depth < MAX_DEPTH) else {

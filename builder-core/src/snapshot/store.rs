@@ -10,6 +10,7 @@ use super::derived::{Derivation, is_missing};
 use super::verify::verify;
 use super::{Active, Dialect, SnapshotError};
 use crate::rootfs::{Kind, RootDir, RootPath};
+use crate::small_file;
 use crate::tree::{Tree, TreeId};
 
 /// The snapshots of a state directory, each named by the id of its tree. Cloning is cheap.
@@ -85,7 +86,8 @@ impl SnapshotStore {
         let path = self.path(id).join("fs");
         let whole = || match RootDir::open(&path) {
             Ok(root) => Ok(Some(root)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A file that has its name is as good as nothing.
+            Err(error) if small_file::is_missing(&error) => Ok(None),
             Err(error) => Err(SnapshotError::io("open", &path)(error)),
         };
         let (root, derived) = match whole()? {
@@ -124,7 +126,7 @@ impl SnapshotStore {
             return Ok(None);
         }
         let make_durable = || {
-            fs::write(path.join("meta"), self.meta_text(tree))?;
+            small_file::write(&path.join("meta"), self.meta_text(tree).as_bytes())?;
             rustix::fs::syncfs(snapshot.root())?;
             fs::write(path.join("durable"), "")
         };
@@ -191,11 +193,35 @@ impl SnapshotStore {
             Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(failed) => return Err(error(failed)),
         };
-        let renamed = fs::rename(&path, &away);
+        let renamed = match fs::rename(&path, &away) {
+            // No directory takes its place.
+            Err(failed) if failed.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&path),
+            renamed => renamed,
+        };
         remove_directory(&away).map_err(error)?;
         match renamed {
             Err(failed) if failed.kind() != io::ErrorKind::NotFound => Err(error(failed)),
             _ => Ok(()),
+        }
+    }
+
+    /// Takes a snapshot out of the store that others may have mounted: its files go with the next
+    /// [`SnapshotStore::sweep`]. What is derived from it is lost with it; see [`SnapshotStore::detach`].
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`] if the file system fails.
+    pub fn set_aside(&self, id: &TreeId) -> Result<(), SnapshotError> {
+        let path = self.path(id);
+        let aside = || {
+            let away = tempfile::Builder::new().prefix("tmp-").tempdir_in(&self.directory)?;
+            fs::rename(&path, away.path())?;
+            let _ = away.keep();
+            Ok::<_, io::Error>(())
+        };
+        match aside() {
+            Err(failed) if failed.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(failed) => Err(SnapshotError::io("remove", &path)(failed)),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -300,7 +326,7 @@ impl SnapshotStore {
         match fs::read(&path) {
             // A power loss can leave it empty: then it says nothing.
             Ok(bytes) => Ok(Meta::parse(&bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if small_file::is_missing(&error) => Ok(None),
             Err(error) => Err(SnapshotError::io("read", &path)(error)),
         }
     }

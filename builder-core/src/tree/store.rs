@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::{Tree, TreeError, TreeId};
+use crate::small_file;
 
 /// The directory of trees, `STATE/trees/ab/cdef…`.
 #[derive(Debug)]
@@ -56,10 +57,10 @@ impl TreeStore {
             return Ok(Some(tree.clone()));
         }
         let path = self.path(id);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(TreeStoreError::Read { path, source }),
+        let Some(bytes) =
+            small_file::read(&path).map_err(|source| TreeStoreError::Read { path: path.clone(), source })?
+        else {
+            return Ok(None);
         };
         let Ok(tree) = Tree::open(bytes, id) else {
             // A tree can always be made again; a damaged one is as good as none. If it cannot be removed it is
@@ -80,13 +81,10 @@ impl TreeStore {
         // That it is known does not say that it is stored: it may only be held, or be removed since.
         self.loaded().insert(id, tree.clone());
         let path = self.path(&id);
-        if !path.exists() {
-            let error = |source| TreeStoreError::Write { path: path.clone(), source };
-            let directory = path.parent().expect("it has the shard directory above it");
-            fs::create_dir_all(directory).map_err(error)?;
-            let file = tempfile::NamedTempFile::new_in(directory).map_err(error)?;
-            fs::write(file.path(), tree.as_bytes()).map_err(error)?;
-            file.persist(&path).map_err(|failed| error(failed.error))?;
+        let bytes = tree.as_bytes();
+        // One of another length is damaged.
+        if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64) {
+            small_file::write(&path, bytes).map_err(|source| TreeStoreError::Write { path, source })?;
         }
         Ok(id)
     }
@@ -104,22 +102,22 @@ impl TreeStore {
     /// [`TreeStoreError::Read`] if a directory cannot be listed.
     pub fn list(&self) -> Result<Vec<TreeId>, TreeStoreError> {
         let error = |source| TreeStoreError::Read { path: self.directory.clone(), source };
-        let shards = match fs::read_dir(&self.directory) {
-            Ok(shards) => shards,
-            Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(failed) => return Err(error(failed)),
-        };
         let mut ids = Vec::new();
-        for shard in shards {
-            let shard = shard.map_err(error)?;
-            let prefix = shard.file_name();
-            for file in fs::read_dir(shard.path()).map_err(error)? {
-                let name = file.map_err(error)?.file_name();
-                let (Some(prefix), Some(rest)) = (prefix.to_str(), name.to_str()) else { continue };
-                ids.extend(format!("{prefix}{rest}").parse::<TreeId>());
-            }
+        for path in small_file::in_shards(&self.directory).map_err(error)? {
+            let mut names = path.iter().rev().filter_map(|name| name.to_str());
+            let (Some(rest), Some(prefix)) = (names.next(), names.next()) else { continue };
+            ids.extend(format!("{prefix}{rest}").parse::<TreeId>());
         }
         Ok(ids)
+    }
+
+    /// Removes what killed processes left behind.
+    ///
+    /// # Errors
+    /// [`TreeStoreError::Write`] if something cannot be removed.
+    pub fn sweep(&self) -> Result<(), TreeStoreError> {
+        let error = |source| TreeStoreError::Write { path: self.directory.clone(), source };
+        small_file::sweep(&self.directory).map_err(error)
     }
 
     /// Forgets a tree; nothing happens if it is not there.
@@ -129,10 +127,7 @@ impl TreeStore {
     pub fn remove(&self, id: &TreeId) -> Result<(), TreeStoreError> {
         self.loaded().remove(id);
         let path = self.path(id);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(TreeStoreError::Write { path, source }),
-            _ => Ok(()),
-        }
+        small_file::remove(&path).map(drop).map_err(|source| TreeStoreError::Write { path, source })
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<TreeId, Tree>> {

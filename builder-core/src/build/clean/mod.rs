@@ -12,6 +12,7 @@ mod verify;
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +22,9 @@ use super::op::http::downloads;
 use crate::cache::CacheError;
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
+use crate::export::ExportError;
 use crate::progress::{Silent, TaskId};
+use crate::small_file;
 use crate::tree::TreeId;
 
 use item::Place;
@@ -116,6 +119,7 @@ impl Engine {
             self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
         }
         if pruned.items.is_empty() {
+            self.sweep_leftovers()?;
             return Ok(None);
         }
         let mut keep = Keep { trees: self.explaining_trees(), ..Keep::default() };
@@ -188,7 +192,22 @@ impl Engine {
         self.history.trees().unwrap_or_default()
     }
 
+    /// Removes what killed processes left behind outside of `content/`, which has its own way to tell.
+    fn sweep_leftovers(&self) -> Result<(), ImageError> {
+        let state = self.content.state();
+        let failed = |error| cannot("remove", state, error);
+        self.snapshots.sweep().map_err(ExportError::from)?;
+        self.trees.sweep().map_err(ExportError::from)?;
+        self.cache.sweep().map_err(|error| failed(io::Error::other(error)))?;
+        self.cache_mounts.sweep().map_err(|error| failed(io::Error::other(error)))?;
+        for area in ["contexts", "downloads", "git", "history"] {
+            small_file::sweep(&state.join(area)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     fn sweep(&self, alone: &ExclusiveLease, keep: &Keep, cancel: &CancelToken) -> Result<Reclaimed, ImageError> {
+        self.sweep_leftovers()?;
         images::collect(&self.context(&Silent, TaskId(0), cancel, None), alone, keep)
     }
 
@@ -203,14 +222,10 @@ impl Engine {
 
 /// Removes an item, but for what the sweep removes since nothing names it any more: blobs, trees and snapshots.
 fn remove(item: &CacheItem, pruned: &mut Pruned) -> Result<(), ImageError> {
-    let gone = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    };
     match &item.place {
         Place::Tree(_, records) => {
             for path in records {
-                fs::remove_file(path).or_else(gone).map_err(|source| cannot("remove", path, source))?;
+                small_file::remove(path).map_err(|source| cannot("remove", path, source))?;
             }
             // Its tree goes in the sweep, unless an image has it.
             if !item.shared {
@@ -218,8 +233,7 @@ fn remove(item: &CacheItem, pruned: &mut Pruned) -> Result<(), ImageError> {
             }
         }
         Place::Path(path) => {
-            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            removed.or_else(gone).map_err(|source| cannot("remove", path, source))?;
+            small_file::remove(path).map_err(|source| cannot("remove", path, source))?;
             pruned.bytes += item.files;
         }
         Place::Blob(_) | Place::Nowhere => {}

@@ -1,6 +1,6 @@
 //! [`Engine::verify`]: reads everything in the store again and finds what is no longer what it was.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use crate::content::ImageRecord;
 use crate::export::ExportError;
 use crate::oci::{Digest, Hasher};
 use crate::progress::{Silent, TaskId};
+use crate::small_file;
 use crate::tree::{Tree, TreeId};
 
 /// Size of the pieces in which files are read.
@@ -87,7 +88,7 @@ impl Engine {
             for found in damaged {
                 self.drop_damaged(found)?;
             }
-            self.snapshots.sweep().map_err(ExportError::from)?;
+            self.sweep_leftovers()?;
             verified.repaired = true;
         }
         drop((alone, shared));
@@ -115,7 +116,13 @@ impl Engine {
             let path = self.trees.path(&id);
             verified.trees += 1;
             verified.bytes += size(&path);
-            let bytes = fs::read(&path).map_err(|source| cannot("read", &path, source))?;
+            // What a build has found damaged and removed in the meantime is not there any more.
+            let Some(bytes) = small_file::read(&path).map_err(|source| cannot("read", &path, source))? else {
+                if path.exists() {
+                    verified.damaged.push(damage("tree", id.to_string(), path));
+                }
+                continue;
+            };
             let Ok(tree) = Tree::open(bytes, &id) else {
                 verified.damaged.push(damage("tree", id.to_string(), path));
                 continue;
@@ -171,7 +178,7 @@ impl Engine {
             ("tree", Ok(id)) => self.trees.remove(&id).map_err(|error| ExportError::from(error).into()),
             // The database was set aside when it was found.
             ("database", _) => Ok(()),
-            _ => fs::remove_file(&found.path).map_err(|source| cannot("remove", &found.path, source)),
+            _ => small_file::remove(&found.path).map(drop).map_err(|source| cannot("remove", &found.path, source)),
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::layer::{self, Archive};
 use crate::oci::Digest;
 use crate::rootfs::{Owner, RootPath, UserSpec};
 use crate::snapshot::Snapshot;
-use crate::tree::{ContentDigest, Entry, Node, SemanticDigest, Stack, Time};
+use crate::tree::{ContentDigest, Entry, Node, SemanticDigest, Stack, Time, TreeId};
 
 pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Solved>, StepError> {
     let session = job.session;
@@ -336,22 +336,29 @@ impl layer::Files for Copied {
     }
 }
 
+impl Copied {
+    /// The file system, layer and path of a file that comes from another stage.
+    fn in_layer(&self, entry: &Entry) -> Option<(&Filesystem, usize, &RootPath)> {
+        let FileSource::Layer { source, layer, path } = self.files.get(&entry.path)? else { return None };
+        let places = &self.places;
+        places.repositories.get(source).or(places.filesystem.as_ref()).map(|files| (files, *layer, path))
+    }
+}
+
 impl LayerFiles for Copied {
     fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError> {
-        let places = &self.places;
-        let found = match self.files.get(&entry.path) {
-            Some(FileSource::Layer { source, layer, path }) => {
-                places.repositories.get(source).or(places.filesystem.as_ref()).map(|files| (files, *layer, path))
-            }
-            _ => None,
-        };
-        match found {
+        match self.in_layer(entry) {
             Some((filesystem, layer, path)) => {
                 filesystem.open(access, layer, &Entry { path: path.clone(), ..entry.clone() })
             }
             None => layer::Files::open(self, entry)
                 .map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source }),
         }
+    }
+
+    fn snapshot(&self, access: &Access<'_>, entry: &Entry) -> Option<TreeId> {
+        let (filesystem, layer, _) = self.in_layer(entry)?;
+        filesystem.snapshot_id(access, layer)
     }
 }
 

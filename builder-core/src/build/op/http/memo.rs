@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -14,6 +13,7 @@ use std::time::SystemTime;
 use super::Fetched;
 use crate::content::{ContentError, ContentStore};
 use crate::oci::Digest;
+use crate::small_file;
 
 /// What is remembered of an address.
 pub(super) struct Memo {
@@ -39,13 +39,7 @@ impl Memo {
 
     /// A memo only saves a transfer: one that cannot be written is not an error.
     pub(super) fn write(&self, fetched: &Fetched) {
-        let Some(directory) = self.path.parent() else { return };
-        let written = fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory));
-        if let Ok(mut file) = written
-            && file.write_all(&serde_json::to_vec(fetched).expect("plain data serialises")).is_ok()
-        {
-            let _ = file.persist(&self.path);
-        }
+        let _ = small_file::write(&self.path, &serde_json::to_vec(fetched).expect("plain data serialises"));
     }
 }
 
