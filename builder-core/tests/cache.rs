@@ -223,6 +223,7 @@ fn a_copy_from_a_stage_asks_for_its_files_and_not_for_how_they_were_made() {
     assert_eq!(project.out(&dockerfile("echo y > /f")), "y\n");
 }
 
+// Rows: P14, P25.
 #[test]
 fn a_new_base_does_not_copy_again() {
     let Some(project) = Project::new() else { return };

@@ -69,7 +69,7 @@ fn a_file_lands_under_the_name_of_its_address() {
     assert_eq!((time("file"), time("d2/named"), time("d5/a b")), (784_111_777, 784_111_777, 0));
 }
 
-// Rows: A103.
+// Rows: A103, P23.
 #[test]
 fn an_address_is_asked_whether_it_changed() {
     let (env, web) = (TestEnv::new(), Web::start());

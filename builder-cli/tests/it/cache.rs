@@ -108,6 +108,7 @@ fn arguments_matter_from_their_line_on() {
     assert_eq!(build(&env, "--build-arg X=1").0, Vec::<String>::new());
 }
 
+// Rows: P21.
 #[test]
 fn d16_results_of_commands_count_for_as_long_as_is_asked() {
     if !require_sandbox("d16_results_of_commands_count_for_as_long_as_is_asked") {
@@ -134,6 +135,7 @@ fn d16_results_of_commands_count_for_as_long_as_is_asked() {
     assert!(failed.starts_with("exit code: 125\n") && failed.contains("`soon` is not a duration"), "{failed}");
 }
 
+// Rows: P10.
 #[test]
 fn d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for() {
     if !require_sandbox("d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for") {

@@ -178,6 +178,21 @@ fn the_environment_and_the_configuration_say_it_too() {
 
 // Rows: P7.
 #[test]
+fn another_checkout_tells_what_its_umask_did() {
+    let env = checkouts(&dockerfile("COPY src tool /to/"));
+    env.ok("build -q 022");
+    env.ok("build -q 002");
+    let text = env.ok("explain").stdout;
+    for line in ["/to/text (mode 644 → 664)", "/to/deep (mode 755 → 775)", "/to/tool (mode 755 → 775)"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("content"), "{text}");
+    env.ok("build -q --context-mode=git 077");
+    assert!(env.ok("explain").stdout.contains("1 of 1 steps hit"), "as umask 022 gave it");
+}
+
+// Rows: P7.
+#[test]
 fn what_differs_in_a_file_is_named() {
     let env = TestEnv::new();
     env.write(".dockerignore", "id\nDockerfile\n");

@@ -30,6 +30,7 @@ fn example() -> TestEnv {
     env
 }
 
+// Rows: P12.
 #[test]
 fn the_input_that_made_a_step_run_is_named() {
     if !require_sandbox("the_input_that_made_a_step_run_is_named") {

@@ -89,7 +89,7 @@ fn sources() -> [(&'static str, String, &'static str); 6] {
     ]
 }
 
-// Rows: A96.
+// Rows: A96, P1, P2.
 #[test]
 fn whatever_a_step_sees_is_in_its_key() {
     if !require_sandbox("whatever_a_step_sees_is_in_its_key") {
@@ -139,6 +139,7 @@ fn attributes_that_an_image_keeps_are_in_the_key() {
     assert_eq!(build(&env, "").1, first);
 }
 
+// Rows: P1.
 #[test]
 fn files_of_two_projects_with_equal_size_and_time_are_not_mixed_up() {
     let env = TestEnv::new();

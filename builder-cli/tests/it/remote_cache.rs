@@ -171,6 +171,7 @@ fn a_cache_travels_through_a_directory() {
     assert_eq!(blobs(), before, "what no index names is gone");
 }
 
+// Rows: P15.
 #[test]
 fn a_push_of_an_unchanged_image_fetches_records_and_no_layer() {
     let test = "a_push_of_an_unchanged_image_fetches_records_and_no_layer";
@@ -274,6 +275,7 @@ fn image_and_cache_in_one_registry_share_what_was_sent_once() {
     assert!(requests.iter().any(|line| line.starts_with("POST ") && line.contains("mount=")), "{requests:#?}");
 }
 
+// Rows: P15.
 #[test]
 fn layers_leave_while_later_steps_run() {
     if !require_sandbox("layers_leave_while_later_steps_run") {
@@ -294,6 +296,7 @@ fn layers_leave_while_later_steps_run() {
     assert!(!asked.iter().any(|request| request.starts_with("PUT ") && request.contains("/manifests/")), "{asked:?}");
 }
 
+// Rows: P16.
 #[test]
 fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
     let test = "a_cache_that_is_away_slow_or_wrong_costs_one_warning";
@@ -367,6 +370,7 @@ fn a_damaged_cache_is_noticed_and_the_steps_run() {
     }
 }
 
+// Rows: P11.
 #[test]
 fn cache_mounts_travel() {
     let test = "cache_mounts_travel";

@@ -290,6 +290,25 @@ fn what_a_user_cannot_make_is_in_the_image_all_the_same() {
     }
 }
 
+// Rows: P5.
+#[test]
+fn capabilities_in_a_context_survive_the_copy_of_a_user() {
+    for ids in [Ids::One, Ids::Range] {
+        let Some(user) = User::new("capabilities_in_a_context_survive_the_copy_of_a_user", ids) else { return };
+        user.0.write("cap", "x").write(".dockerignore", "out.tar\n");
+        let made = end(Command::new("setcap").arg("cap_net_raw+ep").arg(user.0.context("cap")));
+        assert_eq!(made.code, 0, "setcap of libcap2-bin: {}", made.stderr);
+        let copies = "COPY cap /plain\nCOPY --chown=5:6 cap /owned\nCOPY --from=0 --chown=5:6 /plain /staged";
+        let line = format!("FROM scratch AS stage\nCOPY cap /plain\nFROM {}\n{copies}\n", base());
+        user.0.write("Dockerfile", line);
+        let built = user.rbuild("build -q -o type=tar,dest=out.tar .");
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        let mut list = Command::new("tar");
+        let list = end(list.args(["--xattrs", "--xattrs-include=*", "-tvvf"]).arg(user.0.context("out.tar"))).stdout;
+        assert_eq!(list.matches("security.capability").count(), 3, "{list}");
+    }
+}
+
 // Rows: P3.
 #[test]
 fn what_is_deleted_and_replaced_gives_a_user_the_image_of_root() {

@@ -138,7 +138,7 @@ fn hosts_are_added_and_stay_out_of_the_image() {
     assert!(!env.context("all/etc/resolv.conf").exists());
 }
 
-// Rows: A45.
+// Rows: A45, P8.
 #[test]
 fn a_strict_heredoc_ends_at_its_first_failure() {
     if !require_sandbox("a_strict_heredoc_ends_at_its_first_failure") {

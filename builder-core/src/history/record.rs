@@ -121,6 +121,12 @@ impl Inputs {
         (&self.dockerfile, &self.context, &self.target, &self.platform)
             == (&other.dockerfile, &other.context, &other.target, &other.platform)
     }
+
+    /// Whether two builds had the same Dockerfile, wherever they took their files from.
+    pub fn same_dockerfile(&self, other: &Self) -> bool {
+        (&self.dockerfile_digest, &self.target, &self.platform)
+            == (&other.dockerfile_digest, &other.target, &other.platform)
+    }
 }
 
 /// How a step ended.

@@ -185,7 +185,18 @@ struct Nearest<'a> {
 impl<'a> Past<'a> {
     pub(super) fn of(engine: &'a Engine, build: &Build) -> Result<Self, HistoryError> {
         let earlier = engine.history.builds_newest_first()?.filter(|other| other.id < build.id);
-        let builds = earlier.filter(|other| other.inputs.same_build(&build.inputs)).collect();
+        let (mut builds, mut elsewhere) = (Vec::new(), Vec::new());
+        for other in earlier {
+            if other.inputs.same_build(&build.inputs) {
+                builds.push(other);
+            } else if builds.is_empty() && other.inputs.same_dockerfile(&build.inputs) {
+                elsewhere.push(other);
+            }
+        }
+        // Nothing was built here before: another checkout may tell.
+        if builds.is_empty() {
+            builds = elsewhere;
+        }
         Ok(Self { engine, builds })
     }
 
