@@ -129,6 +129,7 @@ fn sentence(reason: &Reason) -> Vec<String> {
         }
         Reason::NoCache => "`--no-cache` or `--no-cache-filter`".to_owned(),
         Reason::Expired => "its result is older than `--cache-ttl` allows".to_owned(),
+        Reason::ExpiredByFile => "its result is older than the comment `# cache=` above it allows".to_owned(),
         Reason::Pruned => "the same step had a result in an earlier build; its record was pruned".to_owned(),
         Reason::FailedBefore => "the same step was tried in an earlier build and gave no result".to_owned(),
         Reason::Damaged => "the record of its result was damaged".to_owned(),

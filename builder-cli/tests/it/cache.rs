@@ -137,6 +137,39 @@ fn d16_results_of_commands_count_for_as_long_as_is_asked() {
 
 // Rows: P10.
 #[test]
+fn d16_a_comment_says_how_long_a_result_counts() {
+    if !require_sandbox("d16_a_comment_says_how_long_a_result_counts") {
+        return;
+    }
+    let env = TestEnv::new();
+    let write = |time: &str| {
+        let text = format!("FROM {}\n# cache={time}  the mirror changes\nRUN echo 1 > /b\nRUN echo 2 > /c\n", base());
+        env.write("Dockerfile", text);
+    };
+    let names = |options: &str| build(&env, options).0;
+    write("1h");
+    assert_eq!(names("").len(), 2);
+    assert_eq!(names(""), [""; 0]);
+    assert_eq!(names("--cache-ttl 0s").len(), 2, "the shorter time counts");
+    write("0s");
+    let id = build(&env, "").1;
+    let planned = env.ok("build --dry-run .").stdout;
+    assert!(planned.contains("its result is older than the comment `# cache=` above it allows"), "{planned}");
+    let (ran, again) = build(&env, "--cache-ttl 1h");
+    assert_eq!((ran, again), (vec!["RUN echo 1 > /b".to_owned()], id), "an equal result keeps the image");
+    let explained = env.ok("explain").stdout;
+    assert!(explained.contains("its result is older than the comment `# cache=` above it allows"), "{explained}");
+    write("7d");
+    assert_eq!(names(""), [""; 0], "how long is not part of the key");
+    let wrong = env.dockerfile_fails("FROM scratch\n\n# cache=soon\nRUN true\n");
+    let expected = "exit code: 1\nerror: invalid duration `soon` in `# cache=`\n --> Dockerfile:3:3\n";
+    assert!(wrong.starts_with(expected) && wrong.contains("\nhint: write how long"), "{wrong}");
+    let wrong = env.dockerfile_fails("FROM scratch\n# cache=1h\nCOPY a /\n");
+    assert!(wrong.contains("error: `# cache=` stands above COPY, whose result does not expire\n"), "{wrong}");
+    assert!(wrong.contains(" --> Dockerfile:2:3\n") && wrong.contains("hint: write it above a `RUN`"), "{wrong}");
+}
+
+#[test]
 fn d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for() {
     if !require_sandbox("d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for") {
         return;

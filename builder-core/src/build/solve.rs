@@ -12,6 +12,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use super::base::BaseLayers;
 use super::contexts::Contexts;
@@ -96,7 +97,7 @@ impl Job<'_> {
             // What was damaged is gone when it is asked for again.
             let worse = matches!(
                 (step.miss, &found),
-                (Some(Miss::Damaged | Miss::TreeGone | Miss::Expired), Err(Miss::NoRecord))
+                (Some(Miss::Damaged | Miss::TreeGone | Miss::Expired | Miss::ExpiredByFile), Err(Miss::NoRecord))
             );
             step.miss = if worse { step.miss } else { found.as_ref().err().copied() };
             step.preimage = found.is_err().then(|| preimage.clone());
@@ -111,10 +112,10 @@ impl Job<'_> {
         let cache = &self.session.engine.cache;
         let looked = if self.session.dry { cache.peek(key)? } else { cache.look(key)? };
         let miss = match looked {
-            Looked::Found(record) if !self.is_fresh(&record) => Miss::Expired,
-            Looked::Found(record) => match self.session.engine.trees.get(&record.tree)? {
-                Some(tree) => return Ok(Ok((tree, *record))),
-                None => Miss::TreeGone,
+            Looked::Found(record) => match (self.expired(&record), self.session.engine.trees.get(&record.tree)?) {
+                (Some(expired), _) => expired,
+                (None, Some(tree)) => return Ok(Ok((tree, *record))),
+                (None, None) => Miss::TreeGone,
             },
             Looked::Nothing => Miss::NoRecord,
             Looked::Damaged => Miss::Damaged,
@@ -124,16 +125,19 @@ impl Job<'_> {
             None => None,
         };
         Ok(match elsewhere {
-            Some((_, record)) if !self.is_fresh(&record) => Err(Miss::Expired),
-            found => found.ok_or(miss),
+            Some((tree, record)) => self.expired(&record).map_or(Ok((tree, record)), Err),
+            None => Err(miss),
         })
     }
 
-    /// Whether a result still counts (`--cache-ttl`): only that of a command can be another one the next time.
-    fn is_fresh(&self, record: &Record) -> bool {
+    /// Why a result does not count any more, if so (`--cache-ttl`, `# cache=12h`): only that of a command can be another
+    /// one the next time.
+    fn expired(&self, record: &Record) -> Option<Miss> {
         let vertex = &self.solver.graph.vertices[self.vertex.0];
         let ttl = self.session.request.cache_ttl.of(&vertex.stage).filter(|_| matches!(vertex.op, Op::Run(_)));
-        ttl.is_none_or(|ttl| record.is_fresh(ttl, seconds_now()))
+        let limits = [(ttl, Miss::Expired), (vertex.time_to_live, Miss::ExpiredByFile)];
+        let over = |limit: Option<Duration>| limit.is_some_and(|limit| !record.is_fresh(limit, seconds_now()));
+        limits.into_iter().find(|(limit, _)| over(*limit)).map(|(_, miss)| miss)
     }
 
     /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,

@@ -25,6 +25,14 @@ pub(super) fn parse(text: &str) -> Option<Result<Duration, Negative>> {
     Some(if negative && total > 0 { Err(Negative) } else { Ok(Duration::from_nanos(total)) })
 }
 
+/// The same with whole days first: `7d`, `1d12h`. A negative one is malformed.
+pub(super) fn parse_with_days(text: &str) -> Option<Duration> {
+    let Some((days, rest)) = text.split_once('d') else { return parse(text)?.ok() };
+    let days = days.parse::<u32>().ok().filter(|_| days.starts_with(|ch: char| ch.is_ascii_digit()))?;
+    let rest = if rest.is_empty() { Duration::ZERO } else { parse(rest)?.ok()? };
+    (Duration::from_secs(86400) * days).checked_add(rest)
+}
+
 /// The duration is below zero.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Negative;
@@ -79,5 +87,18 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(parse("-1s"), Some(Err(Negative)));
+    }
+
+    #[test]
+    fn days_come_first() {
+        let check =
+            |text, seconds: u64| assert_eq!(parse_with_days(text), Some(Duration::from_secs(seconds)), "{text}");
+        check("0", 0);
+        check("12h", 43200);
+        check("7d", 604_800);
+        check("1d12h30m", 131_400);
+        for text in ["", "d", "1.5d", "-1d", "1h1d", "-1h", "1d-1h", "12", "soon", "4294967296d", "1d "] {
+            assert_eq!(parse_with_days(text), None, "{text}");
+        }
     }
 }

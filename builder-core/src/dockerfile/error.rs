@@ -78,6 +78,12 @@ pub enum Problem {
     /// `# rbuild:` with an option that does not exist.
     #[error("unknown option `{0}` of `# rbuild:`")]
     OwnOption(String),
+    /// `# cache=` above a `RUN` with something else than a duration.
+    #[error("invalid duration `{0}` in `# cache=`")]
+    TimeToLive(String),
+    /// `# cache=12h` above something else.
+    #[error("`# cache=` stands above {0}, whose result does not expire")]
+    TimeToLiveElsewhere(String),
     /// `# check=` with an option that does not exist.
     #[error("invalid check option `{0}`")]
     CheckOption(String),
@@ -232,6 +238,10 @@ impl Problem {
             Self::UnterminatedHeredoc(name) => Some(format!("end it with a line that holds `{name}` and nothing else")),
             Self::ShellNotJson => Some("write `SHELL [\"executable\", \"parameter\"]`".to_owned()),
             Self::FromArguments => Some("write `FROM image AS name`".to_owned()),
+            Self::TimeToLive(_) => Some("write how long the result counts: `# cache=12h`, `# cache=7d`".to_owned()),
+            Self::TimeToLiveElsewhere(_) => {
+                Some("write it above a `RUN`; `--cache-ttl STAGE=12h` is for all commands of a stage".to_owned())
+            }
             Self::OwnOption(_) => Some("it takes `heredoc=errexit`".to_owned()),
             Self::NotUtf8 => Some("save the file as UTF-8".to_owned()),
             Self::HealthType(_) => Some("write `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`".to_owned()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::diagnostic::Span;
 
 use super::mount::MountError;
+use super::own;
 use super::syntax::Node;
 use super::words::split_first;
 use super::{Expander, Mount, Text};
@@ -138,6 +139,12 @@ impl Instruction {
     /// Where the name stands.
     pub fn name_span(&self) -> Span {
         Span::new(self.span.start, (self.span.start + self.name().len()).min(self.span.end))
+    }
+
+    /// How long the result of a `RUN` counts, as a comment above it says: `# cache=12h`.
+    pub fn time_to_live(&self) -> Option<Duration> {
+        let found = own::time_to_live(self.comments()).ok().flatten();
+        found.filter(|_| matches!(self.kind, InstructionKind::Run(_))).map(|(time, _)| time)
     }
 
     /// Whether it begins a stage.

@@ -1,7 +1,9 @@
-//! `# rbuild: key=value`: options that only rbuild knows. To others they are comments.
+//! What only rbuild knows, and is a comment to others: `# rbuild: key=value` for a file, `# cache=12h` for a `RUN`.
 
-use super::Problem;
+use std::time::Duration;
+
 use super::lines::Lines;
+use super::{Problem, Word, duration};
 use crate::diagnostic::Span;
 
 /// The options of a file.
@@ -43,6 +45,33 @@ pub(super) fn read(text: &str, start: usize) -> Own {
     own
 }
 
+/// How long the result of an instruction counts, as the comments above it say: `# cache=12h`. Of several the last one
+/// counts, and text may follow.
+///
+/// Several words of which the first does not begin with a digit are an ordinary comment.
+///
+/// # Errors
+/// Where the value is no duration.
+pub(super) fn time_to_live(comments: &[Word]) -> Result<Option<(Duration, Span)>, (Problem, Span)> {
+    let mut found = None;
+    for comment in comments {
+        // Of an indented comment the `#` is still there.
+        let text = comment.text.strip_prefix('#').unwrap_or(&comment.text);
+        let Some((key, value)) = text.split_once('=') else { continue };
+        let mut words = value.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if !key.trim().eq_ignore_ascii_case("cache") {
+            continue;
+        }
+        match duration::parse_with_days(first) {
+            Some(time) => found = Some((time, comment.span)),
+            None if words.next().is_some() && !first.starts_with(|ch: char| ch.is_ascii_digit()) => {}
+            None => return Err((Problem::TimeToLive(first.to_owned()), comment.span)),
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +89,23 @@ mod tests {
         check("# rbuild: builds this\n", false);
         check("# rbuild:\n", false);
         check("# Rbuild: heredoc=errexit\n", false);
+    }
+
+    // Rows: D16.
+    #[test]
+    fn comments_that_say_how_long_a_result_counts() {
+        let read = |lines: &[&str]| {
+            let words: Vec<Word> = lines.iter().map(|line| Word::new(*line, Span::new(0, line.len()))).collect();
+            time_to_live(&words).map(|found| found.map(|(time, _)| time.as_secs())).map_err(|(problem, _)| problem)
+        };
+        let check = |lines: &[&str], seconds| assert_eq!(read(lines), Ok(seconds), "{lines:?}");
+        check(&["cache=12h"], Some(43200));
+        check(&["# Cache = 7d  the mirror changes"], Some(604_800));
+        check(&["cache=1h", "cache=0s", "more"], Some(0));
+        check(&["a cache=1h", "caches=x", "cache", "cache=the directory of apt", "cache 1h"], None);
+        for wrong in ["cache=soon", "cache=", "cache=12 hours", "cache=12", "cache=-1h"] {
+            assert!(matches!(read(&[wrong]), Err(Problem::TimeToLive(_))), "{wrong}");
+        }
     }
 
     #[test]

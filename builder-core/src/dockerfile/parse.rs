@@ -6,6 +6,7 @@ use super::duration;
 use super::flags::Flags;
 use super::heredoc;
 use super::mount::{self, Mount};
+use super::own;
 use super::syntax::{Args, Keyword, Node};
 use super::{
     Add, ArgDeclaration, CommandLine, Copy, CopySource, Device, From, Healthcheck, Heredoc, Instruction,
@@ -26,10 +27,22 @@ pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<Pars
             None
         }
     };
+    check_time_to_live(&node, source, errors);
     if errors.len() > before {
         return None;
     }
     Some(Instruction::new(node, kind?))
+}
+
+/// A comment that says how long a result counts has to say it right, and of a command.
+fn check_time_to_live(node: &Node, source: &Source, errors: &mut Vec<ParseError>) {
+    let is_run = node.keyword == Some(Keyword::Run);
+    let (problem, span) = match own::time_to_live(&node.comments) {
+        Ok(Some((_, span))) if !is_run => (Problem::TimeToLiveElsewhere(clip(&node.name.text)), span),
+        Err(wrong) if is_run => wrong,
+        _ => return,
+    };
+    errors.push(ParseError::new(source, span, problem));
 }
 
 struct Parser<'a> {

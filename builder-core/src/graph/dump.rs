@@ -50,6 +50,7 @@ fn describe(id: usize, vertex: &Vertex) -> Value {
         "location": vertex.location.as_ref().map(place),
         "origin": vertex.origin.as_ref().map(place),
         "noCache": vertex.no_cache,
+        "timeToLive": vertex.time_to_live.map(|time| time.as_secs()),
     })
 }
 

@@ -22,7 +22,8 @@ impl Graph {
             let places = known.entry(Place::of(&vertex)).or_default();
             let same = |id: &&VertexId| {
                 let one = &self.vertices[id.0];
-                one.root == vertex.root && one.no_cache == vertex.no_cache && one.op == vertex.op
+                (one.root, one.no_cache, one.time_to_live) == (vertex.root, vertex.no_cache, vertex.time_to_live)
+                    && one.op == vertex.op
             };
             if let Some(id) = places.iter().find(same) {
                 numbers.push(*id);

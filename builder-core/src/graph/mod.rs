@@ -46,6 +46,8 @@ pub use options::{ConfigEdits, ImageRequest, Images, KnownImage, NamedContext, N
 pub use outline::{Outline, OutlineArg, OutlineCache, OutlineSecret, StageEntry, targets};
 pub use plan::{ImageUse, Plan, PlannedStage, plan};
 
+use std::time::Duration;
+
 use crate::diagnostic::Location;
 use crate::dockerfile::lint::{self, LintWarning};
 use crate::oci::{HistoryEntry, ImageConfig};
@@ -101,6 +103,8 @@ pub struct Vertex {
     pub origin: Option<Location>,
     /// Run it even if its result is known (`--no-cache`, `--no-cache-filter`).
     pub no_cache: bool,
+    /// How long its result counts after it ran, as the comment above it says (`# cache=12h`).
+    pub time_to_live: Option<Duration>,
 }
 
 /// The image that a graph ends in.

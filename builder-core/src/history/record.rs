@@ -164,6 +164,8 @@ pub enum Miss {
     NoCache,
     /// The result is older than `--cache-ttl`.
     Expired,
+    /// The result is older than the comment above the step allows (`# cache=12h`).
+    ExpiredByFile,
 }
 
 /// How much a step wrote.

@@ -81,6 +81,8 @@ pub enum Reason {
     NoCache,
     /// Its result is older than `--cache-ttl`.
     Expired,
+    /// Its result is older than the comment above it allows (`# cache=12h`).
+    ExpiredByFile,
     /// The same key had a result in an earlier build, whose record is gone.
     Pruned,
     /// The same key was tried in an earlier build and gave no result.
@@ -241,6 +243,7 @@ impl<'a> Past<'a> {
         match step.miss {
             Some(Miss::NoCache) => return only(Reason::NoCache),
             Some(Miss::Expired) => return only(Reason::Expired),
+            Some(Miss::ExpiredByFile) => return only(Reason::ExpiredByFile),
             Some(Miss::Damaged) => return only(Reason::Damaged),
             Some(Miss::TreeGone) => return only(Reason::ResultGone),
             Some(Miss::FilesGone) => return only(Reason::FilesGone),

@@ -50,6 +50,7 @@ impl<'a> Lowering<'a> {
                     location: Some(location),
                     origin: None,
                     no_cache: current.no_cache,
+                    time_to_live: None,
                 };
                 let id = self.push(vertex);
                 current.state.root = Some(id);
@@ -130,6 +131,7 @@ impl<'a> Lowering<'a> {
                 location: Some(used.location),
                 origin: used.origin,
                 no_cache: false,
+                time_to_live: None,
             })
         });
         self.image_vertices.insert(request.clone(), vertex);

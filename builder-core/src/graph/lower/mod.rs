@@ -216,6 +216,7 @@ impl<'a> Lowering<'a> {
             location: Some(at.location(at.instruction.span)),
             origin: at.origin.clone(),
             no_cache: current.no_cache,
+            time_to_live: at.instruction.time_to_live(),
         });
         current.state.root = Some(id);
         id
