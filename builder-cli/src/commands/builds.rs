@@ -372,12 +372,15 @@ pub(super) fn find_step<'a>(build: &'a Build, wanted: &str) -> Result<&'a Step, 
     if let Ok(number) = wanted.parse::<usize>() {
         return build.steps.iter().find(|step| step.number + 1 == number).ok_or_else(none);
     }
-    let mut found = build.steps.iter().filter(|step| step.name.contains(wanted));
-    match (found.next(), found.next()) {
-        (None, _) => Err(none()),
-        (Some(step), None) => Ok(step),
-        (Some(_), Some(_)) => Err(CommandError::usage(format!("`{wanted}` is in the names of several steps"))
-            .with_hint("give the number of the step")),
+    let found: Vec<&Step> = build.steps.iter().filter(|step| step.name.contains(wanted)).collect();
+    match found[..] {
+        [] => Err(none()),
+        [step] => Ok(step),
+        _ => {
+            let numbers: Vec<String> = found.iter().map(|step| (step.number + 1).to_string()).collect();
+            Err(CommandError::usage(format!("`{wanted}` is in the names of several steps"))
+                .with_hint(format!("give the number of one: {}", numbers.join(", "))))
+        }
     }
 }
 

@@ -64,6 +64,11 @@ impl Filters {
         self.filters.iter().any(|filter| filter.key == "parents")
     }
 
+    /// Whether how steps are written has to be known.
+    pub(super) fn need_descriptions(&self) -> bool {
+        self.filters.iter().any(|filter| filter.key == "description")
+    }
+
     /// Whether every filter lets the item through.
     pub(super) fn match_item(&self, item: &CacheItem) -> bool {
         self.filters.iter().all(|filter| filter.matches(item))

@@ -30,6 +30,9 @@ const HEADINGS: Columns = &[
     ("PARENTS", "Parents"),
 ];
 
+/// Digits of an id in a table, as many as docker's ids have; the beginning is enough wherever an id is asked for.
+pub(super) const SHORT: usize = 25;
+
 /// The columns of docker's `system df --verbose`.
 const OF_DISK: Columns = &[
     ("CACHE ID", "ID"),
@@ -60,28 +63,38 @@ pub(super) fn run(session: &Session, args: &CacheLsArgs) -> Outcome {
     print(text)
 }
 
-/// Every item with all that is known about it, the largest first.
+/// Every item with all that is known about it: what can go first, and of that the largest.
 fn all(engine: &Engine) -> Result<Vec<CacheItem>, CommandError> {
     let mut items = engine.cache_items(&CancelToken::new()).map_err(|error| CommandError::diagnostic(&error))?;
     engine.count_uses(&mut items).map_err(|error| CommandError::diagnostic(&error))?;
     engine.find_parents(&mut items).map_err(|error| CommandError::diagnostic(&error))?;
-    items.sort_by_key(|item| std::cmp::Reverse((item.own_size(), item.last_used)));
+    items.sort_by_key(|item| std::cmp::Reverse((reclaimable(item), item.files + item.facts, item.last_used)));
     Ok(items)
 }
 
 /// The table of `du --verbose`.
 pub(super) fn of_disk(engine: &Engine) -> Result<String, CommandError> {
     let now = SystemTime::now();
-    let rows: Vec<Row> = all(engine)?.iter().map(|item| row(item, now)).collect();
+    let mut rows: Vec<Row> = all(engine)?.iter().map(|item| row(item, now)).collect();
+    for row in &mut rows {
+        shorten(row, 12);
+    }
     format::write(None, OF_DISK, OF_DISK, &rows)
 }
 
 /// As docker: a star says that it changes in place, or that an image has the same files.
 fn mark(item: &CacheItem, row: &mut Row) {
+    shorten(row, SHORT);
     for (name, marked) in [("ID", item.kind.is_mutable()), ("Size", item.shared)] {
         if let Some(Value::String(text)) = row.get_mut(name).filter(|_| marked) {
             text.push('*');
         }
+    }
+}
+
+fn shorten(row: &mut Row, digits: usize) {
+    if let Some(Value::String(id)) = row.get_mut("ID") {
+        id.truncate(digits);
     }
 }
 

@@ -135,7 +135,10 @@ fn sentence(reason: &Reason) -> Vec<String> {
         Reason::Damaged => "the record of its result was damaged".to_owned(),
         Reason::ResultGone => "there was a record, but what it says about the result is gone".to_owned(),
         Reason::FilesGone => "the files of its result were pruned, and something needed them".to_owned(),
-        Reason::NeverBuilt => "nothing like it was built before".to_owned(),
+        Reason::NeverBuilt { asked_elsewhere: false } => "nothing like it was built here before".to_owned(),
+        Reason::NeverBuilt { asked_elsewhere: true } => {
+            "nothing like it was built here before, and no cache elsewhere had it".to_owned()
+        }
         Reason::Input { name, before, after } => return change(name, before.as_deref(), after.as_deref()),
         Reason::Instruction { before, after } => return change("the instruction", Some(before), Some(after)),
         Reason::IgnoreFile { name } => format!("`{name}` changed, which says what is ignored"),

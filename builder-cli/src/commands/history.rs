@@ -3,6 +3,8 @@
 use std::time::SystemTime;
 
 use builder_core::build::images::{self, HistoryRow};
+use builder_core::diagnostic::nearest;
+use builder_core::history::BuildId;
 
 use super::format::{self, Columns, Row};
 use super::{Outcome, print};
@@ -40,7 +42,12 @@ const MAX_COMMAND: usize = 45;
 pub(super) fn run(session: &Session, args: &HistoryArgs) -> Outcome {
     let image = args.image.as_deref().expect("without a subcommand an image is required");
     let args = &args.shown;
-    let rows = images::history(&session.content()?, image).map_err(|error| CommandError::diagnostic(&error))?;
+    let rows = images::history(&session.content()?, image).map_err(|error| match meant(image) {
+        Some(meant) => {
+            CommandError::failed(error.to_string()).with_hint(format!("did you mean `rbuild history {meant}`?"))
+        }
+        None => CommandError::diagnostic(&error),
+    })?;
     if args.quiet {
         return print(rows.iter().map(|row| id(row, args.no_trunc) + "\n").collect::<String>());
     }
@@ -65,6 +72,14 @@ fn fields(row: &HistoryRow, args: &ShownHistoryArgs, now: SystemTime) -> Row {
         ("Size", if args.human { units::size(row.size) } else { row.size.to_string() }),
         ("Comment", row.comment.clone()),
     ])
+}
+
+/// What was meant by a name that is no image: a subcommand, or what is known of a build.
+fn meant(name: &str) -> Option<String> {
+    if name.parse::<BuildId>().is_ok() {
+        return Some(format!("inspect {name}"));
+    }
+    nearest(name, ["ls", "inspect", "logs", "rm"]).map(str::to_owned)
 }
 
 fn id(row: &HistoryRow, no_trunc: bool) -> String {

@@ -14,7 +14,7 @@ use builder_core::build::{CacheItem, Policy, PruneRequest};
 use builder_core::cancel::CancelToken;
 
 use super::cache_filter::Filters;
-use super::{Outcome, print};
+use super::{Outcome, cache_items, print};
 use crate::args::PruneArgs;
 use crate::command_error::CommandError;
 use crate::request::values;
@@ -33,13 +33,16 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
     let failed = |error| signals.explain(CommandError::diagnostic(&error));
     if let Some(policy) = request.cache.as_mut().filter(|_| !filters.is_empty()) {
         let mut items = engine.cache_items(&cancel).map_err(failed)?;
+        if filters.need_descriptions() {
+            engine.count_uses(&mut items).map_err(|error| signals.explain(CommandError::diagnostic(&error)))?;
+        }
         if filters.need_parents() {
             engine.find_parents(&mut items).map_err(|error| signals.explain(CommandError::diagnostic(&error)))?;
         }
         let chosen = items.into_iter().filter(|item| filters.match_item(item));
         policy.ids = Some(chosen.map(|item| item.id).collect());
     }
-    let pruned = engine.prune(&request, &cancel).map_err(failed)?;
+    let mut pruned = engine.prune(&request, &cancel).map_err(failed)?;
     let mut text = String::new();
     if !pruned.images.is_empty() {
         text.push_str("Deleted Images:\n");
@@ -54,16 +57,22 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
     if !pruned.items.is_empty() {
         text.push_str(&format!("Deleted build cache: {} items\n", pruned.items.len()));
         if args.verbose {
+            // Without the history a step is called as far as its record says.
+            let _ = engine.count_uses(&mut pruned.items);
             text.extend(pruned.items.iter().map(line));
         }
         text.push('\n');
+    }
+    if args.cache_only && request.cache.is_none() {
+        ui::note("results of steps stay: `--all`, a filter or a limit says which go");
     }
     text.push_str(&format!("Total reclaimed space: {}\n", units::size(pruned.bytes)));
     print(text)
 }
 
 fn line(item: &CacheItem) -> String {
-    format!("{}  {:>8}  {}\n", item.id, units::size(item.own_size()), escape::line(&item.description))
+    let id = item.id.get(..cache_items::SHORT).unwrap_or(&item.id);
+    format!("{id}  {:>8}  {}\n", units::size(item.own_size()), escape::line(&item.description))
 }
 
 fn request(args: &PruneArgs) -> Result<(PruneRequest, Filters), CommandError> {

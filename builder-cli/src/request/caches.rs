@@ -42,6 +42,28 @@ pub(crate) fn destinations(
     Ok((destinations, inline))
 }
 
+/// What was given but for caches of GitHub where no job of GitHub Actions runs: a build that is written for CI works on
+/// other machines, too, as with docker.
+pub(super) fn usable(
+    option: &str,
+    given: &[String],
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let variable = variables(given, environment)?;
+    let mut usable = Vec::new();
+    for text in given {
+        match CacheDestination::parse(text, &variable) {
+            Err(ParseCacheError::Missing { kind, key: "url_v2" | "token" }) if kind == "gha" => warnings.push(format!(
+                "{option} `{text}` is left out: `ACTIONS_RESULTS_URL` and `ACTIONS_RUNTIME_TOKEN` are not set"
+            )),
+            // What is wrong with it is said where it is read.
+            _ => usable.push(text.clone()),
+        }
+    }
+    Ok(usable)
+}
+
 /// What the texts may look up: the environment, and for buckets the files of the AWS command line below it.
 fn variables(given: &[String], environment: &Environment) -> Result<impl Fn(&str) -> Option<String>> {
     let has_bucket = given.iter().any(|text| text.split(',').any(|field| field.trim() == "type=s3"));

@@ -127,7 +127,9 @@ pub(crate) fn from_args(
     {
         warnings.push(format!("labels of BUILDX_GIT_LABELS are missing: {reason}"));
     }
-    let (cache_to, inline_cache) = caches::destinations("--cache-to", &args.cache_to, environment)?;
+    let cache_from = caches::usable("--cache-from", &args.cache_from, environment, &mut warnings)?;
+    let cache_to = caches::usable("--cache-to", &args.cache_to, environment, &mut warnings)?;
+    let (cache_to, inline_cache) = caches::destinations("--cache-to", &cache_to, environment)?;
     let request = BuildRequest {
         dockerfile: loaded.text,
         context: loaded.context,
@@ -143,7 +145,7 @@ pub(crate) fn from_args(
         run,
         tags,
         outputs,
-        cache_from: caches::sources("--cache-from", &args.cache_from, environment)?,
+        cache_from: caches::sources("--cache-from", &cache_from, environment)?,
         cache_to,
         inline_cache,
         cache_ttl: values::cache_ttl(&args.cache_ttl)?,

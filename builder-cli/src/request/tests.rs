@@ -114,6 +114,18 @@ fn flags_without_effect_say_so() {
 }
 
 #[test]
+fn caches_of_github_are_left_out_where_no_job_of_it_runs() {
+    let options = ["--cache-from", "type=gha,scope=a", "--cache-to", "type=gha", "--cache-to", "type=inline"];
+    let settled = settle(&options, &[]).expect("a warning each");
+    assert_eq!((settled.warnings.len(), settled.request.cache_from.len(), settled.request.cache_to.len()), (2, 0, 0));
+    assert!(settled.request.inline_cache);
+    let job = [("ACTIONS_RESULTS_URL", "http://h/"), ("ACTIONS_RUNTIME_TOKEN", "t")];
+    let settled = settle(&options, &job).expect("valid");
+    assert_eq!((settled.warnings.len(), settled.request.cache_from.len(), settled.request.cache_to.len()), (0, 1, 1));
+    assert!(settle(&["--cache-to", "type=gha,mod=max"], &job).is_err());
+}
+
+#[test]
 fn ignore_files_are_tried_in_buildkits_order() {
     let ignore_files = dockerfile::ignore_files;
     let found = ignore_files(Some(Path::new("/x/app.Dockerfile")), Path::new("/c"));

@@ -77,6 +77,12 @@ fn no_cache_runs_everything_or_the_named_stages() {
     assert_eq!(build(&env, "--no-cache").0.len(), 5);
     assert_eq!(build(&env, "--no-cache-filter build").0.len(), 3);
     assert_eq!(build(&env, "").0.len(), 0);
+    let warned = env.ok("build --progress=plain --no-cache-filter BUILD,0,biuld --cache-ttl fnal=1h .").stderr;
+    assert!(
+        warned.contains("there is no stage `biuld` whose cache could be ignored; did you mean `build`?"),
+        "{warned}"
+    );
+    assert!(warned.contains("there is no stage `fnal`") && !warned.contains("`BUILD`"), "{warned}");
 }
 
 // Rows: A77, A84.

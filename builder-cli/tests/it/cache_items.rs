@@ -107,7 +107,7 @@ fn filters_are_those_of_buildx() {
     // The stars of docker's table.
     let table = env.ok("cache ls").stdout;
     let line = |id: &Value| {
-        let id = id.as_str().expect("text");
+        let id = &id.as_str().expect("text")[..25];
         table.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{id} {table}")).to_owned()
     };
     let words = |line: String| line.split_whitespace().take(3).map(|word| word.ends_with('*')).collect::<Vec<_>>();
@@ -118,4 +118,19 @@ fn filters_are_those_of_buildx() {
         env.fails(&format!("cache ls --filter {wrong}"));
         env.fails(&format!("cache prune -f --filter {wrong}"));
     }
+}
+
+#[test]
+fn a_table_fits_a_terminal_and_says_how_copies_are_written() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nWORKDIR /w\nCOPY --chmod=600 file other/\n").write("file", "x".repeat(100));
+    env.ok("build -q -o type=cacheonly .");
+    assert_eq!(descriptions(&env, ""), ["COPY --chmod=600 file other/", "WORKDIR /w"]);
+    assert_eq!(descriptions(&env, "--filter description~=other"), ["COPY --chmod=600 file other/"]);
+    let table = env.ok("cache ls").stdout;
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let short = table.lines().nth(1).and_then(|line| line.split(' ').next()).expect("an id");
+    assert_eq!((short.len(), items(&env, &format!("--filter id={short}")).len()), (25, 1));
+    let pruned = env.ok("cache prune -f --verbose --filter description~=other").stdout;
+    assert!(pruned.contains("COPY --chmod=600 file other/\n") && pruned.contains("1 items"), "{pruned}");
 }

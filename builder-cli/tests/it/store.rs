@@ -39,6 +39,8 @@ fn the_build_cache_is_listed_and_goes_by_item() {
     assert!(env.ok("cache ls --verbose").stdout.contains("\nType:        exec.cachemount\n"));
     env.fails("cache ls --filter color=red");
 
+    let nothing = env.ok("cache prune -f");
+    assert!(nothing.stderr.contains("results of steps stay: `--all`"), "{}", nothing.stderr);
     let pruned = env.ok("cache prune -f --verbose --filter type=exec.cachemount").stdout;
     assert!(pruned.contains("1 items\n") && pruned.contains("  /c\n"), "{pruned}");
     assert_eq!(env.ok("cache ls --filter type=exec.cachemount --format json").stdout, "");

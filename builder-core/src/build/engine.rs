@@ -24,12 +24,12 @@ use super::verify;
 use crate::cache::{CacheMounts, CacheStore};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
-use crate::diagnostic::Location;
+use crate::diagnostic::{Location, nearest};
 use crate::dockerfile::{self, Dockerfile, LintWarning};
 use crate::executor::{Executor, Sandbox, SandboxOptions};
 use crate::export::ExportContext;
 use crate::git::{GitEnvironment, Repositories};
-use crate::graph::{self, ContextId, Graph, ImageRequest, Images};
+use crate::graph::{self, ContextId, Graph, ImageRequest, Images, NoCache};
 use crate::history::{HistoryStore, Retention};
 use crate::progress::{Lines, Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
@@ -249,6 +249,7 @@ impl Engine {
         let warn = |graph: &Graph, from: usize| warn(&graph.warnings[from..], &parsed, reading, &events);
         warn(&graph, 0);
         warn_unused(&graph, &events);
+        warn_unknown_stages(&parsed, request, &events);
         if let Some(violations) = graph.violations() {
             return Err(BuildError::Graph(violations));
         }
@@ -424,6 +425,25 @@ fn warn_unused(graph: &Graph, events: &Events<'_>) {
     if !graph.unused_build_args.is_empty() {
         let names = graph.unused_build_args.join(" ");
         events.warning(None, format!("one or more build-args [{names}] were not consumed"));
+    }
+}
+
+/// Names of stages that only say for which the cache counts less: a wrong one would go unnoticed.
+fn warn_unknown_stages(parsed: &Dockerfile, request: &BuildRequest, events: &Events<'_>) {
+    let ignored = match &request.options.no_cache {
+        NoCache::Stages(names) => names.as_slice(),
+        NoCache::Never | NoCache::Always => &[],
+    };
+    let wanted: Vec<&String> = ignored.iter().chain(request.cache_ttl.stages.keys()).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let stages = graph::targets(parsed).into_iter().enumerate();
+    let stages: Vec<String> = stages.flat_map(|(at, stage)| stage.name.into_iter().chain([at.to_string()])).collect();
+    for name in wanted.into_iter().filter(|name| !stages.iter().any(|stage| stage.eq_ignore_ascii_case(name))) {
+        let hint = nearest(name, stages.iter().map(String::as_str));
+        let hint = hint.map_or_else(String::new, |stage| format!("; did you mean `{stage}`?"));
+        events.warning(None, format!("there is no stage `{name}` whose cache could be ignored{hint}"));
     }
 }
 

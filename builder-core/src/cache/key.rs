@@ -116,6 +116,10 @@ impl Preimage {
         let arguments: Vec<&str> = arguments.map(|field| field.value.as_str()).collect();
         let command = match arguments[..] {
             [_, "-c", command] => command.to_owned(),
+            [] if self.op == "workdir" => {
+                let path = self.fields.iter().find(|field| field.name == "path");
+                path.map_or_else(String::new, |field| field.value.clone())
+            }
             _ => arguments.join(" "),
         };
         let line = format!("{} {command}", self.op.to_uppercase());

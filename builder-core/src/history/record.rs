@@ -201,6 +201,8 @@ pub struct Step {
     pub verdict: Verdict,
     /// For one that ran: why.
     pub miss: Option<Miss>,
+    /// For one that ran: caches elsewhere were asked, and gave nothing.
+    pub asked_elsewhere: bool,
     /// Its cache key, where it was known.
     pub key: Option<String>,
     /// What the key was made of; only for a step that was no hit. A hit has it in its cache record.

@@ -8,7 +8,7 @@ use crate::content::ContentError;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::export::{ExportError, ParseOutputError};
 use crate::layer::UnpackError;
-use crate::oci::{Digest, ParseManifestError, ParseReferenceError};
+use crate::oci::{Digest, ParseManifestError, ParseReferenceError, Reference};
 use crate::registry::RegistryError;
 use crate::snapshot::SnapshotError;
 
@@ -19,7 +19,7 @@ pub enum ParseCacheError {
     #[error(transparent)]
     Text(#[from] ParseOutputError),
     /// There is no such type.
-    #[error("unknown cache type `{kind}`")]
+    #[error("{}", if kind.is_empty() { "the type of the cache is missing".to_owned() } else { format!("unknown cache type `{kind}`") })]
     UnknownType {
         /// What was written.
         kind: String,
@@ -62,6 +62,9 @@ pub enum ParseCacheError {
 impl Diagnostic for ParseCacheError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::UnknownType { kind, known } if kind.is_empty() => {
+                Some(format!("begin with `type=`; the types are {}", known.join(", ")))
+            }
             Self::UnknownType { kind, known } => Some(match nearest(kind, known.iter().copied()) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => format!("the types are {}", known.join(", ")),
@@ -70,6 +73,15 @@ impl Diagnostic for ParseCacheError {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => format!("the options are {}", known.join(", ")),
             }),
+            // The short form, with options.
+            Self::Text(ParseOutputError::NotAPair { field }) if field.parse::<Reference>().is_ok() => {
+                Some(format!("a name with options is written `type=registry,ref={field},…`"))
+            }
+            Self::Missing { kind, key: "url_v2" | "token" } if kind == "gha" => Some(
+                "a job of GitHub Actions hands `ACTIONS_RESULTS_URL` and `ACTIONS_RUNTIME_TOKEN` only to actions; \
+                 `crazy-max/ghaction-github-runtime` passes them on"
+                    .to_owned(),
+            ),
             Self::Text(error) => error.hint(),
             _ => None,
         }

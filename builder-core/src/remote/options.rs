@@ -575,6 +575,9 @@ mod tests {
             "`false` is not a value of `image-manifest`: expected `true`: a cache is always an OCI manifest",
             None,
         );
-        check("ref=a,mode=max", "unknown cache type ``", Some("the types are registry, local, s3, gha"));
+        let types = "begin with `type=`; the types are registry, local, s3, gha";
+        check("ref=a,mode=max", "the type of the cache is missing", Some(types));
+        let hint = "a name with options is written `type=registry,ref=h:5/app:cache,…`";
+        check("h:5/app:cache,mounts=all", "`h:5/app:cache` is not of the form `key=value`", Some(hint));
     }
 }

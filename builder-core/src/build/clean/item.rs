@@ -180,13 +180,18 @@ impl Engine {
         Ok(items)
     }
 
-    /// Counts the builds in the history that took each step from the cache.
+    /// Counts the builds in the history that took each step from the cache, and calls steps as the newest build did: a
+    /// record of a copy does not say how it was written.
     ///
     /// # Errors
     /// [`HistoryError`] if the history cannot be read.
     pub fn count_uses(&self, items: &mut [CacheItem]) -> Result<(), HistoryError> {
         let mut uses: BTreeMap<String, u64> = BTreeMap::new();
+        let mut names: BTreeMap<TreeId, String> = BTreeMap::new();
         for build in self.history.builds_newest_first()? {
+            for (step, tree) in build.steps.iter().filter_map(|step| Some((step, step.tree?))) {
+                names.entry(tree).or_insert_with(|| step.instruction().to_owned());
+            }
             let hits = build.steps.iter().filter(|step| matches!(step.verdict, Verdict::Hit | Verdict::Adopted));
             let trees: HashSet<String> = hits.filter_map(|step| step.tree).map(|tree| tree.to_string()).collect();
             for tree in trees {
@@ -195,6 +200,10 @@ impl Engine {
         }
         for item in items {
             item.uses = uses.get(&item.id).copied().unwrap_or_default();
+            let bare = matches!(item.description.as_str(), "COPY" | "ADD");
+            if let Some(name) = item.tree().filter(|_| bare).and_then(|tree| names.get(&tree)) {
+                item.description.clone_from(name);
+            }
         }
         Ok(())
     }

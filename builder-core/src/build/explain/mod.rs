@@ -94,7 +94,10 @@ pub enum Reason {
     /// The files of the result were pruned, and something needed them.
     FilesGone,
     /// Nothing like it was built before.
-    NeverBuilt,
+    NeverBuilt {
+        /// Caches elsewhere were asked, and had nothing either, or did not answer.
+        asked_elsewhere: bool,
+    },
     /// An input is another: `env A`, `command`, `workdir`.
     Input {
         /// Its name.
@@ -255,11 +258,12 @@ impl<'a> Past<'a> {
             let compared = Earlier { build: Some(earlier.id.clone()), key: key.clone() };
             return (Some(compared), vec![reason]);
         }
-        let Some(nearest) = self.nearest(build, step, preimage) else { return only(Reason::NeverBuilt) };
+        let never_built = Reason::NeverBuilt { asked_elsewhere: step.asked_elsewhere };
+        let Some(nearest) = self.nearest(build, step, preimage) else { return only(never_built) };
         let compared = Earlier { build: nearest.from.map(|(build, _)| build.id.clone()), key: nearest.key.clone() };
         let mut reasons = self.differences(build, step, preimage, &nearest);
         if reasons.is_empty() {
-            reasons.push(Reason::NeverBuilt);
+            reasons.push(never_built);
         }
         (Some(compared), reasons)
     }
