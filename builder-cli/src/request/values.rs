@@ -126,17 +126,27 @@ pub(super) fn cache_ttl(given: &[String]) -> Result<CacheTtl> {
     Ok(ttl)
 }
 
-/// The ids of `--secret …,cache=hash`, whose texts are right.
-pub(super) fn hashed_secrets(given: &[String]) -> BTreeSet<String> {
+/// What `--secret …,KEY=VALUE`, whose texts are right, says, by id. Of two with one id the last counts.
+fn of_secrets(given: &[String], key: &str) -> BTreeMap<String, Option<String>> {
     let field = |text: &str, wanted: &str| {
         let mut pairs = text.split(',').filter_map(|field| field.split_once('='));
         pairs.rfind(|(key, _)| key.trim().eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())
     };
-    let hashed = given.iter().filter(|text| field(text, "cache").as_deref() == Some("hash"));
-    hashed.filter_map(|text| field(text, "id")).collect()
+    given.iter().filter_map(|text| Some((field(text, "id")?, field(text, key)))).collect()
 }
 
-/// `--secret id=NAME[,src=FILE|env=VARIABLE][,type=file|env][,cache=hash]`, by id.
+/// The ids of `--secret …,cache=hash`.
+pub(super) fn hashed_secrets(given: &[String]) -> BTreeSet<String> {
+    let hashed = of_secrets(given, "cache").into_iter().filter(|(_, cache)| cache.as_deref() == Some("hash"));
+    hashed.map(|(id, _)| id).collect()
+}
+
+/// The words of `--secret …,epoch=WORD`, by id.
+pub(super) fn secret_epochs(given: &[String]) -> BTreeMap<String, String> {
+    of_secrets(given, "epoch").into_iter().filter_map(|(id, epoch)| Some((id, epoch?))).collect()
+}
+
+/// `--secret id=NAME[,src=FILE|env=VARIABLE][,type=file|env][,cache=hash][,epoch=WORD]`, by id.
 pub(super) fn secrets(given: &[String], environment: &Environment) -> Result<BTreeMap<String, SecretSource>> {
     let mut secrets = BTreeMap::new();
     for text in given {
@@ -151,7 +161,7 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, SecretSource
         CommandError::usage(format!("--secret `{text}`: {reason}"))
             .with_hint("write `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`")
     };
-    let (mut id, mut file, mut variable, mut kind, mut cache) = (None, None, None, None, None);
+    let (mut id, mut file, mut variable, mut kind, mut cache, mut epoch) = (None, None, None, None, None, None);
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("`{field}` has no `=`")))?;
         let slot = match key.trim().to_ascii_lowercase().as_str() {
@@ -160,6 +170,7 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, SecretSource
             "env" => &mut variable,
             "type" => &mut kind,
             "cache" => &mut cache,
+            "epoch" => &mut epoch,
             _ => return Err(wrong(format!("unknown key `{key}`"))),
         };
         *slot = Some(value);
@@ -170,6 +181,9 @@ fn secret(text: &str, environment: &Environment) -> Result<(String, SecretSource
     }
     if cache.is_some_and(|cache| cache != "hash" && cache != "ignore") {
         return Err(wrong("its `cache` is neither `hash` nor `ignore`".to_owned()));
+    }
+    if epoch.is_some_and(str::is_empty) {
+        return Err(wrong("its `epoch` is empty".to_owned()));
     }
     if file.is_some() && variable.is_some() {
         return Err(wrong("it has both `src` and `env`".to_owned()));

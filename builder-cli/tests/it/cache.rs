@@ -193,6 +193,15 @@ fn d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for() {
     assert_eq!(run("one-7391", ",cache=hash"), 0);
     assert_eq!(run("two-7391", ",cache=hash"), 1);
     assert_eq!(run("two-7391", ",cache=ignore"), 0);
+    // Or somebody says when it is another.
+    assert_eq!(run("two-7391", ",epoch=1"), 1);
+    assert_eq!(run("three-7391", ",epoch=1"), 0);
+    assert_eq!(run("three-7391", ",epoch=2"), 1);
+    let explained = env.ok("explain").stdout;
+    assert!(explained.contains("secret epoch token changed: 1 → 2"), "{explained}");
+    assert_eq!(build(&env, "--secret id=token,src=../token --secret id=other,src=../token,epoch=1").0, [""; 0]);
+    let empty = env.fails("build --secret id=token,src=../token,epoch= .");
+    assert!(empty.contains("its `epoch` is empty"), "{empty}");
     // Nothing that leaves says anything about the value: the step is not in a cache elsewhere.
     let cache = env.path("cache");
     build(&env, &format!("--secret id=token,src=../token,cache=hash --cache-to type=local,dest={}", cache.display()));
@@ -201,6 +210,13 @@ fn d17_a_secret_decides_whether_a_step_runs_if_that_is_asked_for() {
     other.write("Dockerfile", std::fs::read(env.context("Dockerfile")).expect("readable"));
     let options = format!("--secret id=token,src=../token,cache=hash --cache-from type=local,src={}", cache.display());
     assert_eq!(build(&other, &options).0, [step]);
+    // A word may leave.
+    let options = |epoch: u32| format!("--secret id=token,src=../token,epoch={epoch}");
+    let place = cache.with_extension("epoch");
+    build(&env, &format!("{} --cache-to type=local,dest={}", options(2), place.display()));
+    let from = |epoch| format!("{} --cache-from type=local,src={}", options(epoch), place.display());
+    assert_eq!(build(&other, &from(2)).0, [""; 0]);
+    assert_eq!(build(&other, &from(3)).0, [step]);
     for state in [env.path("state"), cache] {
         let found = std::process::Command::new("grep").args(["-rlF", "7391"]).arg(&state).output().expect("grep");
         assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));

@@ -60,6 +60,8 @@ pub struct BuildRequest {
     pub cache_ttl: CacheTtl,
     /// Secrets whose values decide whether a step runs, by id.
     pub hashed_secrets: BTreeSet<String>,
+    /// By the id of a secret, a word that is part of the key of each step that mounts it.
+    pub secret_epochs: BTreeMap<String, String>,
     /// Percentage of the known results that are made again, to compare them.
     pub verify_cache: Option<u8>,
     /// Most steps at the same time; the number of processors if unset.
@@ -91,6 +93,7 @@ impl BuildRequest {
             inline_cache: false,
             cache_ttl: CacheTtl::default(),
             hashed_secrets: BTreeSet::new(),
+            secret_epochs: BTreeMap::new(),
             verify_cache: None,
             jobs: None,
             resolv_conf: None,

@@ -13,6 +13,7 @@
 //! | tmpfs mounts | target and size | the command sees them |
 //! | secrets and ssh agents | id, target, variable, mode, owner; never the value | a value must not be guessable from a key |
 //! | secrets with `cache=hash` | a keyed digest of the value, too | asked for; without the key of the store it says nothing |
+//! | secrets with an epoch | the word given, too | asked for; it says nothing of the value, so the result may travel |
 //! | `--network`, `--security` | yes | they change what the command can do |
 //! | `--no-hosts`, `--security-opt no-new-privileges` | yes, where they are on | as above |
 //! | `--device` | name, and what it brings: nodes, variables, targets of mounts | the command sees them |

@@ -21,7 +21,7 @@ use crate::build::solve::{Job, Session, Solved};
 use crate::cache::key;
 use crate::dockerfile;
 use crate::executor::{self, ExecFailure, ExecuteError, Process, REQUIRED_DIRECTORIES, Security, Stdio, hosts_file};
-use crate::graph::RunOp;
+use crate::graph::{MountTarget, RunOp};
 use crate::layer;
 use crate::oci::Platform;
 use crate::rootfs::{self, Accounts, Identity, RootDir, RootPath, UserSpec};
@@ -54,6 +54,11 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     }
     for (id, fingerprint) in mounts::fingerprints(session, op)? {
         preimage.add(format!("{} {id}", key::FINGERPRINT), fingerprint);
+    }
+    let mounted =
+        |id: &str| op.mounts.iter().any(|mount| matches!(&mount.kind, MountTarget::Secret(it) if it.id == id));
+    for (id, epoch) in session.request.secret_epochs.iter().filter(|(id, _)| mounted(id)) {
+        preimage.add(format!("secret epoch {id}"), epoch);
     }
     if let Some(known) = job.lookup(&preimage)? {
         return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
