@@ -15,7 +15,14 @@ use crate::small_file;
 #[derive(Debug)]
 pub struct TreeStore {
     directory: PathBuf,
-    loaded: Mutex<HashMap<TreeId, Tree>>,
+    loaded: Mutex<HashMap<TreeId, Loaded>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    tree: Tree,
+    /// Its file was read or written, and not only the tree held.
+    stored: bool,
 }
 
 /// A tree could not be stored or read.
@@ -53,8 +60,8 @@ impl TreeStore {
     /// # Errors
     /// [`TreeStoreError::Read`] if the file system fails.
     pub fn get(&self, id: &TreeId) -> Result<Option<Tree>, TreeStoreError> {
-        if let Some(tree) = self.loaded().get(id) {
-            return Ok(Some(tree.clone()));
+        if let Some(loaded) = self.loaded().get(id) {
+            return Ok(Some(loaded.tree.clone()));
         }
         let path = self.path(id);
         let Some(bytes) =
@@ -68,7 +75,7 @@ impl TreeStore {
             let _ = fs::remove_file(&path);
             return Ok(None);
         };
-        self.loaded().insert(*id, tree.clone());
+        self.loaded().insert(*id, Loaded { tree: tree.clone(), stored: true });
         Ok(Some(tree))
     }
 
@@ -78,21 +85,26 @@ impl TreeStore {
     /// [`TreeStoreError::Write`] if the file system fails.
     pub fn put(&self, tree: &Tree) -> Result<TreeId, TreeStoreError> {
         let id = tree.id();
-        // That it is known does not say that it is stored: it may only be held, or be removed since.
-        self.loaded().insert(id, tree.clone());
         let path = self.path(&id);
         let bytes = tree.as_bytes();
-        // One of another length is damaged.
-        if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64) {
+        // It may be removed since it was seen, and a file that nobody has read may be damaged.
+        let seen = self.loaded().get(&id).is_some_and(|loaded| loaded.stored);
+        let is_there = if seen {
+            fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64)
+        } else {
+            small_file::read(&path).is_ok_and(|stored| stored.as_deref() == Some(bytes))
+        };
+        if !is_there {
             small_file::write(&path, bytes).map_err(|source| TreeStoreError::Write { path, source })?;
         }
+        self.loaded().insert(id, Loaded { tree: tree.clone(), stored: true });
         Ok(id)
     }
 
     /// Knows a tree as long as this store is open, without writing it.
     pub fn hold(&self, tree: &Tree) -> TreeId {
         let id = tree.id();
-        self.loaded().insert(id, tree.clone());
+        self.loaded().entry(id).or_insert_with(|| Loaded { tree: tree.clone(), stored: false });
         id
     }
 
@@ -130,7 +142,7 @@ impl TreeStore {
         small_file::remove(&path).map(drop).map_err(|source| TreeStoreError::Write { path, source })
     }
 
-    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<TreeId, Tree>> {
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<TreeId, Loaded>> {
         self.loaded.lock().expect("no holder of the lock panics")
     }
 
@@ -169,5 +181,11 @@ mod tests {
         fs::remove_file(store.path(&id)).expect("removed");
         store.put(&Tree::empty()).expect("stored");
         assert_eq!(store.list().expect("listed"), [id]);
+
+        fs::write(store.path(&id), "damaged").expect("written");
+        let fresh = TreeStore::new(state.path());
+        fresh.hold(&Tree::empty());
+        fresh.put(&Tree::empty()).expect("stored");
+        assert_eq!(TreeStore::new(state.path()).get(&id).expect("readable"), Some(Tree::empty()));
     }
 }

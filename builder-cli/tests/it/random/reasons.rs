@@ -59,7 +59,7 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &
                         bad("no file");
                     }
                 }
-                "input" if !anything || (reason["before"] == reason["after"] && !is_proxy(reason)) => {
+                "input" if !anything || (reason["before"] == reason["after"] && !is_hidden(reason)) => {
                     bad("this input was not changed");
                 }
                 "expired" | "no-cache" | "hit" => bad("cannot be"),
@@ -87,7 +87,8 @@ fn is_about(change: &Value, names: &[&str]) -> bool {
         || path.split('/').any(|part| names.iter().any(|name| name.split('/').any(|other| other == part)))
 }
 
-/// Values of proxies are not shown.
-fn is_proxy(reason: &Value) -> bool {
-    reason["name"].as_str().is_some_and(|name| name.to_ascii_lowercase().ends_with("_proxy"))
+/// Values of proxies and secrets are not shown.
+fn is_hidden(reason: &Value) -> bool {
+    let name = reason["name"].as_str().unwrap_or_default();
+    name.starts_with("secret ") || name.to_ascii_lowercase().ends_with("_proxy")
 }
