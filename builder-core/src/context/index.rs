@@ -12,9 +12,17 @@
 //! BLAKE3 of everything before (32)
 //! ```
 //!
+//! What changed of a few directories since is in a second file beside it, `….more`, so that not all is written again:
+//!
+//! ```text
+//! "rbmore1\n"  the last 32 bytes of the first file
+//! directory × n, as above: each stands for the one with its path there
+//! BLAKE3 of everything before (32)
+//! ```
+//!
 //! A damaged, foreign or missing file is an empty index. It only saves time: it is not synced, and who writes last wins.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -26,6 +34,10 @@ use crate::small_file;
 use crate::tree::{ContentDigest, Time, Xattr};
 
 const MAGIC: &[u8; 8] = b"rbindex1";
+const MORE_MAGIC: &[u8; 8] = b"rbmore1\n";
+
+/// The second file is at most one part in so many of the first.
+const MORE_SHARE: usize = 8;
 
 /// What the kernel says of a file, as far as a change of its content or attributes has to change it: `ctime` moves with
 /// every write, even one that sets `mtime` back.
@@ -65,6 +77,10 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct Loaded {
     directories: HashMap<Vec<u8>, Records>,
+    /// Those that the second file has, or is going to have.
+    more: HashSet<Vec<u8>>,
+    /// The last bytes of the first file, and its length.
+    file: Option<([u8; 32], usize)>,
 }
 
 impl Index {
@@ -102,64 +118,104 @@ impl Index {
         self.changed.insert(path.to_vec(), Records { bytes: Arc::new(bytes), range });
     }
 
-    /// Writes the file, if there is something new.
+    /// Writes what is new, if anything is.
     pub(super) fn save(&mut self, exists: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         if self.changed.is_empty() {
             return Ok(());
         }
-        let mut directories = std::mem::take(&mut self.loaded().directories);
-        let known = directories.len();
-        let untouched = directories.keys().filter(|path| !self.changed.contains_key(*path)).count();
-        directories.extend(self.changed.drain());
+        self.loaded();
+        let (file, more_file) = (self.file.clone(), self.more_file());
+        let loaded = self.loaded.as_mut().expect("just loaded");
+        let known = loaded.directories.len();
+        let untouched = loaded.directories.keys().filter(|path| !self.changed.contains_key(*path)).count();
+        loaded.more.extend(self.changed.keys().cloned());
+        loaded.directories.extend(self.changed.drain());
+        let is_new = loaded.directories.len() > known;
+        if let Some((first, length)) = loaded.file.filter(|_| !is_new) {
+            let bytes =
+                encode_all(&[MORE_MAGIC, &first], loaded.more.iter().map(|path| (path, &loaded.directories[path])));
+            if bytes.len() <= length / MORE_SHARE {
+                return small_file::write(&more_file, &bytes);
+            }
+        }
         // Directories that are gone are looked for only when there are new ones, and they may be many.
-        if directories.len() > known && untouched > directories.len() / 2 {
-            directories.retain(|path, _| exists(path));
+        if is_new && untouched > loaded.directories.len() / 2 {
+            loaded.directories.retain(|path, _| exists(path));
         }
-        let size = directories.iter().map(|(path, records)| path.len() + records.range.len() + 6).sum::<usize>();
-        let mut bytes = Vec::with_capacity(MAGIC.len() + size + 32);
-        bytes.extend_from_slice(MAGIC);
-        for (path, records) in &directories {
-            let Ok(length) = u16::try_from(path.len()) else { continue };
-            let Ok(size) = u32::try_from(records.range.len()) else { continue };
-            bytes.extend_from_slice(&length.to_le_bytes());
-            bytes.extend_from_slice(path);
-            bytes.extend_from_slice(&size.to_le_bytes());
-            bytes.extend_from_slice(&records.bytes[records.range.clone()]);
-        }
-        let checksum = *blake3::hash(&bytes).as_bytes();
-        bytes.extend_from_slice(&checksum);
-        self.loaded = Some(Loaded { directories });
-
-        small_file::write(&self.file, &bytes)?;
+        let bytes = encode_all(&[MAGIC], loaded.directories.iter());
+        loaded.more.clear();
+        loaded.file = bytes.last_chunk().map(|last| (*last, bytes.len()));
+        small_file::write(&file, &bytes)?;
+        // What it says is in the first file now, which it does not belong to any more.
+        let _ = small_file::remove(&more_file);
         Ok(())
     }
 
     fn loaded(&mut self) -> &mut Loaded {
-        self.loaded.get_or_insert_with(|| fs::read(&self.file).ok().and_then(Loaded::parse).unwrap_or_default())
+        let more = self.more_file();
+        self.loaded.get_or_insert_with(|| {
+            let mut loaded = fs::read(&self.file).ok().and_then(Loaded::parse).unwrap_or_default();
+            if let Some((first, _)) = loaded.file
+                && let Some(found) = fs::read(more).ok().and_then(|bytes| directories(bytes, &[MORE_MAGIC, &first]))
+            {
+                loaded.more.extend(found.keys().cloned());
+                loaded.directories.extend(found);
+            }
+            loaded
+        })
     }
+
+    fn more_file(&self) -> PathBuf {
+        self.file.with_extension("more")
+    }
+}
+
+/// Directories as bytes, with what comes before them and a digest of all that.
+fn encode_all<'a>(head: &[&[u8]], directories: impl Iterator<Item = (&'a Vec<u8>, &'a Records)> + Clone) -> Vec<u8> {
+    let size = directories.clone().map(|(path, records)| path.len() + records.range.len() + 6).sum::<usize>();
+    let mut bytes = head.concat();
+    bytes.reserve(size + 32);
+    for (path, records) in directories {
+        let Ok(length) = u16::try_from(path.len()) else { continue };
+        let Ok(size) = u32::try_from(records.range.len()) else { continue };
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(path);
+        bytes.extend_from_slice(&size.to_le_bytes());
+        bytes.extend_from_slice(&records.bytes[records.range.clone()]);
+    }
+    let checksum = *blake3::hash(&bytes).as_bytes();
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+/// The directories in bytes that begin with `head`; `None` if anything is wrong with them.
+fn directories(bytes: Vec<u8>, head: &[&[u8]]) -> Option<HashMap<Vec<u8>, Records>> {
+    let (body, checksum) = bytes.split_last_chunk::<32>()?;
+    let head = head.concat();
+    if !body.starts_with(&head) || blake3::hash(body).as_bytes() != checksum {
+        return None;
+    }
+    let end = body.len();
+    let bytes = Arc::new(bytes);
+    let mut directories = HashMap::new();
+    let mut at = head.len();
+    while at < end {
+        let mut reader = Reader { bytes: &bytes[at..end] };
+        let length = usize::from(u16::from_le_bytes(reader.array()?));
+        let path = reader.take(length)?.to_vec();
+        let size = u32::from_le_bytes(reader.array()?) as usize;
+        let start = end - reader.bytes.len();
+        reader.take(size)?;
+        at = start + size;
+        directories.insert(path, Records { bytes: Arc::clone(&bytes), range: start..at });
+    }
+    Some(directories)
 }
 
 impl Loaded {
     fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let (body, checksum) = bytes.split_last_chunk::<32>()?;
-        if !body.starts_with(MAGIC) || blake3::hash(body).as_bytes() != checksum {
-            return None;
-        }
-        let end = body.len();
-        let bytes = Arc::new(bytes);
-        let mut directories = HashMap::new();
-        let mut at = MAGIC.len();
-        while at < end {
-            let mut reader = Reader { bytes: &bytes[at..end] };
-            let length = usize::from(u16::from_le_bytes(reader.array()?));
-            let path = reader.take(length)?.to_vec();
-            let size = u32::from_le_bytes(reader.array()?) as usize;
-            let start = end - reader.bytes.len();
-            reader.take(size)?;
-            at = start + size;
-            directories.insert(path, Records { bytes: Arc::clone(&bytes), range: start..at });
-        }
-        Some(Self { directories })
+        let file = Some((*bytes.last_chunk()?, bytes.len()));
+        Some(Self { directories: directories(bytes, &[MAGIC])?, more: HashSet::new(), file })
     }
 }
 
@@ -338,6 +394,49 @@ mod tests {
         }
         fs::write(&index.file, b"").expect("written");
         assert!(Index::new(state.path(), Path::new("/context")).directory(b"d").is_none());
+    }
+
+    #[test]
+    fn a_few_changes_are_written_beside_the_rest() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let open = || Index::new(state.path(), Path::new("/context"));
+        let name = |number: u64| format!("d{number}").into_bytes();
+        let mut index = open();
+        let many = |number| (0..50).map(|file| (vec![b'a' + file], record(number))).collect();
+        (0..20).for_each(|number| index.remember(&name(number), many(number), None));
+        index.save(|_| true).expect("written");
+        let (first, more) = (index.file.clone(), index.more_file());
+        let before = fs::read(&first).expect("read");
+        let known = |number: u64| open().directory(&name(number)).and_then(|records| records.reader().find(b"a"));
+        let change = |number, to| {
+            let mut index = open();
+            index.remember(&name(number), vec![(b"a".to_vec(), record(to))], None);
+            index.save(|_| true).expect("written");
+        };
+        change(3, 103);
+        change(4, 104);
+        assert_eq!(fs::read(&first).expect("read"), before);
+        assert_eq!([known(2), known(3), known(4)], [2, 103, 104].map(|number| Some(record(number))));
+
+        // A damaged one is as good as none.
+        let good = fs::read(&more).expect("read");
+        for damage in [0, 8, 50, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[damage] ^= 1;
+            fs::write(&more, bad).expect("written");
+            assert_eq!([known(3), known(2)], [3, 2].map(|number| Some(record(number))), "byte {damage}");
+        }
+        fs::write(&more, &good).expect("written");
+
+        // Too many, or a new directory: all is written, and what was beside it does not count any more.
+        change(5, 105);
+        assert_ne!(fs::read(&first).expect("read"), before);
+        assert!(!more.exists());
+        fs::write(&more, &good).expect("written");
+        change(20, 120);
+        change(3, 203);
+        assert_eq!([known(3), known(4), known(5), known(20)], [203, 104, 105, 120].map(|number| Some(record(number))));
+        assert!(more.exists());
     }
 
     #[test]

@@ -344,11 +344,6 @@ impl TreeBuilder {
         Self::default()
     }
 
-    /// Starts with no entry, and room for some.
-    pub fn with_capacity(entries: usize) -> Self {
-        Self { entries: Vec::with_capacity(entries) }
-    }
-
     /// Adds an entry. Files with the same nonzero `link` number become hard links of each other.
     pub fn push(&mut self, entry: Entry) {
         self.entries.push(entry);
@@ -356,19 +351,39 @@ impl TreeBuilder {
 
     /// Sorts and encodes.
     pub fn finish(mut self) -> Tree {
-        self.normalise();
+        let entries = &mut self.entries;
+        if !entries.is_sorted_by(|a, b| a.path < b.path) {
+            // Stable, so of equal paths the last one pushed comes last.
+            entries.sort_by(|a, b| a.path.cmp(&b.path));
+            entries.dedup_by(|later, earlier| {
+                let same = later.path == earlier.path;
+                if same {
+                    std::mem::swap(later, earlier);
+                }
+                same
+            });
+        }
+        Tree::of_sorted(entries, |entry| entry)
+    }
+}
+
+impl Tree {
+    /// Encodes entries where they are, which `entry` finds in each item: sorted by path, each path once. They get the form
+    /// that every tree has: sorted attributes, numbers of link groups in order, no number for a file with one name.
+    pub fn of_sorted<T>(items: &mut [T], entry: impl Fn(&mut T) -> &mut Entry) -> Self {
+        normalise(items, &entry);
         let mut semantic = blake3::Hasher::new();
         // Hashed in large pieces: that takes a quarter of the time of small ones.
         let mut timeless = Vec::with_capacity(2 * HASHED_AT_ONCE);
-        let mut bytes = Vec::with_capacity(HEADER + self.entries.len() * 128);
-        let mut offsets = Vec::with_capacity(self.entries.len());
+        let mut bytes = Vec::with_capacity(HEADER + items.len() * 128);
+        let mut offsets = Vec::with_capacity(items.len());
         bytes.extend_from_slice(MAGIC);
         bytes.resize(40, 0);
-        bytes.extend_from_slice(&u32::try_from(self.entries.len()).expect("fewer than 2^32 paths").to_le_bytes());
-        for entry in &self.entries {
+        bytes.extend_from_slice(&u32::try_from(items.len()).expect("fewer than 2^32 paths").to_le_bytes());
+        for item in items {
             let start = bytes.len();
             offsets.push(u32::try_from(start).expect("a tree is smaller than 4 GiB"));
-            let times = encode(entry, &mut bytes);
+            let times = encode(entry(item), &mut bytes);
             timeless.extend_from_slice(&bytes[start..times.start]);
             timeless.extend_from_slice(&bytes[times.end..]);
             if timeless.len() >= HASHED_AT_ONCE {
@@ -382,37 +397,31 @@ impl TreeBuilder {
             bytes.extend_from_slice(&offset.to_le_bytes());
         }
         bytes[8..40].copy_from_slice(semantic.finalize().as_bytes());
-        Tree { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default() }
+        Self { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default() }
     }
+}
 
-    fn normalise(&mut self) {
-        // Stable, so of equal paths the last one pushed comes last.
-        self.entries.sort_by(|a, b| a.path.cmp(&b.path));
-        self.entries.dedup_by(|later, earlier| {
-            let same = later.path == earlier.path;
-            if same {
-                std::mem::swap(later, earlier);
-            }
-            same
-        });
-        let mut members: HashMap<u32, u32> = HashMap::new();
-        for entry in &self.entries {
-            if let Node::File { link, .. } = entry.node {
-                *members.entry(link).or_default() += 1;
-            }
+fn normalise<T>(items: &mut [T], entry: &impl Fn(&mut T) -> &mut Entry) {
+    let mut members: HashMap<u32, u32> = HashMap::new();
+    for item in &mut *items {
+        if let Node::File { link, .. } = entry(item).node
+            && link != 0
+        {
+            *members.entry(link).or_default() += 1;
         }
-        let mut numbers: HashMap<u32, u32> = HashMap::new();
-        for entry in &mut self.entries {
-            entry.xattrs.sort();
-            match &mut entry.node {
-                Node::File { link, .. } if *link != 0 => {
-                    let next = u32::try_from(numbers.len()).expect("fewer than 2^32 paths") + 1;
-                    *link = if members[link] > 1 { *numbers.entry(*link).or_insert(next) } else { 0 };
-                }
-                Node::Symlink { .. } => entry.mode = 0o777,
-                Node::Whiteout => *entry = Entry::whiteout(std::mem::take(&mut entry.path)),
-                _ => {}
+    }
+    let mut numbers: HashMap<u32, u32> = HashMap::new();
+    for item in items {
+        let entry = entry(item);
+        entry.xattrs.sort();
+        match &mut entry.node {
+            Node::File { link, .. } if *link != 0 => {
+                let next = u32::try_from(numbers.len()).expect("fewer than 2^32 paths") + 1;
+                *link = if members[link] > 1 { *numbers.entry(*link).or_insert(next) } else { 0 };
             }
+            Node::Symlink { .. } => entry.mode = 0o777,
+            Node::Whiteout => *entry = Entry::whiteout(std::mem::take(&mut entry.path)),
+            _ => {}
         }
     }
 }

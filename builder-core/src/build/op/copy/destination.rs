@@ -235,27 +235,42 @@ impl<'a> Destination<'a> {
 
     /// The layer in order, and the facts that it rests on.
     pub(super) fn finish(mut self) -> (Vec<Placed>, Vec<Fact>) {
-        // Stable, so of equal paths the last one placed comes last; it is the one that stays.
-        self.placed.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        self.placed.dedup_by(|later, earlier| {
-            let same = later.entry.path == earlier.entry.path;
-            if same {
-                std::mem::swap(later, earlier);
-            }
-            same
-        });
-        let all = std::mem::take(&mut self.placed);
-        for placed in all.into_iter().rev() {
-            let Placed { entry, .. } = &placed;
-            // One in which nothing landed says nothing.
-            let holds = |last: &Placed| last.entry.path.starts_with(&entry.path);
-            if !self.kept.contains(&entry.path) || self.placed.last().is_some_and(holds) {
-                self.placed.push(placed);
-            }
+        let placed = &mut self.placed;
+        if !placed.is_sorted_by(|a, b| a.entry.path < b.entry.path) {
+            // Stable, so of equal paths the last one placed comes last; it is the one that stays.
+            placed.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+            placed.dedup_by(|later, earlier| {
+                let same = later.entry.path == earlier.entry.path;
+                if same {
+                    std::mem::swap(later, earlier);
+                }
+                same
+            });
         }
-        self.placed.reverse();
+        self.drop_empty();
         let facts = self.facts.into_iter().map(|(path, found)| Fact::new(&path, found.as_ref())).collect();
         (self.placed, facts)
+    }
+
+    /// Takes away directories that are there only to say what they are like, and in which nothing landed.
+    fn drop_empty(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let mut empty = HashSet::new();
+        let mut next: Option<&RootPath> = None;
+        for (at, Placed { entry, .. }) in self.placed.iter().enumerate().rev() {
+            if self.kept.contains(&entry.path) && !next.is_some_and(|next| next.starts_with(&entry.path)) {
+                empty.insert(at);
+            } else {
+                next = Some(&entry.path);
+            }
+        }
+        let mut at = 0;
+        self.placed.retain(|_| {
+            at += 1;
+            !empty.contains(&(at - 1))
+        });
     }
 }
 

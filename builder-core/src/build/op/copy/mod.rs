@@ -47,9 +47,9 @@ use std::sync::Arc;
 use crate::context::{Match, Selected};
 use crate::graph::CopyOp;
 use crate::rootfs::{Owner, ParseRootPathError, RootPath};
-use crate::tree::{ContentDigest, Entry, Node, Stack, Time, Tree, TreeBuilder};
+use crate::tree::{ContentDigest, Entry, Node, Stack, Time, Tree};
 pub(crate) use destination::inherit;
-use destination::{Destination, Made, Placed, in_the_way};
+use destination::{Destination, Made, in_the_way};
 
 /// One source, resolved.
 #[derive(Debug, Clone)]
@@ -232,18 +232,13 @@ pub fn plan(
             CopySource::Unpacked(archive) => copy.unpacked(number, archive)?,
         }
     }
-    let (placed, facts) = copy.destination.finish();
-    let mut tree = TreeBuilder::with_capacity(placed.len());
-    let mut files = Vec::with_capacity(placed.len());
-    for Placed { entry, bytes } in placed {
-        if entry.path.file_name().is_some_and(|name| name.starts_with(b".wh.")) {
-            return Err(CopyError::ReservedName(entry.path));
-        }
-        files.push(bytes);
-        tree.push(entry);
+    let (mut placed, facts) = copy.destination.finish();
+    let is_reserved = |path: &RootPath| path.file_name().is_some_and(|name| name.starts_with(b".wh."));
+    if let Some(placed) = placed.iter().find(|placed| is_reserved(&placed.entry.path)) {
+        return Err(CopyError::ReservedName(placed.entry.path.clone()));
     }
-    let tree = tree.finish();
-    debug_assert_eq!(tree.len(), files.len(), "what was placed has each path once, in order");
+    let tree = Tree::of_sorted(&mut placed, |placed| &mut placed.entry);
+    let files = placed.into_iter().map(|placed| placed.bytes).collect();
     Ok(CopyPlan { files: PlannedFiles { tree: tree.clone(), files }, tree, facts })
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::context::Request;
 use crate::diagnostic::Diagnostic;
 use crate::graph::Files as From;
+use crate::tree::TreeBuilder;
 
 fn path(text: &str) -> RootPath {
     RootPath::clean(text).expect("clean")
