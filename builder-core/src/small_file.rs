@@ -44,6 +44,19 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|failed| failed.error)
 }
 
+/// Says with the time of the file when it was used last, exact to the hour: that is what decides what is removed
+/// when space is short.
+pub(crate) fn mark_used(path: &Path) {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+    let modified = fs::metadata(path).and_then(|found| found.modified());
+    let fresh = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 3600));
+    if !fresh {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        // A store that is only read keeps its times.
+        let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
+    }
+}
+
 /// Begins a file that gets its name when it is persisted.
 pub(crate) fn begin(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)

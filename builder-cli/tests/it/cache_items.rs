@@ -125,7 +125,7 @@ fn a_table_fits_a_terminal_and_says_how_copies_are_written() {
     let env = TestEnv::new();
     env.write("Dockerfile", "FROM scratch\nWORKDIR /w\nCOPY --chmod=600 file other/\n").write("file", "x".repeat(100));
     env.ok("build -q -o type=cacheonly .");
-    assert_eq!(descriptions(&env, ""), ["COPY --chmod=600 file other/", "WORKDIR /w"]);
+    assert_eq!(descriptions(&env, "--filter type=regular"), ["COPY --chmod=600 file other/", "WORKDIR /w"]);
     assert_eq!(descriptions(&env, "--filter description~=other"), ["COPY --chmod=600 file other/"]);
     let table = env.ok("cache ls").stdout;
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
@@ -133,4 +133,25 @@ fn a_table_fits_a_terminal_and_says_how_copies_are_written() {
     assert_eq!((short.len(), items(&env, &format!("--filter id={short}")).len()), (25, 1));
     let pruned = env.ok("cache prune -f --verbose --filter description~=other").stdout;
     assert!(pruned.contains("COPY --chmod=600 file other/\n") && pruned.contains("1 items"), "{pruned}");
+}
+
+#[test]
+fn what_is_known_of_a_context_is_an_item_and_can_go() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY . /\n").write("file", "x");
+    let build = || env.ok("build --progress=plain -o type=cacheonly .").stderr;
+    build();
+    // What was just written is not remembered: it may change without a trace.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    build();
+    let there = || std::fs::read_dir(env.path("state/contexts")).into_iter().flatten().count();
+    assert_eq!(there(), 2, "an index and a memo");
+    let found = items(&env, "--filter type=source.local");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["Description"], "index of a build context");
+    let pruned = env.ok("prune -f --filter type=source.local --keep-duration 1h").stdout;
+    assert!(there() == 2, "it was used just now: {pruned}");
+    env.ok("prune -f --filter type=source.local");
+    assert_eq!(there(), 0);
+    assert!(build().contains("CACHED"));
 }

@@ -22,7 +22,7 @@ fn keys(env: &TestEnv) -> Vec<String> {
 fn files(env: &TestEnv, memo: bool) -> Vec<PathBuf> {
     let all = fs::read_dir(env.path("state/contexts")).into_iter().flatten();
     let all = all.map(|entry| entry.expect("readable").path()).filter(|path| path.is_file());
-    all.filter(|path| path.extension().is_some() == memo).collect()
+    all.filter(|path| path.extension().is_some_and(|ending| ending == "memo") == memo).collect()
 }
 
 fn forget_index(env: &TestEnv) {

@@ -124,7 +124,7 @@ impl CacheStore {
         let found = self.peek(key)?;
         let path = self.record_path(key);
         match &found {
-            Looked::Found(_) => mark_used(&path),
+            Looked::Found(_) => small_file::mark_used(&path),
             // The record can be made again; it is removed so that the next build does not trip over it.
             Looked::Damaged => drop(fs::remove_file(&path)),
             Looked::Nothing => {}
@@ -421,19 +421,6 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
     small_file::read(path).map_err(|source| CacheError::Access { path: path.to_owned(), source })
-}
-
-/// Says with the time of the file when its record was used last, exact to the hour: that is what decides what is removed
-/// when space is short.
-fn mark_used(path: &Path) {
-    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
-    let modified = fs::metadata(path).and_then(|found| found.modified());
-    let fresh = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 3600));
-    if !fresh {
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        // A store that is only read keeps its times.
-        let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
-    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {

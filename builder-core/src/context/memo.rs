@@ -71,7 +71,13 @@ impl Memo {
     }
 
     fn loaded(&mut self) -> &mut Vec<([u8; 32], SemanticDigest)> {
-        self.loaded.get_or_insert_with(|| fs::read(&self.file).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default())
+        self.loaded.get_or_insert_with(|| {
+            let found = fs::read(&self.file).ok().and_then(|bytes| parse(&bytes));
+            if found.is_some() {
+                small_file::mark_used(&self.file);
+            }
+            found.unwrap_or_default()
+        })
     }
 }
 

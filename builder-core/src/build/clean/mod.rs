@@ -134,7 +134,7 @@ impl Engine {
                 Place::Blob(digest) => {
                     keep.blobs.insert(digest.clone());
                 }
-                Place::Path(_) | Place::Nowhere => {}
+                Place::Paths(_) | Place::Nowhere => {}
             }
         }
         pruned.bytes += self.sweep(&alone, &keep, cancel)?.bytes();
@@ -232,8 +232,10 @@ fn remove(item: &CacheItem, pruned: &mut Pruned) -> Result<(), ImageError> {
                 pruned.bytes += item.facts;
             }
         }
-        Place::Path(path) => {
-            small_file::remove(path).map_err(|source| cannot("remove", path, source))?;
+        Place::Paths(paths) => {
+            for path in paths {
+                small_file::remove(path).map_err(|source| cannot("remove", path, source))?;
+            }
             pruned.bytes += item.files;
         }
         Place::Blob(_) | Place::Nowhere => {}
