@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::images::ListArgs;
+
 /// `rbuild history`
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -31,9 +33,6 @@ pub(crate) struct ImageHistoryArgs {
 /// How the history of an image is shown
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ShownHistoryArgs {
-    /// `table`, `json`, or a Go template
-    #[arg(long, value_name = "TEMPLATE")]
-    pub(crate) format: Option<String>,
     /// Sizes and times for people; `--human=false` for machines
     #[arg(
         short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -41,12 +40,9 @@ pub(crate) struct ShownHistoryArgs {
         hide_possible_values = true
     )]
     pub(crate) human: bool,
-    /// Do not shorten anything
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Show ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    /// How its entries are shown.
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 /// `rbuild history ls|inspect|logs|rm`, docker's `buildx history`
@@ -68,15 +64,9 @@ pub(crate) struct BuildsLsArgs {
     /// Only these: `status=completed`, `name=TEXT`, `ref=ID`, `since=24h`, `until=24h`, `duration>10s` (repeatable)
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
-    /// `table`, `json`, or a Go template
-    #[arg(long, value_name = "TEMPLATE")]
-    pub(crate) format: Option<String>,
-    /// Do not shorten anything
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Show ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    /// How they are shown.
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 /// `rbuild history inspect`

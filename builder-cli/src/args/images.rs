@@ -32,9 +32,22 @@ pub(crate) struct PushArgs {
     pub(crate) quiet: bool,
 }
 
+/// How a list is shown
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListArgs {
+    /// `table`, `json`, or a Go template
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+    /// Do not shorten anything
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
 /// `rbuild images`
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub(crate) struct ImagesArgs {
     /// Only images of this repository, or with this name
     #[arg(value_name = "REPOSITORY[:TAG]")]
@@ -49,15 +62,9 @@ pub(crate) struct ImagesArgs {
     /// (repeatable)
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
-    /// `table`, `json`, or a Go template
-    #[arg(long, value_name = "TEMPLATE")]
-    pub(crate) format: Option<String>,
-    /// Do not shorten ids
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Show ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    /// How they are shown.
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 /// `rbuild tag`

@@ -59,15 +59,15 @@ fn ls(history: &HistoryStore, args: &BuildsLsArgs) -> Outcome {
     let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let builds = history.builds_newest_first().map_err(failed)?.map(|build| build.summary());
     let builds: Vec<_> = builds.filter(|build| filters.iter().all(|filter| filter.admits(build))).collect();
-    if args.quiet {
+    if args.list.quiet {
         return print(builds.iter().map(|build| format!("{}\n", build.id)).collect::<String>());
     }
-    if args.format.as_deref() == Some("json") {
+    if args.list.format.as_deref() == Some("json") {
         return print(builds.iter().map(|build| summary_json(build).to_string() + "\n").collect::<String>());
     }
     let now = SystemTime::now();
-    let rows: Vec<Row> = builds.iter().map(|build| fields(build, args.no_trunc, now)).collect();
-    print(format::write(args.format.as_deref(), COLUMNS, HEADINGS, &rows)?)
+    let rows: Vec<Row> = builds.iter().map(|build| fields(build, args.list.no_trunc, now)).collect();
+    print(format::write(args.list.format.as_deref(), COLUMNS, HEADINGS, &rows)?)
 }
 
 fn fields(build: &BuildSummary, no_trunc: bool, now: SystemTime) -> Row {

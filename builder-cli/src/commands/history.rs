@@ -48,24 +48,24 @@ pub(super) fn run(session: &Session, args: &HistoryArgs) -> Outcome {
         }
         None => CommandError::diagnostic(&error),
     })?;
-    if args.quiet {
-        return print(rows.iter().map(|row| id(row, args.no_trunc) + "\n").collect::<String>());
+    if args.list.quiet {
+        return print(rows.iter().map(|row| id(row, args.list.no_trunc) + "\n").collect::<String>());
     }
     let now = SystemTime::now();
     let rows: Vec<Row> = rows.iter().map(|row| fields(row, args, now)).collect();
     let columns = if args.human { COLUMNS } else { EXACT };
-    print(format::write(args.format.as_deref(), columns, HEADINGS, &rows)?)
+    print(format::write(args.list.format.as_deref(), columns, HEADINGS, &rows)?)
 }
 
 fn fields(row: &HistoryRow, args: &ShownHistoryArgs, now: SystemTime) -> Row {
     let command = row.created_by.replace(['\t', '\n'], " ");
-    let command = if args.no_trunc || command.chars().count() <= MAX_COMMAND {
+    let command = if args.list.no_trunc || command.chars().count() <= MAX_COMMAND {
         command
     } else {
         command.chars().take(MAX_COMMAND - 1).collect::<String>() + "…"
     };
     format::row([
-        ("ID", id(row, args.no_trunc)),
+        ("ID", id(row, args.list.no_trunc)),
         ("CreatedSince", units::ago(row.created.map(SystemTime::from), now)),
         ("CreatedAt", row.created.map_or_else(|| "N/A".to_owned(), |at| at.to_string())),
         ("CreatedBy", command),

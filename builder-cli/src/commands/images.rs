@@ -35,17 +35,17 @@ pub(super) fn run(session: &Session, args: ImagesArgs) -> Outcome {
     let filter = filter(args.name, &args.filter)?;
     let content = session.content()?;
     let found = images::list(&content, &filter).map_err(|error| CommandError::diagnostic(&error))?;
-    let digests = args.digests || args.format.as_deref().is_some_and(|format| format.contains(".Digest"));
+    let digests = args.digests || args.list.format.as_deref().is_some_and(|format| format.contains(".Digest"));
     let rows = images::rows(&found, digests);
-    if args.quiet {
-        let mut ids: Vec<String> = rows.iter().map(|row| id(row, args.no_trunc)).collect();
+    if args.list.quiet {
+        let mut ids: Vec<String> = rows.iter().map(|row| id(row, args.list.no_trunc)).collect();
         ids.dedup();
         return print(ids.into_iter().map(|id| id + "\n").collect::<String>());
     }
     let now = SystemTime::now();
-    let rows: Vec<Row> = rows.iter().map(|row| fields(row, args.no_trunc, now)).collect();
+    let rows: Vec<Row> = rows.iter().map(|row| fields(row, args.list.no_trunc, now)).collect();
     let columns = if args.digests { WITH_DIGESTS } else { COLUMNS };
-    print(format::write(args.format.as_deref(), columns, HEADINGS, &rows)?)
+    print(format::write(args.list.format.as_deref(), columns, HEADINGS, &rows)?)
 }
 
 fn fields(row: &ImageRow, no_trunc: bool, now: SystemTime) -> Row {
