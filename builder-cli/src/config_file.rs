@@ -14,12 +14,15 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use builder_core::build::{CacheKind, Policy, Space};
 use builder_core::history::Retention;
 use clap::ValueEnum as _;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::args::ContextModeArg;
 use crate::command_error::CommandError;
@@ -59,11 +62,33 @@ struct HistoryLimits {
 }
 
 /// `gc`
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(untagged, expecting = "`gc` is true, false or a list of policies")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Gc {
     On(bool),
     Policies(Vec<GcPolicy>),
+}
+
+impl<'de> Deserialize<'de> for Gc {
+    /// By hand, so that what is wrong in a policy is said with its place.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Gc;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a list of policies for `gc`")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<Gc, E> {
+                Ok(Gc::On(on))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, policies: A) -> Result<Gc, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(policies)).map(Gc::Policies)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// One policy of `gc`; the words are those of `rbuild prune`.
@@ -80,14 +105,16 @@ struct GcPolicy {
 
 impl GcPolicy {
     fn policy(&self) -> Result<Policy, CommandError> {
-        let kind = |text: &String| {
-            let name = text.strip_prefix("type=");
+        // As BuildKit has it one filter may name several types.
+        let texts = || self.filter.iter().flat_map(|text| text.split(',').map(str::trim));
+        let kind = |text: &str| {
+            let name = text.strip_prefix("type=").map(|name| name.strip_prefix('=').unwrap_or(name));
             let kind = CacheKind::ALL.into_iter().find(|kind| Some(kind.name()) == name);
             kind.ok_or_else(|| CommandError::usage(format!("`gc`: filter `{text}` names no type of the build cache")))
         };
         let space = |key: &str, text: &Option<String>| text.as_deref().map(|text| values::space(key, text)).transpose();
         let policy = Policy {
-            kinds: self.filter.iter().map(kind).collect::<Result<_, _>>()?,
+            kinds: texts().map(kind).collect::<Result<_, _>>()?,
             keep_duration: self.keep_duration.as_deref().map(|text| values::keep("keep-duration", text)).transpose()?,
             max_used_space: space("max-used-space", &self.max_used_space)?,
             reserved_space: space("reserved-space", &self.reserved_space)?,
@@ -194,9 +221,12 @@ mod tests {
         assert_eq!(error("{\"context-mode\": \"x\"}"), "`/c.json`: unknown context mode `x`");
         assert_eq!(parse("{\"context-mode\": \"git\"}").expect("valid").context_mode(), Some(ContextModeArg::Git));
         assert!(error("{\"gc\": [{}]}").contains("no limit"));
+        assert!(error("{\"gc\": 7}").contains("expected true, false or a list of policies for `gc` at line 1"));
+        assert!(error("{\"gc\": [{\"maxUsed\": 1}]}").contains("unknown field `maxUsed`, expected one of `filter`"));
+        let several = "{\"gc\": [{\"filter\": [\"type==regular, type==exec.cachemount\"], \"keep-duration\": \"1h\"}]}";
+        assert_eq!(parse(several).and_then(|config| config.gc()).expect("valid")[0].kinds.len(), 2);
         assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("names no type"));
         assert!(error("{\"gc\": [{\"max-used-space\": \"lots\"}]}").contains("not a size"));
-        assert!(error("{\"gc\": 7}").contains("list of policies"));
         assert!(error("{\"history\": {\"age\": \"long\"}}").contains("is not a duration"));
         assert!(error("{\"history\": {\"size\": \"10%\"}}").contains("no share of the disk"));
         let history = parse("{\"history\": {\"age\": \"1d\", \"size\": \"1kB\"}}").expect("valid").history();

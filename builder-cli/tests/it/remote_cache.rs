@@ -169,6 +169,22 @@ fn a_cache_travels_through_a_directory() {
         build(&env, &format!("--cache-to {to}"));
     }
     assert_eq!(blobs(), before, "what no index names is gone");
+    // Unless it is to stay: then an older cache can be read by its digest.
+    let index = || {
+        let index = std::fs::read(Path::new(&directory).join("index.json")).expect("readable");
+        serde_json::from_slice::<serde_json::Value>(&index).expect("JSON")["manifests"][0]["digest"].clone()
+    };
+    let old = index();
+    env.write("src/a", "new\n");
+    build(&env, &format!("--cache-to {to},reset=false"));
+    assert!(blobs() > before && index() != old, "{old}");
+    let other = project();
+    other.write("src/a", "2\n");
+    let from = format!("type=local,src={directory},digest={}", old.as_str().expect("a digest"));
+    assert_eq!(build(&other, &format!("--cache-from {from}")).0, NOTHING);
+    env.write("src/a", "newer\n");
+    build(&env, &format!("--cache-to {to},reset=true"));
+    assert_eq!(blobs(), before);
 }
 
 // Rows: P15.

@@ -128,6 +128,8 @@ pub enum CachePlace {
         tag: String,
         /// The digest of the manifest, for reading one that has no tag any more.
         digest: Option<Digest>,
+        /// Blobs that no tag names any more are removed after writing.
+        reset: bool,
     },
     /// Objects in a bucket.
     S3(S3Place),
@@ -382,7 +384,11 @@ impl Options {
                 let wrong = |text: &String| value("digest", text, "`sha256:` and 64 digits");
                 let digest = digest.map(|text| text.parse().map_err(|_| wrong(&text))).transpose()?;
                 let tag = self.take("tag").unwrap_or_else(|| DEFAULT_TAG.to_owned());
-                Ok(CachePlace::Local { directory, tag, digest })
+                let reset = match direction {
+                    Direction::From => true,
+                    Direction::To => self.flag("reset")?.unwrap_or(true),
+                };
+                Ok(CachePlace::Local { directory, tag, digest, reset })
             }
             "s3" => Ok(CachePlace::S3(self.s3(direction, variable)?)),
             "gha" => Ok(CachePlace::Gha(self.gha(variable)?)),
@@ -493,7 +499,7 @@ mod tests {
         let place = |text: &str| CacheSource::parse(text, &|_| None).map(|source| source.place);
         assert_eq!(place("repo/app"), Ok(registry("repo/app")));
         assert_eq!(place("type=registry,ref=h:1/a:b"), Ok(registry("h:1/a:b")));
-        let local = |tag: &str| CachePlace::Local { directory: "d".into(), tag: tag.into(), digest: None };
+        let local = |tag: &str| CachePlace::Local { directory: "d".into(), tag: tag.into(), digest: None, reset: true };
         assert_eq!(place("type=local,src=d"), Ok(local("latest")));
         assert_eq!(place("type=local,src=d,tag=t"), Ok(local("t")));
         let timeout = |text: &str| CacheSource::parse(text, &|_| None).map(|source| source.timeout.as_millis()).ok();

@@ -1,7 +1,8 @@
 //! `type=local`: an OCI image layout in a directory (image-spec `image-layout.md`).
 //!
 //! One directory may hold several caches, each under its tag. After a new index is in place, blobs that no index names
-//! any more are removed, so that the directory does not grow from build to build.
+//! any more are removed, so that the directory does not grow from build to build. With `reset=false` they stay, and an
+//! older cache can still be read by its digest.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -37,14 +38,16 @@ pub(super) struct LocalBackend {
     directory: PathBuf,
     tag: String,
     digest: Option<Digest>,
+    /// Whether blobs that no index names are removed.
+    reset: bool,
     /// Held while a cache is written, so that nobody collects what is not named yet.
     lock: Mutex<Option<File>>,
 }
 
 impl LocalBackend {
-    pub(super) fn new(directory: &Path, tag: &str, digest: Option<&Digest>) -> Self {
+    pub(super) fn new(directory: &Path, tag: &str, digest: Option<&Digest>, reset: bool) -> Self {
         let (directory, tag, digest) = (directory.to_owned(), tag.to_owned(), digest.cloned());
-        Self { directory, tag, digest, lock: Mutex::default() }
+        Self { directory, tag, digest, reset, lock: Mutex::default() }
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -226,7 +229,9 @@ impl Backend for LocalBackend {
         index.manifests.push(manifest);
         let json = serde_json::to_vec_pretty(&index).expect("a document has string keys only");
         write(&self.directory.join("index.json"), |file| file.write_all(&json))?;
-        self.collect(&index);
+        if self.reset {
+            self.collect(&index);
+        }
         Ok(())
     }
 }
@@ -269,7 +274,7 @@ mod tests {
     #[test]
     fn an_old_cache_goes_and_those_of_other_tags_stay() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let backend = |tag: &str| LocalBackend::new(directory.path(), tag, None);
+        let backend = |tag: &str| LocalBackend::new(directory.path(), tag, None, true);
         let cancel = CancelToken::new();
         let put = |tag: &str, file: &[u8]| {
             let mut contents = Contents::default();
@@ -294,7 +299,7 @@ mod tests {
         assert_eq!(blobs(), 4, "two manifests, two indexes");
         assert_eq!(backend("a").manifest(&cancel).expect("readable"), Some(newest.clone()));
         assert_eq!(backend("b").manifest(&cancel).expect("readable"), Some(other.clone()));
-        let pinned = LocalBackend::new(directory.path(), "none", Some(&Digest::sha256(&other)));
+        let pinned = LocalBackend::new(directory.path(), "none", Some(&Digest::sha256(&other)), true);
         assert_eq!(pinned.manifest(&cancel).expect("readable"), Some(other));
         let path = backend("a").blob(&Digest::sha256(&newest));
         fs::write(&path, b"{}").expect("written");

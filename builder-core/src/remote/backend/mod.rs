@@ -109,8 +109,8 @@ impl Backends<'_> {
             }
             CachePlace::Gha(place) => Box::new(GhaBackend::new(self.registry.with_config(config), place)),
             CachePlace::S3(place) => Box::new(S3Backend::new(self.registry.with_config(config), place)),
-            CachePlace::Local { directory, tag, digest } => {
-                Box::new(LocalBackend::new(directory, tag, digest.as_ref()))
+            CachePlace::Local { directory, tag, digest, reset } => {
+                Box::new(LocalBackend::new(directory, tag, digest.as_ref(), *reset))
             }
         }
     }
