@@ -197,29 +197,43 @@ fn a_cache_of_buildkit_costs_one_warning() {
         return;
     }
     let env = project();
-    let check = |name: &str, top: &Value, media_type: &str| {
-        let cache = Cache(env.path(name));
-        std::fs::create_dir_all(cache.0.join("blobs/sha256")).expect("directories");
-        let bytes = serde_json::to_vec(top).expect("JSON");
-        let entry = json!({
-            "mediaType": media_type, "digest": cache.put(&bytes), "size": bytes.len(),
-            "annotations": { "org.opencontainers.image.ref.name": "latest" },
-        });
-        let index = json!({ "schemaVersion": 2, "manifests": [entry] });
-        std::fs::write(cache.0.join("index.json"), serde_json::to_vec(&index).expect("JSON")).expect("written");
-        let fresh = project();
-        let (ran, _, warnings) = build(&fresh, &cache.from());
-        assert_eq!((ran.len(), warnings.len()), (2, 1), "{warnings:?}");
+    let warned = |from: &str| {
+        let (ran, _, warnings) = build(&project(), from);
+        assert_eq!((ran.len(), warnings.len()), (2, 1), "{from}: {warnings:?}");
         assert!(warnings[0].contains("it was written by BuildKit"), "{warnings:?}");
     };
     let config = json!({
         "mediaType": "application/vnd.buildkit.cacheconfig.v0", "size": 2,
         "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
     });
+    // As it writes them with `image-manifest=true` and without.
     let manifest = "application/vnd.oci.image.manifest.v1+json";
-    check("manifest", &json!({ "schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [] }), manifest);
     let index = "application/vnd.oci.image.index.v1+json";
-    check("index", &json!({ "schemaVersion": 2, "mediaType": index, "manifests": [config] }), index);
+    let documents = [
+        ("manifest", manifest, json!({ "schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [] })),
+        ("index", index, json!({ "schemaVersion": 2, "mediaType": index, "manifests": [config] })),
+    ];
+    let registry = Registry::start();
+    for (name, media_type, document) in documents {
+        let bytes = serde_json::to_vec(&document).expect("JSON");
+        let cache = Cache(env.path(name));
+        std::fs::create_dir_all(cache.0.join("blobs/sha256")).expect("directories");
+        let entry = json!({
+            "mediaType": media_type, "digest": cache.put(&bytes), "size": bytes.len(),
+            "annotations": { "org.opencontainers.image.ref.name": "latest" },
+        });
+        let layout = json!({ "schemaVersion": 2, "manifests": [entry] });
+        std::fs::write(cache.0.join("index.json"), serde_json::to_vec(&layout).expect("JSON")).expect("written");
+        warned(&cache.from());
+
+        registry.put_blob("cache/buildkit", b"{}");
+        registry.put_manifest("cache/buildkit", name, media_type, &bytes);
+        warned(&format!("--cache-from type=registry,ref={}", registry.name(&format!("cache/buildkit:{name}"))));
+        // A cache of ours takes its place.
+        let ours = registry.name(&format!("cache/buildkit:{name}"));
+        assert_eq!(build(&env, &format!("--cache-to type=registry,ref={ours}")).2, NOTHING);
+        assert_eq!(build(&project(), &format!("--cache-from {ours}")).0, NOTHING);
+    }
 }
 
 #[test]

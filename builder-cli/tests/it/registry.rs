@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::env::TestEnv;
+use crate::inline_cache::sha256;
 
 /// `user` with the password `s3cret`.
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
@@ -64,6 +65,35 @@ impl Registry {
     /// Where it keeps its files.
     pub(crate) fn storage(&self) -> &std::path::Path {
         self.storage.path()
+    }
+
+    /// Puts a blob into it, as whoever pushes does.
+    pub(crate) fn put_blob(&self, repository: &str, bytes: &[u8]) {
+        let begun = self.send("POST", &format!("/v2/{repository}/blobs/uploads/"), "", &[]);
+        let place = begun.lines().find_map(|line| line.strip_prefix("Location: ")).expect("a place for the blob");
+        let place = place.trim().trim_start_matches(&format!("http://{}", self.address));
+        let ended = self.send("PUT", &format!("{place}&digest=sha256:{}", sha256(bytes)), "", bytes);
+        assert!(ended.starts_with("HTTP/1.1 201"), "{ended}");
+    }
+
+    /// Puts a manifest into it under a tag.
+    pub(crate) fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
+        let header = format!("Content-Type: {media_type}\r\n");
+        let ended = self.send("PUT", &format!("/v2/{repository}/manifests/{tag}"), &header, bytes);
+        assert!(ended.starts_with("HTTP/1.1 201"), "{ended}");
+    }
+
+    /// Sends a request; gives the head of the answer, and what comes after it as far as it is text.
+    fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("connected");
+        let (address, length) = (&self.address, body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("answered");
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// The name of an image in it.
