@@ -168,6 +168,10 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
+    /// `rbuild cache probe`; `true` for JSON.
+    #[arg(skip)]
+    pub(crate) probe: Option<bool>,
+
     /// Run this share of the known steps again and compare, as `10%`; with `,strict` a difference is an error
     #[arg(long, value_name = "N%[,strict]")]
     pub(crate) verify_cache: Option<String>,
@@ -370,6 +374,8 @@ pub(crate) enum Call {
     Check(CheckFormat),
     /// Say what a build would do.
     DryRun { json: bool },
+    /// Say which steps are known where.
+    Probe { json: bool },
     /// Show arguments, secrets and mounts of the target.
     Outline { json: bool },
     /// List the stages.

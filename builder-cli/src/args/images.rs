@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::BuildArgs;
+
 /// `rbuild pull`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PullArgs {
@@ -252,6 +254,17 @@ pub(crate) struct CacheImportArgs {
     /// Where from, as `--cache-from` has it: `app:cache`, `type=local,src=DIR`, `type=s3,…`
     #[arg(required = true, value_name = "SOURCE")]
     pub(crate) sources: Vec<String>,
+}
+
+/// `rbuild cache probe`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheProbeArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What would be built.
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
 }
 
 /// `rbuild cache verify`

@@ -21,8 +21,9 @@ pub(crate) use history::{
     ImageHistoryArgs, ShownHistoryArgs,
 };
 pub(crate) use images::{
-    CacheExportArgs, CacheImportArgs, CacheInspectArgs, CacheLsArgs, CacheVerifyArgs, DuArgs, ImagesArgs, InspectArgs,
-    LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs, VersionArgs,
+    CacheExportArgs, CacheImportArgs, CacheInspectArgs, CacheLsArgs, CacheProbeArgs, CacheVerifyArgs, DuArgs,
+    ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs,
+    TagArgs, VersionArgs,
 };
 pub(crate) use normalize::{mistaken_command, nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
@@ -223,6 +224,9 @@ pub(crate) enum CacheCommand {
     Ls(CacheLsArgs),
     /// Show what a result was made of: its step, every input, its layer
     Inspect(CacheInspectArgs),
+    /// Say which steps of a build are known here and in each `--cache-from`, and what of the others has no match; ends
+    /// with 1 if something would run
+    Probe(Box<CacheProbeArgs>),
     /// Remove what nothing needs from the build cache
     Prune(PruneArgs),
     /// Read the whole store again and find what is damaged

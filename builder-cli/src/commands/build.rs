@@ -13,7 +13,7 @@ use builder_core::export::Output;
 use builder_core::oci::Platform;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Outcome, call, dry_run, print, verify};
+use super::{Outcome, call, dry_run, print, probe, verify};
 use crate::args::{BuildArgs, Call};
 use crate::command_error::CommandError;
 use crate::request::{self, Bring, Display, Settled};
@@ -23,7 +23,7 @@ use crate::ui::{self, Progress, units};
 
 pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     let mut beginning = Beginning { session, begun: None };
-    let settled = request::from_args(args, &session.environment, &session.config, &mut beginning)?;
+    let mut settled = request::from_args(args, &session.environment, &session.config, &mut beginning)?;
     for note in &settled.notes {
         ui::note(note);
     }
@@ -38,12 +38,21 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
         begun.progress.finish(ui::paint());
         return dry_run::run(&begun.engine, &begun.cancel, &settled.request, json);
     }
+    if let Call::Probe { json } = settled.call {
+        let begun = beginning.begin(settled.display)?;
+        if settled.all_platforms {
+            settled.request.platforms = begun.all_platforms(&settled.request)?;
+        }
+        begun.progress.finish(ui::paint());
+        return probe::run(&begun.engine, &begun.cancel, &settled.request, json)
+            .map_err(|error| begun.signals.explain(error));
+    }
     if let Some(begun) = &beginning.begun {
         begun.progress.finish(ui::paint());
     }
     let request = &settled.request;
     match settled.call {
-        Call::Build | Call::DryRun { .. } => Ok(0),
+        Call::Build | Call::DryRun { .. } | Call::Probe { .. } => Ok(0),
         Call::Check(format) => call::check(session, request, format),
         Call::Outline { json } => call::outline(session, request, json),
         Call::Targets { json } => call::targets(request, json),

@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::ui::escape;
 
 /// Paths that are listed for one input.
-const MAX_PATHS: usize = 10;
+pub(super) const MAX_PATHS: usize = 10;
 
 /// Characters of a value that are shown.
 const MAX_VALUE: usize = 100;
@@ -87,8 +87,7 @@ pub(super) fn usual<'a>(steps: impl IntoIterator<Item = &'a ExplainedStep>) -> O
 
 /// The reasons of a step, a line or more each; with what it is compared, unless that is the usual build.
 pub(super) fn reasons(step: &ExplainedStep, usual: Option<&BuildId>, text: &mut String) {
-    let lines = parents(&step.reasons).into_iter().chain(step.reasons.iter().flat_map(sentence));
-    for line in lines {
+    for line in said(&step.reasons) {
         let _ = writeln!(text, "    {}", escape::line(&line));
     }
     if let Some(earlier) =
@@ -99,6 +98,11 @@ pub(super) fn reasons(step: &ExplainedStep, usual: Option<&BuildId>, text: &mut 
             None => writeln!(text, "    compared with an older record, {}", &earlier.key[..earlier.key.len().min(12)]),
         };
     }
+}
+
+/// What reasons say.
+pub(super) fn said(reasons: &[Reason]) -> Vec<String> {
+    parents(reasons).into_iter().chain(reasons.iter().flat_map(sentence)).collect()
 }
 
 /// The steps before it that have other results, in one line.
@@ -236,7 +240,8 @@ fn around(line: &str, at: usize) -> String {
     format!("{}{shown}{}", mark(start > 0), mark(start + MAX_VALUE < length))
 }
 
-fn value(text: &str) -> String {
+/// As much of a value as fits a line.
+pub(super) fn value(text: &str) -> String {
     let text = text.trim_end();
     if text.is_empty() {
         return "(empty)".to_owned();

@@ -20,6 +20,7 @@ mod inspect;
 mod load;
 mod login;
 mod logout;
+mod probe;
 mod prune;
 mod pull;
 mod push;
@@ -35,7 +36,7 @@ use std::io;
 
 use clap::CommandFactory as _;
 
-use crate::args::{CacheCommand, Cli, Command};
+use crate::args::{BuildArgs, CacheCommand, CacheProbeArgs, Cli, Command};
 use crate::command_error::CommandError;
 use crate::session::Session;
 use crate::ui;
@@ -65,6 +66,10 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Prune(args) => prune::run(&session, &args),
         Command::Cache { command: CacheCommand::Ls(args) } => cache_items::run(&session, &args),
         Command::Cache { command: CacheCommand::Inspect(args) } => cache_inspect::run(&session, &args),
+        Command::Cache { command: CacheCommand::Probe(args) } => {
+            let CacheProbeArgs { json, build } = *args;
+            build::run(&session, BuildArgs { probe: Some(json), ..build })
+        }
         Command::Cache { command: CacheCommand::Verify(args) } => cache_verify::run(&session, &args),
         Command::Cache { command: CacheCommand::Export(args) } => cache_by_hand::export(&session, &args),
         Command::Cache { command: CacheCommand::Import(args) } => cache_by_hand::import(&session, &args),

@@ -373,6 +373,16 @@ fn call(args: &BuildArgs) -> Result<Call> {
         return Err(CommandError::usage("the format is given twice, by --call and by --format"));
     }
     let format = args.format.or(written);
+    if let Some(json) = args.probe {
+        let plain = method == "build" && !args.check && !args.dry_run;
+        return match format {
+            None | Some(CallFormat::Text) if plain => Ok(Call::Probe { json }),
+            Some(CallFormat::Json) if plain => Ok(Call::Probe { json: true }),
+            _ => Err(CommandError::usage(
+                "`cache probe` is no build: --check, --call, --dry-run and SARIF are not for it",
+            )),
+        };
+    }
     if args.dry_run && args.check {
         return Err(CommandError::usage("--dry-run and --check exclude each other"));
     }

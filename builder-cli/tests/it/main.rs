@@ -37,6 +37,7 @@ mod limits;
 mod moto;
 mod outputs;
 mod platforms;
+mod probe;
 mod progress;
 mod pty;
 mod push_pull;

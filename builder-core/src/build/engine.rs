@@ -324,7 +324,7 @@ impl Engine {
     }
 
     /// Finds out what every image that the target needs means, until no more turn up.
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         parsed: &Dockerfile,
         options: &graph::Options,
@@ -371,9 +371,9 @@ impl Engine {
 
 /// The images that were resolved so far.
 #[derive(Default)]
-struct Known {
-    images: Images,
-    bases: HashMap<ImageRequest, Arc<BaseLayers>>,
+pub(super) struct Known {
+    pub(super) images: Images,
+    pub(super) bases: HashMap<ImageRequest, Arc<BaseLayers>>,
 }
 
 /// The Dockerfile, and the task of reading it, which its warnings belong to.

@@ -3,26 +3,27 @@
 //! Nothing is run, fetched or written, no registry is asked. COPY is planned from trees, so what it results in is known, and
 //! with it the keys of what follows; what a RUN would result in is not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::base::{self, BaseLayers};
+use super::base;
 use super::contexts::Contexts;
-use super::engine::{Engine, seconds_now};
+use super::engine::{Engine, Known, seconds_now};
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
 use super::explain::{ExplainedStep, Past, Reason};
 use super::filesystem::Access;
 use super::git_files::Answers;
 use super::recorder::Recorder;
+use super::remote_cache::RemoteCache;
 use super::request::{BuildRequest, ContextSource, PullPolicy};
 use super::run_options::BuildNetwork;
 use super::solve::{self, Session};
 use crate::cancel::CancelToken;
 use crate::dockerfile::{self, Dockerfile};
-use crate::graph::{self, ContextId, Graph, ImageRequest, Images, KnownImage, Op, ResolvedEpoch, VertexId};
+use crate::graph::{self, ContextId, Graph, KnownImage, Op, ResolvedEpoch, VertexId};
 use crate::history::{Build, Step, Verdict};
 use crate::progress::Silent;
 
@@ -69,15 +70,38 @@ impl Engine {
     /// # Errors
     /// As [`Engine::build`], for what is wrong with the Dockerfile and for files that are missing.
     pub fn forecast(&self, request: &BuildRequest, cancel: &CancelToken) -> Result<Forecast, BuildError> {
+        let resolve = |parsed: &Dockerfile, options: &graph::Options, known: &mut Known| {
+            self.known_images(parsed, options, known, cancel)
+        };
+        let Foreseen { build, graph } = self.foresee(request, None, &resolve, cancel)?;
+        Ok(forecast(&build, &self.past(&build)?, &graph))
+    }
+
+    /// Earlier builds of the same thing.
+    pub(super) fn past(&self, build: &Build) -> Result<Past<'_>, BuildError> {
+        Past::of(self, build).map_err(|error| {
+            let what = error.to_string();
+            BuildError::Store(Box::new(StepError::Io { what, source: std::io::Error::other(error) }))
+        })
+    }
+
+    /// Finds out what is known of each step, here and in `remote`; nothing is written. `resolve` says what images mean.
+    pub(super) fn foresee(
+        &self,
+        request: &BuildRequest,
+        remote: Option<Arc<RemoteCache>>,
+        resolve: &Resolve<'_>,
+        cancel: &CancelToken,
+    ) -> Result<Foreseen, BuildError> {
         let parsed = dockerfile::parse(&request.dockerfile).map_err(BuildError::Parse)?;
         // A time that something fetched would give changes nothing that a key sees.
         let epoch = graph::epoch_source(&parsed, &request.options).map_err(BuildError::Graph)?;
         let resolved_epoch = epoch.map(|_| ResolvedEpoch::Unset);
-        let (mut bases, mut joined) = (HashMap::new(), None::<Graph>);
+        let (mut known, mut joined) = (Known::default(), None::<Graph>);
         for options in request.options_by_platform() {
             let options = graph::Options { resolved_epoch, ..options };
-            let images = self.known_images(&parsed, &options, &mut bases, cancel)?;
-            let graph = graph::lower(&parsed, &options, &images).map_err(BuildError::Graph)?;
+            resolve(&parsed, &options, &mut known)?;
+            let graph = graph::lower(&parsed, &options, &known.images).map_err(BuildError::Graph)?;
             match &mut joined {
                 Some(joined) => joined.join(graph),
                 None => joined = Some(graph),
@@ -96,25 +120,21 @@ impl Engine {
         recorder.plan(&graph, &tasks);
         let contexts = Contexts::new(request, self.content.state());
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
-        let access = Access { engine: self, events, cancel: cancel.clone(), remote: None, dry: true };
+        let access = Access { engine: self, events, cancel: cancel.clone(), remote, dry: true };
         let (network, answers) = (BuildNetwork::default(), Answers::default());
         let session = Session {
             access,
             request,
             recorder: &recorder,
             contexts: &contexts,
-            bases: &bases,
+            bases: &known.bases,
             answers: &answers,
             network: &network,
             now,
         };
         solve::foresee(&session, &graph, &tasks, &|vertex| can_be_asked(&session, &graph, vertex))?;
         let build = recorder.build();
-        let past = Past::of(self, &build).map_err(|error| {
-            let what = error.to_string();
-            BuildError::Store(Box::new(StepError::Io { what, source: std::io::Error::other(error) }))
-        })?;
-        Ok(forecast(&build, &past, &graph))
+        Ok(Foreseen { build, graph })
     }
 
     /// The images as far as the store knows them. Others count as images that set nothing, and have no layers.
@@ -122,15 +142,14 @@ impl Engine {
         &self,
         parsed: &Dockerfile,
         options: &graph::Options,
-        bases: &mut HashMap<ImageRequest, Arc<BaseLayers>>,
+        known: &mut Known,
         cancel: &CancelToken,
-    ) -> Result<Images, BuildError> {
-        let mut images = Images::new();
+    ) -> Result<(), BuildError> {
         let store_exists = self.content.state().join("db.sqlite").exists();
         loop {
-            let plan = graph::plan(parsed, options, &images).map_err(BuildError::Graph)?;
+            let plan = graph::plan(parsed, options, &known.images).map_err(BuildError::Graph)?;
             if plan.missing.is_empty() {
-                return Ok(images);
+                return Ok(());
             }
             for image in plan.missing {
                 let found = if store_exists {
@@ -140,17 +159,36 @@ impl Engine {
                 };
                 match found {
                     Ok(found) => {
-                        images.insert(image.clone(), found.known);
-                        bases.insert(image, found.layers);
+                        known.images.insert(image.clone(), found.known);
+                        known.bases.insert(image, found.layers);
                     }
                     Err(error) if error.is_cancelled() => return Err(BuildError::Cancelled(crate::cancel::Cancelled)),
                     Err(_) => {
                         let guess = KnownImage::guess(&image.platform);
-                        images.insert(image, guess);
+                        known.images.insert(image, guess);
                     }
                 }
             }
         }
+    }
+}
+
+/// Finds out what every image means that the target needs.
+pub(super) type Resolve<'a> = dyn Fn(&Dockerfile, &graph::Options, &mut Known) -> Result<(), BuildError> + 'a;
+
+/// What is known of a build that was not done.
+pub(super) struct Foreseen {
+    /// Its steps; those whose result is known are hits, and have no preimage.
+    pub(super) build: Build,
+    pub(super) graph: Graph,
+}
+
+/// What a step waits for whose key is not known: steps without a result.
+pub(super) fn unknown_inputs(build: &Build, step: &Step) -> Reason {
+    let inputs = step.root.iter().chain(&step.inputs);
+    let unsure = inputs.filter_map(|input| build.step(*input)).filter(|input| input.op != "image");
+    Reason::InputUnknown {
+        steps: unsure.filter(|input| input.result.is_none()).map(|input| input.number + 1).collect(),
     }
 }
 
@@ -186,10 +224,7 @@ fn forecast(build: &Build, past: &Past<'_>, graph: &Graph) -> Forecast {
             why.reasons = vec![Reason::NoCache];
         }
         if prediction == Prediction::Unknown {
-            let inputs = step.root.iter().chain(&step.inputs);
-            let unsure = inputs.filter(|input| times.get(input).is_some_and(|(found, _)| *found != Prediction::Hit));
-            let unsure = unsure.filter(|input| build.step(**input).is_some_and(|step| step.result.is_none()));
-            why.reasons = vec![Reason::InputUnknown { steps: unsure.map(|input| input + 1).collect() }];
+            why.reasons = vec![unknown_inputs(build, step)];
         }
         why.verdict = if prediction == Prediction::Hit { Verdict::Hit } else { Verdict::NotReached };
         steps.push(ForecastStep { prediction, milliseconds, why });

@@ -39,6 +39,7 @@ mod layout;
 mod mend;
 pub mod op;
 mod platforms;
+mod probe;
 mod recorder;
 mod remote;
 mod remote_cache;
@@ -58,6 +59,7 @@ pub use forecast::{Forecast, ForecastStep, Prediction};
 pub use inspect::{Inspection, UnknownBase};
 pub use layout::LayoutError;
 pub use platforms::PlatformsError;
+pub use probe::{Answer, Place, PlaceCondition, Probe, ProbedStep};
 pub use remote::{FetchedContext, RemoteError};
 pub use request::{
     BuildRequest, BuildResult, CacheTtl, ContextSource, FetchOptions, PullPolicy, RemoteContext, SecretSource,

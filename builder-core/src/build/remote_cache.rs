@@ -91,14 +91,23 @@ impl RemoteCache {
         }))
     }
 
-    /// Looks a key up that the local store does not know.
+    /// Looks a key up that the local store does not know; it does afterwards, but for a dry run.
     pub(super) fn record(&self, access: &Access<'_>, key: &CacheKey) -> Result<Option<(Tree, Record)>, StepError> {
         let found = self.imports.record(key, &access.cancel);
         self.warn(access);
         let Some((record, tree)) = found else { return Ok(None) };
-        self.adopt(access, &tree)?;
-        access.engine.cache.put(&record)?;
+        if access.dry {
+            access.engine.trees.hold(&tree);
+        } else {
+            self.adopt(access, &tree)?;
+            access.engine.cache.put(&record)?;
+        }
         Ok(Some((tree, record)))
+    }
+
+    /// What is asked, one source after the other.
+    pub(super) fn imports(&self) -> &Imports {
+        &self.imports
     }
 
     /// The record that gave this result on this root elsewhere.
@@ -116,11 +125,15 @@ impl RemoteCache {
         Ok(Some((tree, record)))
     }
 
-    /// The tree of a layer of a base image; afterwards the store knows it as well.
+    /// The tree of a layer of a base image; afterwards the store knows it as well, but for a dry run.
     pub(super) fn base_tree(&self, access: &Access<'_>, names: [&DiffId; 2]) -> Result<Option<Tree>, StepError> {
         let found = self.imports.base_tree(names, &access.cancel);
         self.warn(access);
         let Some((name, tree)) = found else { return Ok(None) };
+        if access.dry {
+            access.engine.trees.hold(&tree);
+            return Ok(Some(tree));
+        }
         let id = access.engine.trees.put(&tree)?;
         access.engine.content.database().put_layer_tree(&name, id.as_bytes())?;
         Ok(Some(tree))

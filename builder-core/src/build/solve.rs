@@ -131,14 +131,8 @@ impl Job<'_> {
         })
     }
 
-    /// Why a result does not count any more, if so (`--cache-ttl`, `# cache=12h`): only that of a command can be another
-    /// one the next time.
     fn expired(&self, record: &Record) -> Option<Miss> {
-        let vertex = &self.solver.graph.vertices[self.vertex.0];
-        let ttl = self.session.request.cache_ttl.of(&vertex.stage).filter(|_| matches!(vertex.op, Op::Run(_)));
-        let limits = [(ttl, Miss::Expired), (vertex.time_to_live, Miss::ExpiredByFile)];
-        let over = |limit: Option<Duration>| limit.is_some_and(|limit| !record.is_fresh(limit, seconds_now()));
-        limits.into_iter().find(|(limit, _)| over(*limit)).map(|(_, miss)| miss)
+        expired(self.session.request, &self.solver.graph.vertices[self.vertex.0], record)
     }
 
     /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,
@@ -213,6 +207,15 @@ impl Job<'_> {
             step.verdict = if adopted && !tree.is_empty() { Verdict::Adopted } else { Verdict::Run };
         });
     }
+}
+
+/// Why a result does not count any more, if so (`--cache-ttl`, `# cache=12h`): only that of a command can be another one
+/// the next time.
+pub(super) fn expired(request: &BuildRequest, vertex: &Vertex, record: &Record) -> Option<Miss> {
+    let ttl = request.cache_ttl.of(&vertex.stage).filter(|_| matches!(vertex.op, Op::Run(_)));
+    let limits = [(ttl, Miss::Expired), (vertex.time_to_live, Miss::ExpiredByFile)];
+    let over = |limit: Option<Duration>| limit.is_some_and(|limit| !record.is_fresh(limit, seconds_now()));
+    limits.into_iter().find(|(limit, _)| over(*limit)).map(|(_, miss)| miss)
 }
 
 /// What a vertex came to.

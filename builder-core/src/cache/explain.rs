@@ -1,5 +1,7 @@
 //! How two preimages, and two trees, differ. Pure.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Preimage;
@@ -66,6 +68,24 @@ pub fn likeness(one: &Preimage, other: &Preimage) -> usize {
         return 0;
     }
     one.fields.iter().filter(|field| other.fields.contains(field)).count()
+}
+
+/// How many paths that are no directories two trees have in common, whatever is there.
+pub fn common_paths(one: &Tree, other: &Tree) -> usize {
+    let is_leaf = |entry: &Entry| !entry.node.is_directory();
+    let paths: HashSet<_> = one.iter().filter(is_leaf).map(|entry| entry.path).collect();
+    other.iter().filter(is_leaf).filter(|entry| paths.contains(&entry.path)).count()
+}
+
+/// Whether two preimages are of the same command, or of a directory made at the same path. Copies say only what they
+/// result in: no two are the same.
+pub fn same_command(one: &Preimage, other: &Preimage) -> bool {
+    fn says(preimage: &Preimage) -> Vec<(&str, &str)> {
+        let is_said = |name: &str| name.starts_with("argument ") || name == "script" || name == "path";
+        let said = preimage.fields.iter().filter(|field| is_said(&field.name));
+        said.map(|field| (field.name.as_str(), field.value.as_str())).collect()
+    }
+    one.op == other.op && !says(one).is_empty() && says(one) == says(other)
 }
 
 /// The paths that differ apart from times, sorted; at most `limit`, and how many there are.
@@ -198,6 +218,9 @@ mod tests {
         assert_eq!(found, expected.map(|(name, old, new)| (name.to_owned(), old.to_owned(), new.to_owned())));
         assert_eq!(fields(&before, &before), []);
         assert_eq!(likeness(&before, &after), 2);
+        assert!(same_command(&before, &after));
+        assert!(!same_command(&before, &preimage(&[("argument 0", "make"), ("argument 1", "all")])));
+        assert!(!same_command(&preimage(&[("result", "a")]), &preimage(&[("result", "a")])));
     }
 
     #[test]
@@ -239,6 +262,7 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!((count, trees(&before, &after, 2).0.len()), (7, 2));
+        assert_eq!(common_paths(&before, &after), 5);
         assert_eq!(trees(&before, &before, 9).1, 0);
     }
 }

@@ -330,6 +330,27 @@ impl CacheStore {
         Ok(records)
     }
 
+    /// Whether there is any record at all.
+    ///
+    /// # Errors
+    /// [`CacheError::Access`] if a directory cannot be listed.
+    pub fn has_records(&self) -> Result<bool, CacheError> {
+        let path = self.directory.join("records");
+        let error = |source| CacheError::Access { path: path.clone(), source };
+        let shards = match fs::read_dir(&path) {
+            Ok(shards) => shards,
+            Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(failed) => return Err(error(failed)),
+        };
+        for shard in shards {
+            let shard = shard.map_err(error)?.path();
+            if fs::read_dir(shard).map_err(error)?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The file of every record.
     ///
     /// # Errors
@@ -445,7 +466,9 @@ mod tests {
         let store = CacheStore::new(state.path());
         let key = record().preimage.key();
         assert_eq!(store.get(&key).expect("readable"), None);
+        assert!(!store.has_records().expect("listed"));
         assert_eq!(store.put(&record()).expect("stored"), key);
+        assert!(store.has_records().expect("listed"));
         assert_eq!(store.get(&key).expect("readable"), Some(record()));
         assert_eq!(store.list().expect("listed").len(), 1);
         let path = store.shard("records", &key.to_string());

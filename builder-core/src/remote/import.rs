@@ -31,7 +31,7 @@ pub(super) const SLOWEST: u64 = 128 << 10;
 /// The caches that a build may use, in the order in which they are asked.
 #[derive(Debug)]
 pub(crate) struct Imports {
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -41,18 +41,20 @@ pub(super) struct Source {
     /// Those of the build.
     platforms: Vec<Platform>,
     timeout: Duration,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Blobs that turned out to be missing or wrong.
     bad: Mutex<HashSet<Digest>>,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// Nobody asked yet.
     Unasked,
     Loaded(Arc<Loaded>),
-    /// It is empty, or failed and is not asked again.
-    Useless,
+    /// There is no cache.
+    Empty,
+    /// It is not asked again, for this reason.
+    Failed(String),
 }
 
 /// An index, made ready for questions, and the chunks that were fetched.
@@ -64,7 +66,7 @@ pub(super) struct Loaded {
     /// Numbers of chunk and span.
     trees: HashMap<TreeId, (usize, usize)>,
     /// Numbers of layers.
-    layers: HashMap<TreeId, Vec<usize>>,
+    pub(super) layers: HashMap<TreeId, Vec<usize>>,
     records: Mutex<HashMap<usize, Arc<Vec<Record>>>>,
     chunks: Mutex<HashMap<usize, Arc<Vec<u8>>>>,
 }
@@ -108,12 +110,7 @@ impl Imports {
 
     /// Looks a key up.
     pub(crate) fn record(&self, key: &CacheKey, cancel: &CancelToken) -> Option<(Record, Tree)> {
-        self.first(cancel, |source, loaded, cancel| {
-            let Some(chunk) = loaded.keys.get(&format::short(key)) else { return Ok(None) };
-            let records = source.records(loaded, *chunk, cancel)?;
-            let Some(record) = records.iter().find(|record| record.preimage.key() == *key) else { return Ok(None) };
-            source.with_tree(loaded, record, cancel)
-        })
+        self.first(cancel, |source, loaded, cancel| source.record(loaded, key, cancel))
     }
 
     /// The record that gave this result on this root filesystem, in a source whose index is loaded already.
@@ -209,8 +206,8 @@ impl Imports {
         lock(&self.warnings).push(warning);
     }
 
-    fn fail(&self, source: &Source, error: &RemoteError) {
-        *lock(&source.state) = State::Useless;
+    pub(super) fn fail(&self, source: &Source, error: &RemoteError) {
+        *lock(&source.state) = State::Failed(chain(error));
         if !error.is_cancelled() {
             let warning = format!("cache `{}` is not used any further: {}", source.backend.name(), chain(error));
             lock(&self.warnings).push(warning);
@@ -235,7 +232,7 @@ impl Imports {
     }
 
     /// The index of a source, fetched at the first call; others wait meanwhile.
-    fn load(&self, source: &Source, cancel: &CancelToken) -> Option<Arc<Loaded>> {
+    pub(super) fn load(&self, source: &Source, cancel: &CancelToken) -> Option<Arc<Loaded>> {
         source.loaded(cancel).unwrap_or_else(|error| {
             self.fail(source, &error);
             None
@@ -263,11 +260,11 @@ impl Source {
     pub(super) fn loaded(&self, cancel: &CancelToken) -> Result<Option<Arc<Loaded>>, RemoteError> {
         let mut state = lock(&self.state);
         if matches!(*state, State::Unasked) {
-            *state = self.load(cancel)?.map_or(State::Useless, |loaded| State::Loaded(Arc::new(loaded)));
+            *state = self.load(cancel)?.map_or(State::Empty, |loaded| State::Loaded(Arc::new(loaded)));
         }
         Ok(match &*state {
             State::Loaded(loaded) => Some(Arc::clone(loaded)),
-            State::Unasked | State::Useless => None,
+            State::Unasked | State::Empty | State::Failed(_) => None,
         })
     }
 
@@ -275,7 +272,25 @@ impl Source {
         within(self.timeout, cancel, |cancel| load(&*self.backend, &self.platforms, cancel))
     }
 
-    fn records(&self, loaded: &Loaded, number: usize, cancel: &CancelToken) -> Result<Arc<Vec<Record>>, RemoteError> {
+    /// Looks a key up.
+    pub(super) fn record(
+        &self,
+        loaded: &Loaded,
+        key: &CacheKey,
+        cancel: &CancelToken,
+    ) -> Result<Option<(Record, Tree)>, RemoteError> {
+        let Some(chunk) = loaded.keys.get(&format::short(key)) else { return Ok(None) };
+        let records = self.records(loaded, *chunk, cancel)?;
+        let Some(record) = records.iter().find(|record| record.preimage.key() == *key) else { return Ok(None) };
+        self.with_tree(loaded, record, cancel)
+    }
+
+    pub(super) fn records(
+        &self,
+        loaded: &Loaded,
+        number: usize,
+        cancel: &CancelToken,
+    ) -> Result<Arc<Vec<Record>>, RemoteError> {
         if let Some(known) = loaded.known_records(number) {
             return Ok(known);
         }
@@ -287,7 +302,7 @@ impl Source {
     }
 
     /// A record with its tree; one whose tree is missing or another one is useless.
-    fn with_tree(
+    pub(super) fn with_tree(
         &self,
         loaded: &Loaded,
         record: &Record,

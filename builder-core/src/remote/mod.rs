@@ -25,6 +25,7 @@ mod import;
 mod inline;
 mod mounts;
 mod options;
+mod probe;
 mod whole;
 
 pub(crate) use backend::Backends;
@@ -38,6 +39,7 @@ pub(crate) use mounts::{MountIdentity, tree_of};
 pub use options::{
     CacheDestination, CacheMode, CachePlace, CacheSource, GhaPlace, MountChoice, S3Place, Variable, is_inline,
 };
+pub(crate) use probe::Condition;
 pub(crate) use whole::Whole;
 
 /// A tree of one directory, for tests.

@@ -29,7 +29,7 @@ fn changed<'a>(one: &'a Build, other: &Build, step: &Step, peers: &dyn Fn(&Step,
 }
 
 /// The steps that a step starts from, the first one first.
-pub(super) fn chain<'a>(build: &'a Build, step: &Step) -> Vec<&'a Step> {
+pub(in crate::build) fn chain<'a>(build: &'a Build, step: &Step) -> Vec<&'a Step> {
     let mut chain = Vec::new();
     let mut root = step.root;
     while let Some(found) = root.and_then(|number| build.step(number)) {

@@ -11,7 +11,8 @@ mod matching;
 
 use serde::Serialize;
 
-use self::matching::{base, chain, matching};
+pub(super) use self::matching::chain;
+use self::matching::{base, matching};
 use super::engine::Engine;
 use crate::cache::explain::{Change, FieldChange, TreeChange, fields, likeness, trees};
 use crate::cache::key::FINGERPRINT;
@@ -187,6 +188,13 @@ struct Nearest<'a> {
     tree: Option<TreeId>,
 }
 
+impl Nearest<'_> {
+    fn record(record: Record) -> Self {
+        let (key, tree) = (record.preimage.key().to_string(), Some(record.tree));
+        Self { from: None, preimage: record.preimage, key, shown: BTreeMap::new(), tree }
+    }
+}
+
 impl<'a> Past<'a> {
     pub(super) fn of(engine: &'a Engine, build: &Build) -> Result<Self, HistoryError> {
         let earlier = engine.history.builds_newest_first()?.filter(|other| other.id < build.id);
@@ -233,6 +241,12 @@ impl<'a> Past<'a> {
             compared_with,
             reasons,
         }
+    }
+
+    /// How a step differs from what is nearest to it somewhere else.
+    pub(super) fn compared(&self, build: &Build, step: &Step, record: Record) -> Vec<Reason> {
+        let Some(preimage) = &step.preimage else { return Vec::new() };
+        self.differences(build, step, preimage, &Nearest::record(record))
     }
 
     fn reasons(&self, build: &Build, step: &Step) -> (Option<Earlier>, Vec<Reason>) {
@@ -293,13 +307,7 @@ impl<'a> Past<'a> {
         let best = records.into_iter().filter(|record| record.preimage.key() != own);
         // Of equally near ones the first, which is the newest.
         let best = best.rev().max_by_key(|record| likeness(&record.preimage, preimage))?;
-        Some(Nearest {
-            from: None,
-            key: best.preimage.key().to_string(),
-            tree: Some(best.tree),
-            shown: BTreeMap::new(),
-            preimage: best.preimage,
-        })
+        Some(Nearest::record(best))
     }
 
     /// What a key was made of, and what its mounts showed: from the build in which it ran, or from its record.
