@@ -52,7 +52,9 @@ fn parents_are_what_lies_right_below() {
     assert_eq!(both, expected, "the same copy in two stages has two parents");
     let shown = env.ok(&format!("builder du --verbose --filter id={two}")).stdout;
     assert!(shown.starts_with(&format!("ID:          {two}\nParents:\n - {copied}\nCreated at:")), "{shown}");
-    assert_eq!(env.ok(&format!("builder du --format pretty --filter id={two}")).stdout, shown);
+    let pretty = env.ok(&format!("builder du --format pretty --filter id={two}")).stdout;
+    // When it was used last is longer ago by now.
+    assert!(pretty.lines().take(8).eq(shown.lines().take(8)), "{pretty}");
     let joined = env.ok(&format!("cache ls --filter id={copied} --format {{{{len(.Parents)}}}}"));
     assert_eq!(joined.stdout.trim(), "2");
 
