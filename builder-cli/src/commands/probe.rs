@@ -111,7 +111,7 @@ fn unknown(reason: &Reason) -> Vec<String> {
 /// What of a key has no match in another place.
 fn elsewhere(reason: &Reason) -> Vec<String> {
     let line = match reason {
-        Reason::NeverBuilt => "nothing like it is there".to_owned(),
+        Reason::NeverBuilt { .. } => "nothing like it is there".to_owned(),
         Reason::Expired | Reason::ExpiredByFile => "its result there is older than it may be".to_owned(),
         Reason::Root => "the files that it starts from are others there".to_owned(),
         Reason::Parent { step, name, .. } => format!("it starts from step {step}, which has no match there: {name}"),

@@ -217,7 +217,7 @@ impl Prober<'_> {
             let records = elsewhere.iter().flatten().chain([&local]).flatten().map(|(record, _)| record);
             // Of a hit nothing is noted but the key.
             let preimage = step.preimage.clone().or_else(|| records.map(|record| record.preimage.clone()).next());
-            let step = Step { verdict: Verdict::NotReached, preimage, ..step.clone() };
+            let step = Step { verdict: Verdict::NotReached, preimage, asked_elsewhere: false, ..step.clone() };
             let mut answers = vec![self.local_answer(vertex, &step, local)];
             answers
                 .extend((0..sources).zip(elsewhere).map(|(source, found)| self.answer(source, vertex, &step, found)));
@@ -276,7 +276,7 @@ impl Prober<'_> {
             (Some(Ok((_, files))), _) => Answer::Hit { files: files || step.op != "run" },
             (Some(Err(Miss::ExpiredByFile)), _) => only(Reason::ExpiredByFile),
             (Some(Err(_)), _) => only(Reason::Expired),
-            (None, None) => only(Reason::NeverBuilt),
+            (None, None) => only(Reason::NeverBuilt { asked_elsewhere: true }),
             (None, Some(preimage)) => self.miss(source, step, preimage),
         }
     }
@@ -286,7 +286,7 @@ impl Prober<'_> {
         let nearest =
             self.imports().and_then(|imports| imports.nearest(source, preimage, copied.as_ref(), self.cancel));
         let Some((record, tree)) = nearest else {
-            return Answer::Miss { compared_with: None, reasons: vec![Reason::NeverBuilt] };
+            return Answer::Miss { compared_with: None, reasons: vec![Reason::NeverBuilt { asked_elsewhere: true }] };
         };
         let key = record.preimage.key();
         self.engine.trees.hold(&tree);
