@@ -53,6 +53,7 @@ mod signals;
 mod ssh;
 mod store;
 mod tidy;
+mod stress;
 mod time;
 mod unchanged;
 mod vcs;

@@ -9,12 +9,14 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::backend::{self, Backend, Backends, BlobToPut};
 use super::deadline::within;
 use super::format::{self, Contents, Index, LayerFact};
 use super::import::{MOST, index_of};
 use super::mounts::{MountIdentity, chunks, pack};
+use super::options::PATIENCE;
 use super::{CacheDestination, RemoteError};
 use crate::cancel::CancelToken;
 use crate::content::BlobWriter;
@@ -74,6 +76,13 @@ struct Job<'a> {
     compression: Compression,
     /// Blobs that the manifest at the destination names.
     present: HashSet<Digest>,
+    /// Bytes that were packed or read for sending.
+    moved: Arc<AtomicU64>,
+}
+
+/// How long a destination may take to say what it has.
+fn patience(destination: &CacheDestination) -> Duration {
+    destination.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE))
 }
 
 /// What was sent so far.
@@ -135,13 +144,21 @@ pub(crate) struct EarlyExport<'a> {
 }
 
 impl<'a> Exporter<'a> {
-    /// Begins an export before it is known what belongs to it.
+    /// Begins an export before it is known what belongs to it. `moved` grows as long as something is packed or sent.
     ///
     /// # Errors
     /// Every case of [`RemoteError`].
-    pub(crate) fn early(&self, destination: &'a CacheDestination) -> Result<EarlyExport<'a>, RemoteError> {
-        let (job, old) = self.open(destination, self.context)?;
-        let index = old.and_then(|old| index_of(&*job.backend, &old, self.context.cancel).ok()).unwrap_or_default();
+    pub(crate) fn early(
+        &self,
+        destination: &'a CacheDestination,
+        moved: &Arc<AtomicU64>,
+    ) -> Result<EarlyExport<'a>, RemoteError> {
+        let (mut job, old) = self.open(destination, self.context)?;
+        job.moved = Arc::clone(moved);
+        let read = |old: Vec<u8>| {
+            within(patience(destination), self.context.cancel, |cancel| index_of(&*job.backend, &old, cancel)).ok()
+        };
+        let index = old.and_then(read).unwrap_or_default();
         let there = index.layers.iter().filter(|layer| job.present.contains(&layer.blob.digest));
         Ok(EarlyExport { there: there.map(|layer| layer.tree).collect(), job })
     }
@@ -155,7 +172,7 @@ impl<'a> Exporter<'a> {
         let cancel = context.cancel;
         let backend = self.backends.destination(&destination.place);
         backend.begin(cancel)?;
-        let old = match backend.manifest(cancel) {
+        let old = match within(patience(destination), cancel, |cancel| backend.manifest(cancel)) {
             // Whatever else is under this name is replaced, as a push replaces it.
             Err(error) if error.is_about_blob() || matches!(error, RemoteError::Malformed { .. }) => None,
             other => other?,
@@ -164,7 +181,7 @@ impl<'a> Exporter<'a> {
         let named = parsed.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
         let present = named.filter(|_| backend.keeps_what_is_named()).map(|blob| blob.digest.clone()).collect();
         let compression = destination.compression.unwrap_or(self.compression);
-        Ok((Job { context, backend, destination, compression, present }, old))
+        Ok((Job { context, backend, destination, compression, present, moved: Arc::default() }, old))
     }
 }
 
@@ -392,7 +409,7 @@ impl Job<'_> {
         let mut writer = content.writer()?;
         let level = self.destination.level.and_then(|level| Level::new(self.compression, u8::try_from(level).ok()?));
         let format = LayerFormat { compression: self.compression, level, docker_media_types: false };
-        let out = Cancellable { out: &mut writer, cancel: self.context.cancel };
+        let out = Cancellable { out: &mut writer, cancel: self.context.cancel, moved: &self.moved };
         let made = layer::write_layer(&layer.tree, &*files, &format, &PackOptions::default(), out)
             .map_err(|source| ExportError::Pack { layer: 0, source })?;
         let (tree, database) = (layer.tree.id(), content.database());
@@ -418,7 +435,9 @@ impl Job<'_> {
             return Ok(());
         }
         if !self.backend.has(descriptor, cancel)? {
-            self.backend.put(blob, cancel).map_err(unwrapped)?;
+            let source = || Ok(Box::new(Moving { bytes: (blob.source)()?, moved: Arc::clone(&self.moved) }) as Box<_>);
+            let moving = BlobToPut { descriptor, source: &source, mount_from: blob.mount_from.clone() };
+            self.backend.put(&moving, cancel).map_err(unwrapped)?;
             let size = descriptor.size;
             sent.blobs.fetch_add(1, Ordering::Relaxed);
             sent.bytes.fetch_add(size, Ordering::Relaxed);
@@ -484,16 +503,33 @@ fn is_local(error: &RemoteError) -> bool {
         && matches!(error, RemoteError::Export(_) | RemoteError::NoFiles { .. } | RemoteError::Damaged { .. })
 }
 
-/// Ends a stream when the build is cancelled.
+/// Counts what is read.
+struct Moving {
+    bytes: Box<dyn Read + Send>,
+    moved: Arc<AtomicU64>,
+}
+
+impl Read for Moving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        self.moved.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Ends a stream when the build is cancelled, and counts it.
 struct Cancellable<'a, W> {
     out: W,
+    moved: &'a AtomicU64,
     cancel: &'a crate::cancel::CancelToken,
 }
 
 impl<W: io::Write> io::Write for Cancellable<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.cancel.check().map_err(io::Error::other)?;
-        self.out.write(bytes)
+        let count = self.out.write(bytes)?;
+        self.moved.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use crate::export::parse::split;
 use crate::oci::{Compression, Digest, Reference};
 
 /// Longest wait for the index of a cache, where nobody says another one.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tag of a cache in a directory, where nobody says another one.
 pub(super) const DEFAULT_TAG: &str = "latest";

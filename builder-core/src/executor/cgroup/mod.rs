@@ -12,9 +12,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::devices::OPENABLE;
@@ -34,6 +34,9 @@ pub(super) struct Cgroups {
     /// Counts processes that the kernel killed for memory, in our own cgroup.
     own_events: Option<fs::File>,
 }
+
+/// A cgroup without processes that is younger than this, in seconds, may be waiting for one.
+const GRACE: i64 = 60;
 
 /// Which devices a process may open.
 #[derive(Debug, Clone, Copy)]
@@ -247,6 +250,9 @@ impl StepCgroup {
 
     fn make(&mut self, parent: &Path) -> io::Result<OwnedFd> {
         let parent = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        if self.parents.is_empty() {
+            sweep(&parent);
+        }
         mkdirat(&parent, self.name.as_str(), Mode::from_raw_mode(0o755))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&parent, self.name.as_str(), flags, Mode::empty());
@@ -274,6 +280,31 @@ impl Drop for StepCgroup {
             }
         }
     }
+}
+
+/// Removes the cgroups of processes that were killed before their watcher knew of them. One that has processes cannot be
+/// removed, and one that is in use has had none for a moment only.
+fn sweep(parent: &OwnedFd) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let listed = openat(parent, ".", flags, Mode::empty()).and_then(Dir::new);
+    for entry in listed.into_iter().flatten().flatten() {
+        let Some(name) = entry.file_name().to_str().ok().filter(|name| is_of_a_step(name)) else { continue };
+        let found = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if found.is_ok_and(|found| found.st_mtime.saturating_add(GRACE) < i64::try_from(now.as_secs()).unwrap_or(0)) {
+            let _ = remove(parent, name);
+        }
+    }
+}
+
+/// Whether a cgroup has a name of the form that [`Cgroups::create`] is given: `rbuild-PROCESS-RANDOM-NUMBER`.
+fn is_of_a_step(name: &str) -> bool {
+    let Some(parts) = name.strip_prefix("rbuild-").map(|rest| rest.split('-').collect::<Vec<_>>()) else {
+        return false;
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let [process, random, number] = parts[..] else { return false };
+    digits(process) && digits(number) && random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn remove(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
@@ -312,6 +343,26 @@ fn read_kills(file: &fs::File) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_killed_steps_left_goes_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let old = SystemTime::now() - Duration::from_secs(3600);
+        let check = |name: &str, time: SystemTime, stays: bool| {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).expect("made");
+            fs::File::open(&path).and_then(|directory| directory.set_modified(time)).expect("set");
+            let parent = openat(CWD, folder.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("there");
+            sweep(&parent);
+            assert_eq!(path.exists(), stays, "{name}");
+        };
+        check("rbuild-12-0a1b2c3d-0", old, false);
+        check("rbuild-12-0a1b2c3d-7", SystemTime::now(), true);
+        for other in ["rbuild-agents", "rbuild-12-0", "rbuild-12-0a1b2c3d", "rbuild-a-0a1b2c3d-0", "user-12-0a1b2c3d-0"]
+        {
+            check(other, old, true);
+        }
+    }
 
     #[test]
     fn a_host_without_cgroups_has_none() {
