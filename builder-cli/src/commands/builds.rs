@@ -40,7 +40,12 @@ const HEADINGS: Columns = &[
 const MAX_NAME: usize = 36;
 
 pub(super) fn run(session: &Session, command: &BuildsCommand) -> Outcome {
-    let history = HistoryStore::new(&session.root()?);
+    let root = session.root()?;
+    if root.join("version").exists() {
+        // A store of a newer version is refused.
+        session.engine()?;
+    }
+    let history = HistoryStore::new(&root);
     match command {
         BuildsCommand::Ls(args) => ls(&history, args),
         BuildsCommand::Inspect(args) => inspect(&history, args),

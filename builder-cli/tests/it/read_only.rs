@@ -40,7 +40,9 @@ fn a_read_only_store_can_be_read_and_nothing_else() {
     env.ok(&format!("build -q -t {name} ."));
     for without_lock in [false, true] {
         if without_lock {
-            std::fs::remove_file(env.path("state/lock")).expect("removed");
+            for name in ["lock", "db.sqlite-shm"] {
+                std::fs::remove_file(env.path("state").join(name)).expect("removed");
+            }
         }
         let Some(mounted) = ReadOnly::of(&env.path("state"), &env.path(&format!("ro-{without_lock}"))) else {
             println!("{test}: skipped, nothing can be mounted here");

@@ -339,6 +339,19 @@ fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
     );
     check("nonsense", &answering(Some(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"schema")));
     check("refusal", &answering(Some(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")));
+    // What is sent while the build runs does not hold it either.
+    for address in [
+        answering(None),
+        answering(Some(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n")),
+    ] {
+        let env = TestEnv::new();
+        env.write("Dockerfile", format!("FROM {}\nRUN echo a > /a\n", base()));
+        let begun = std::time::Instant::now();
+        let (_, _, warnings) = build(&env, &format!("--cache-to type=registry,ref={address}/cache:1,timeout=1s"));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("it did not answer within 1 second"), "{warnings:?}");
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
     // Writing fails the build only if that was asked for.
     let env = TestEnv::new();
     env.write("Dockerfile", "FROM scratch\nLABEL a=b\n");

@@ -184,7 +184,11 @@ fn a_directory_that_is_no_store_is_left_alone() {
     assert!(env.path("state/precious").exists());
     std::fs::remove_file(env.path("state/precious")).expect("removed");
     std::fs::write(env.path("state/version"), "999\n").expect("written");
-    insta::assert_snapshot!(env.fails("images"));
+    let refused = env.fails("images");
+    insta::assert_snapshot!(refused);
+    for line in ["history ls", "history rm --all", "cache ls", "prune -a -f", "cache verify --repair"] {
+        assert_eq!(env.fails(line), refused, "{line}");
+    }
 }
 
 #[test]

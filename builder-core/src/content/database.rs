@@ -135,7 +135,7 @@ impl Database {
     }
 
     fn open(&self) -> Result<Connection, ContentError> {
-        let connection = self.connect().map_err(|source| self.error(source))?;
+        let connection = self.reach().map_err(|source| self.error(source))?;
         if self.schema(&connection)? == SCHEMA {
             return Ok(connection);
         }
@@ -147,12 +147,37 @@ impl Database {
         Ok(connection)
     }
 
-    fn connect(&self) -> rusqlite::Result<Connection> {
+    /// Opens the file so that it can be read. On a read-only file system the index of the log may be missing, and cannot be
+    /// made: as nobody can write there, the log is read without it, and without locks.
+    fn reach(&self) -> rusqlite::Result<Connection> {
+        let reached = self.connect(None).and_then(|connection| version(&connection).map(|_| connection));
+        match reached {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && self.is_read_only() => {
+                // `wal.html` of SQLite, section 8: exclusive mode keeps the index in memory.
+                self.connect(Some("unix-none"))
+            }
+            reached => reached,
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        let above = self.path.parent().and_then(|parent| rustix::fs::statvfs(parent).ok());
+        self.path.exists() && above.is_some_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    }
+
+    fn connect(&self, vfs: Option<&str>) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(self.canonical(), flags)?;
+        let connection = match vfs {
+            None => Connection::open_with_flags(self.canonical(), flags)?,
+            Some(vfs) => {
+                let connection = Connection::open_with_flags_and_vfs(self.canonical(), flags, vfs)?;
+                connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+                connection
+            }
+        };
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -170,9 +195,7 @@ impl Database {
     }
 
     fn schema(&self, connection: &Connection) -> Result<u32, ContentError> {
-        let found = connection
-            .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
-            .map_err(|source| self.error(source))?;
+        let found = version(connection).map_err(|source| self.error(source))?;
         if found > SCHEMA {
             return Err(ContentError::NewerFormat { path: self.path.clone(), found, known: SCHEMA });
         }
@@ -183,7 +206,7 @@ impl Database {
     fn set_aside(&self) -> Result<Option<PathBuf>, ContentError> {
         let _lock = self.file_lock()?;
         // What one process found damaged may have been replaced by another one while this one waited.
-        if self.connect().is_ok_and(|connection| is_sound(&connection)) {
+        if self.connect(None).is_ok_and(|connection| is_sound(&connection)) {
             return Ok(None);
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -228,6 +251,10 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Database({})", self.path.display())
     }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 fn remove_if_there(path: &Path) -> Result<(), ContentError> {
