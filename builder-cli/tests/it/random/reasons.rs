@@ -46,10 +46,12 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &
         let since = past.iter().position(|build| Some(build.id.as_str()) == with).map_or(0, |at| at + 1);
         let names: Vec<&str> =
             past[since.min(past.len())..].iter().flat_map(|build| &build.names).map(String::as_str).collect();
+        // What comes out of another stage is named as that stage wrote it.
+        let is_made = step["name"].as_str().is_some_and(|name| name.contains("from=s"));
         let anything = names.contains(&EVERYTHING) || with.is_none() || since == 0;
         for reason in reasons {
             match reason["reason"].as_str().expect("text") {
-                "files" if !anything => {
+                "files" if !anything && !is_made => {
                     for change in reason["changes"].as_array().expect("changes") {
                         if !is_about(change, &names) && !is_about(change, &links) {
                             bad("this file was not changed");
