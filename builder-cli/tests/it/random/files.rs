@@ -174,7 +174,12 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
     }
     let file = files[dice.below(files.len())].clone();
     let other = files[dice.below(files.len())].clone();
-    let any = paths[dice.below(paths.len())].clone();
+    let links: Vec<&PathBuf> = is(fs::FileType::is_symlink);
+    let any = if dice.chance(15) && !links.is_empty() {
+        links[dice.below(links.len())].clone()
+    } else {
+        paths[dice.below(paths.len())].clone()
+    };
     let folder = folders.get(dice.below(folders.len().max(1))).map_or_else(|| root.to_owned(), |path| (*path).clone());
     let new = folder.join(dice.word(NAMES));
     let aside = root.join(".aside");
@@ -184,7 +189,7 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
     let is_small = alone(&file) && alone(&other) && alone(&any);
     let what;
     let mut at = vec![&file];
-    match dice.below(31) {
+    match dice.below(33) {
         0..3 => {
             what = "edited in place, size and time restored";
             let mut bytes = fs::read(&file).expect("readable");
@@ -325,6 +330,12 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
                     let _ = fs::rename(from, to);
                 }
             }
+        }
+        31 | 32 if any.is_symlink() => {
+            what = "another target";
+            at = vec![&any];
+            fs::remove_file(&any).expect("removed");
+            symlink(dice.word("a b c sub ../src"), &any).expect("linked");
         }
         27 => {
             what = "touched";

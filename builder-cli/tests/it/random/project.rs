@@ -96,8 +96,8 @@ impl Project {
     fn line(&self, dice: &mut Dice, stage: usize) -> String {
         match dice.below(100) {
             0..40 if self.can_run(stage) => Self::run(dice, stage),
-            0..75 => self.copy(dice, stage),
-            75..80 => format!("ARG {}={}", dice.pick(&ARGUMENTS), dice.below(3)),
+            0..70 => self.copy(dice, stage),
+            70..80 => format!("ARG {}={}", dice.pick(&ARGUMENTS), dice.below(3)),
             80 => format!("ARG {}", dice.pick(&ARGUMENTS)),
             81..86 => format!("ENV {}={}", dice.word("A B X"), dice.word("1 2 $X ${Y:-no} $A$B")),
             86..89 => format!("WORKDIR {}", dice.word("/w rel /d/wd / $A /e")),
@@ -139,8 +139,8 @@ impl Project {
             }
             4 | 5 => format!("COPY --from=named {flags}{} {target}", dice.word(". a* sub */* [a-c]")),
             6 => format!("COPY {flags}<<a <<b {target}\ntext {}\na\n$X\nb", dice.below(3)),
-            7 => format!("ADD {flags}{} {target}", dice.word("p.tar src p.* .")),
-            8 if !flags.contains("exclude") => format!("ADD {flags}{} {target}", self.page),
+            7 if dice.chance(70) => format!("ADD {flags}{} {target}", dice.word("p.tar src p.* .")),
+            7 | 8 if !flags.contains("exclude") => format!("ADD {flags}{} {target}", self.page),
             9 if !flags.contains("exclude") => {
                 format!("COPY --parents {flags}{} {target}", dice.word("src/./**/x */a src/sub"))
             }
@@ -268,10 +268,18 @@ impl Project {
     /// Changes an instruction; says which.
     pub(super) fn edit(&mut self, dice: &mut Dice) -> String {
         let stage = dice.below(self.stages.len());
-        let line = self.line(dice, stage);
+        let mut line = self.line(dice, stage);
+        let at = dice.below(self.stages[stage].lines.len() + 1);
+        // Often only the value is another.
+        let instruction = |line: &str| line.split([' ', '=']).next().unwrap_or_default().to_owned();
+        let old = self.stages[stage].lines.get(at).map(|old| instruction(old)).unwrap_or_default();
+        if ["ARG", "ENV", "USER", "WORKDIR"].contains(&old.as_str()) {
+            while instruction(&line) != old {
+                line = self.line(dice, stage);
+            }
+        }
         let lines = &mut self.stages[stage].lines;
-        let at = dice.below(lines.len() + 1);
-        match dice.below(4) {
+        match if old == instruction(&line) { 2 } else { dice.below(4) } {
             0 if at < lines.len() => format!("without `{}`", lines.remove(at)),
             1 if at + 1 < lines.len() => {
                 lines.swap(at, at + 1);

@@ -202,31 +202,31 @@ impl World {
     /// Something is not as it was.
     pub(super) fn change(&mut self) {
         let changed = match self.dice.below(100) {
-            0..56 => files::change(&self.env.context(""), &mut self.dice),
-            56..64 => files::change(&self.env.path("named"), &mut self.dice),
-            64..76 => {
+            0..52 => files::change(&self.env.context(""), &mut self.dice),
+            52..58 => files::change(&self.env.path("named"), &mut self.dice),
+            58..70 => {
                 let what = self.project.edit(&mut self.dice);
                 self.write_dockerfile();
                 Changed::of(format!("Dockerfile {what}"), EVERYTHING)
             }
-            76..84 => Changed::of(self.project.turn(&mut self.dice), EVERYTHING),
-            84..87 => {
+            70..80 => Changed::of(self.project.turn(&mut self.dice), EVERYTHING),
+            80..83 => {
                 let secret = self.dice.below(2).to_string();
                 std::fs::write(self.env.path("home/hashed"), &secret).expect("written");
                 Changed::of(format!("secret is {secret}"), EVERYTHING)
             }
-            87 => {
+            83 | 84 => {
                 let number = self.dice.below(2);
                 self.put_layout(number);
                 Changed::of(format!("layout {number}"), EVERYTHING)
             }
-            88 => {
+            85 | 86 => {
                 let text = self.dice.below(3).to_string();
                 let name = self.dice.pick(&["a", "sub/b", "sub/c"]);
                 self.upstream.commit(&[(name, &text)]);
                 Changed::of(format!("commit {name} {text}"), FILES)
             }
-            89 => {
+            87..90 => {
                 let number = self.dice.below(4);
                 self.put_page(number);
                 Changed::of(format!("page {number}"), FILES)
