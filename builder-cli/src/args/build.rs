@@ -68,25 +68,26 @@ pub(crate) struct BuildArgs {
 
     /// Run every step although its result is known
     #[arg(
+        help_heading = "Cache",
         long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
     )]
     pub(crate) no_cache: bool,
 
     /// Run the steps of these stages although their results are known
-    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
+    #[arg(help_heading = "Cache", long, value_delimiter = ',', value_name = "STAGE")]
     pub(crate) no_cache_filter: Vec<String>,
 
     /// Run commands again whose results are older, in all stages or in one: `24h`, `deps=12h` (repeatable)
-    #[arg(long, value_name = "[STAGE=]DURATION")]
+    #[arg(help_heading = "Cache", long, value_name = "[STAGE=]DURATION")]
     pub(crate) cache_ttl: Vec<String>,
 
     /// Cache to ask for what the store does not know: `type=registry,ref=app:cache`, or its name (repeatable)
-    #[arg(long, value_name = "SPEC")]
+    #[arg(help_heading = "Cache", long, value_name = "SPEC")]
     pub(crate) cache_from: Vec<String>,
 
     /// Where the cache goes after the build: `type=registry,ref=app:cache` (repeatable)
-    #[arg(long, value_name = "SPEC")]
+    #[arg(help_heading = "Cache", long, value_name = "SPEC")]
     pub(crate) cache_to: Vec<String>,
 
     /// When to ask registries for base images: `always` (without a value), `newer`, `missing`, `never`
@@ -165,7 +166,7 @@ pub(crate) struct BuildArgs {
     pub(crate) call: String,
 
     /// Say what would run, why, and how long it would take; run, fetch and write nothing
-    #[arg(long)]
+    #[arg(help_heading = "Cache", long)]
     pub(crate) dry_run: bool,
 
     /// `rbuild cache probe`; `true` for JSON.
@@ -173,7 +174,7 @@ pub(crate) struct BuildArgs {
     pub(crate) probe: Option<bool>,
 
     /// Run this share of the known steps again and compare, as `10%`; with `,strict` a difference is an error
-    #[arg(long, value_name = "N%[,strict]")]
+    #[arg(help_heading = "Cache", long, value_name = "N%[,strict]")]
     pub(crate) verify_cache: Option<String>,
 
     /// How the result of `--check`, `--call` and `--dry-run` is printed: `text`, `json`, `sarif` (`--check` only)

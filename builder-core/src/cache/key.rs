@@ -7,11 +7,11 @@
 //! | ENV and declared ARGs that the step sees | yes, by name and value | the command sees them |
 //! | proxies that were not declared | no | they say how to reach something, not what it is |
 //! | content of the root filesystem | yes, as the digests of its layers without times | the command sees it |
-//! | files of bind mounts | yes: path, kind, mode, owner, xattrs, content of exactly what is mounted | the command sees them |
-//! | identity of cache mounts (id, target, seed, mode, owner) | yes | it says where the command looks |
+//! | files of bind mounts | yes: path, kind, mode, owner, xattrs, content of exactly what is mounted; whether it may write | the command sees them |
+//! | identity of cache mounts (id, target, seed, mode, owner, whether it may write) | yes | it says where the command looks |
 //! | content of cache mounts | no | they only make the step faster, by contract |
 //! | tmpfs mounts | target and size | the command sees them |
-//! | secrets and ssh agents | id, target, variable, mode, owner; never the value | a value must not be guessable from a key |
+//! | secrets and ssh agents | id, target, variable, mode, owner, whether it has to be there; never the value | a value must not be guessable from a key |
 //! | secrets with `cache=hash` | a keyed digest of the value, too | asked for; without the key of the store it says nothing |
 //! | secrets with an epoch | the word given, too | asked for; it says nothing of the value, so the result may travel |
 //! | `--network`, `--security` | yes | they change what the command can do |
@@ -26,6 +26,7 @@
 //! | times of copied files | no | checkouts differ in nothing else |
 //! | destination of a copy: kind, mode, owner of each parent | yes | they decide where and how the files land |
 //! | the rest of the destination | no | a new base image does not re-run a copy |
+//! | WORKDIR: path, owner, the directories that it makes and those above | yes | they are the result |
 //! | paths of the host, user, umask, time, `--jobs` | no | they are not inputs |
 
 use std::fmt;

@@ -330,12 +330,12 @@ impl<'a> Past<'a> {
 
     fn differences(&self, build: &Build, step: &Step, preimage: &Preimage, nearest: &Nearest<'_>) -> Vec<Reason> {
         let mut reasons: Vec<Reason> = Vec::new();
-        if let Some((_, before)) = nearest.from {
-            if step.op != "run" && before.instruction() != step.instruction() {
-                let texts = [before, step].map(|step| step.instruction().to_owned());
-                let [before, after] = texts;
-                reasons.push(Reason::Instruction { before, after });
-            }
+        if let Some((_, before)) = nearest.from
+            && step.op != "run"
+            && before.instruction() != step.instruction()
+        {
+            let [before, after] = [before, step].map(|step| step.instruction().to_owned());
+            reasons.push(Reason::Instruction { before, after });
         }
         for change in fields(&nearest.preimage, preimage) {
             for reason in self.reasons_of(change, build, step, preimage, nearest) {
@@ -392,14 +392,14 @@ impl<'a> Past<'a> {
                     Reason::Input { name: name.clone(), before: input(before.clone()), after: input(after.clone()) };
                 (!same).then_some(options).into_iter().chain(files).collect()
             }
-            text => match text.strip_prefix(FINGERPRINT) {
-                Some(id) => vec![Reason::Input { name: format!("secret{id}"), before: None, after: None }],
-                None => {
-                    let hidden = text.strip_prefix("env ").is_some_and(is_proxy);
-                    let shown = |value: Option<String>| value.filter(|_| !hidden).map(|value| readable(text, value));
-                    vec![Reason::Input { before: shown(before), after: shown(after), name: text.to_owned() }]
+            text => {
+                if let Some(id) = text.strip_prefix(FINGERPRINT) {
+                    return vec![Reason::Input { name: format!("secret{id}"), before: None, after: None }];
                 }
-            },
+                let hidden = text.strip_prefix("env ").is_some_and(is_proxy);
+                let shown = |value: Option<String>| value.filter(|_| !hidden).map(|value| readable(text, value));
+                vec![Reason::Input { before: shown(before), after: shown(after), name: text.to_owned() }]
+            }
         }
     }
 
