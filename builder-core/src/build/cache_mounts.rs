@@ -101,6 +101,9 @@ impl Engine {
         let to = RootDir::open(&opened.content).map_err(failed)?;
         let names = content.names().map_err(failed)?;
         names.iter().try_for_each(|name| content.rename(name, to.directory(), name)).map_err(failed)?;
+        if opened.is_new {
+            opened.filled()?;
+        }
         Ok(mount.id)
     }
 }

@@ -26,6 +26,9 @@ pub struct CacheMounts {
     directory: PathBuf,
 }
 
+/// A file beside the content of a mount that does not have all that it begins with.
+const UNFILLED: &str = "unfilled";
+
 /// What the names of directories begin with that are not finished.
 const NEW: &str = "new-";
 
@@ -36,7 +39,25 @@ pub struct MountedCache {
     pub content: PathBuf,
     /// Whether it was just made and wants to be filled from its seed.
     pub is_new: bool,
-    _lock: File,
+    shared: bool,
+    lock: File,
+}
+
+impl MountedCache {
+    /// Says that a new one has everything that it begins with: from now on others see it. Without this it is new again the
+    /// next time.
+    ///
+    /// # Errors
+    /// [`CacheMountError::Access`] if the file system fails.
+    pub fn filled(&self) -> Result<(), CacheMountError> {
+        let unfilled = self.content.with_file_name(UNFILLED);
+        let error = |source| CacheMountError::Access { path: unfilled.clone(), source };
+        small_file::remove(&unfilled).map_err(error)?;
+        if self.shared {
+            flock(&self.lock, FlockOperation::NonBlockingLockShared).map_err(|errno| error(errno.into()))?;
+        }
+        Ok(())
+    }
 }
 
 /// A cache mount of the store.
@@ -129,17 +150,31 @@ impl CacheMounts {
             };
             // The time of the lock says when the mount was used last.
             let _ = lock.set_modified(std::time::SystemTime::now());
-            let content = directory.join("content");
-            let is_new = !content.is_dir();
+            let (content, unfilled) = (directory.join("content"), directory.join(UNFILLED));
+            let is_filled = || content.is_dir() && !unfilled.exists();
+            let mut lock = lock;
+            let shared = mount.sharing == Sharing::Shared;
+            if shared && !is_filled() {
+                // One step alone fills it; whoever wants to share it waits for that.
+                drop(lock);
+                let alone = lock_in(&directory, Sharing::Locked, cancel).map_err(|failed| failed.at(&directory))?;
+                lock = alone.expect("it is waited for");
+            }
+            let is_new = !is_filled();
             if is_new {
+                // What a killed step began is begun again.
+                small_file::write(&unfilled, b"").map_err(error)?;
+                small_file::remove(&content).map_err(error)?;
                 create(&directory, &content, mount).map_err(error)?;
+            } else if shared {
+                flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|errno| error(errno.into()))?;
             }
             // A damaged one would hide it from everything that lists mounts.
             let named = directory.join("identity");
             if small_file::read(&named).map_err(error)?.as_deref() != Some(identity.as_bytes()) {
                 small_file::write(&named, identity.as_bytes()).map_err(error)?;
             }
-            return Ok(MountedCache { content, is_new, _lock: lock });
+            return Ok(MountedCache { content, is_new, shared, lock });
         }
         unreachable!("some number is free")
     }
@@ -158,7 +193,10 @@ impl CacheMounts {
         let mut mounts = Vec::new();
         for entry in entries {
             let directory = entry.map_err(error)?.path();
-            // One that is being made or removed has no identity.
+            // One that is being made or removed has no identity, or not all that it begins with.
+            if directory.join(UNFILLED).exists() {
+                continue;
+            }
             let Ok(text) = fs::read_to_string(directory.join("identity")) else { continue };
             let Some(mount) = StoredMount::parse(&text) else { continue };
             let used = fs::metadata(directory.join("lock")).and_then(|lock| lock.modified());
@@ -196,7 +234,7 @@ impl CacheMounts {
             return Ok(None);
         }
         let content = mount.directory.join("content");
-        Ok(content.is_dir().then_some(MountedCache { content, is_new: false, _lock: lock }))
+        Ok(content.is_dir().then_some(MountedCache { content, is_new: false, shared: false, lock }))
     }
 
     /// Removes a mount; `false` if a step uses it.
@@ -311,6 +349,29 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_was_not_filled_is_new_again_and_nobody_shares_it_before() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mounts = CacheMounts::new(state.path());
+        let cancel = CancelToken::new();
+        let killed = mounts.open(&mount(Sharing::Shared), &cancel).expect("usable");
+        fs::write(killed.content.join("half"), "").expect("written");
+        assert_eq!(mounts.list().expect("listed"), [], "it is not there yet");
+        drop(killed);
+        let first = mounts.open(&mount(Sharing::Shared), &cancel).expect("usable");
+        assert!(first.is_new && fs::read_dir(&first.content).expect("listed").next().is_none());
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| mounts.open(&mount(Sharing::Shared), &cancel).expect("usable"));
+            std::thread::sleep(Duration::from_millis(60));
+            assert!(!second.is_finished(), "it would see an empty directory");
+            fs::write(first.content.join("seed"), "").expect("written");
+            first.filled().expect("noted");
+            let second = second.join().expect("no panic");
+            assert!(!second.is_new && second.content.join("seed").exists());
+        });
+        assert_eq!(mounts.list().expect("listed").len(), 1);
+    }
+
+    #[test]
     fn sharing_decides_who_gets_which_directory() {
         let state = tempfile::tempdir().expect("temporary directory");
         let mounts = CacheMounts::new(state.path());
@@ -318,6 +379,7 @@ mod tests {
         let open = |sharing| mounts.open(&mount(sharing), &cancel).expect("usable");
         let first = open(Sharing::Shared);
         assert!(first.is_new);
+        first.filled().expect("noted");
         assert_eq!(fs::metadata(&first.content).expect("there").permissions().mode() & 0o7777, 0o750);
         let second = open(Sharing::Shared);
         assert!(!second.is_new);
@@ -338,7 +400,8 @@ mod tests {
         let cancel = CancelToken::new();
         let two_lines = CacheMount { id: "a\nb".into(), ..mount(Sharing::Shared) };
         let used = mounts.open(&two_lines, &cancel).expect("usable");
-        drop(mounts.open(&mount(Sharing::Shared), &cancel).expect("usable"));
+        used.filled().expect("noted");
+        mounts.open(&mount(Sharing::Shared), &cancel).expect("usable").filled().expect("noted");
         let listed = mounts.list().expect("listed");
         assert_eq!(listed.iter().map(|mount| mount.id.as_str()).collect::<Vec<_>>(), ["/c", "a\nb"]);
         assert_eq!(listed[0].mode, 0o750);
@@ -361,6 +424,7 @@ mod tests {
         let mounts = CacheMounts::new(state.path());
         let cancel = CancelToken::new();
         let first = mounts.open(&mount(Sharing::Locked), &cancel).expect("usable");
+        first.filled().expect("noted");
         let directory = first.content.parent().expect("it has one").to_owned();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| mounts.open(&mount(Sharing::Locked), &cancel).expect("usable"));
@@ -370,6 +434,7 @@ mod tests {
             drop(first);
             let second = waits.join().expect("no panic");
             assert!(second.is_new && second.content.is_dir());
+            second.filled().expect("noted");
             let stored = mounts.list().expect("listed");
             assert!(mounts.hold(&stored[0], Duration::ZERO, &cancel).expect("readable").is_none(), "it is locked");
         });
@@ -381,6 +446,7 @@ mod tests {
         let mounts = CacheMounts::new(state.path());
         let cancel = CancelToken::new();
         let used = mounts.open(&mount(Sharing::Shared), &cancel).expect("usable");
+        used.filled().expect("noted");
         let directory = used.content.parent().expect("it has one").to_owned();
         fs::create_dir(directory.join("new-abc")).expect("made");
         mounts.sweep().expect("swept");

@@ -226,6 +226,7 @@ impl Job<'_> {
         let opened = engine.cache_mounts.open(&wanted, cancel).map_err(store)?;
         if opened.is_new {
             move_into(&active, &opened).map_err(store)?;
+            opened.filled().map_err(store)?;
             imported.mounts.push(id);
         } else {
             imported.known_mounts.push(id);

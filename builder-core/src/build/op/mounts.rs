@@ -319,6 +319,9 @@ impl Prepared {
                 {
                     fill(session, source, &opened)?;
                 }
+                if opened.is_new {
+                    opened.filled()?;
+                }
                 if let Some(remote) = remote {
                     remote.note_mount(cache);
                 }
