@@ -211,7 +211,8 @@ fn differing(name: &str, before: &str, after: &str) -> Vec<String> {
     let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
     (old, new) = (old.split_off(same), new.split_off(same));
     while !old.is_empty() && old.last() == new.last() {
-        (old.pop(), new.pop());
+        old.pop();
+        new.pop();
     }
     // One line for one line: only the part around the difference is of interest.
     let same = match (&old[..], &new[..]) {

@@ -519,7 +519,7 @@ mod tests {
         let half = path.with_file_name(".tmpabc");
         let file = File::create(&half).expect("made");
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).expect("set");
-        assert_eq!(store.files().expect("listed"), [path.clone()]);
+        assert_eq!(store.files().expect("listed"), std::slice::from_ref(&path));
         let held = store.lock(&key, &CancelToken::new()).expect("free");
         let lock = state.path().join("cache/locks/killed");
         fs::write(&lock, "").expect("written");

@@ -313,13 +313,11 @@ impl Journal {
         }
         let path = self.store.build_path(&self.id);
         let error = |source| HistoryError::Access { path: path.clone(), source };
-        match &mut self.file {
-            Some(file) => file.write_all(&bytes).map_err(error),
-            None => {
-                self.file = Some(self.create(&path, &bytes).map_err(error)?);
-                Ok(())
-            }
+        if let Some(file) = &mut self.file {
+            return file.write_all(&bytes).map_err(error);
         }
+        self.file = Some(self.create(&path, &bytes).map_err(error)?);
+        Ok(())
     }
 
     /// Whether anything was written yet.

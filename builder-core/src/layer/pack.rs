@@ -175,16 +175,15 @@ impl Packer<'_> {
         let mut content = None;
         let mut header = header_of(entry, self.options);
         match &entry.node {
-            Node::File { link, size, .. } => match self.firsts.get(link).filter(|first| **first != index) {
-                Some(first) => {
+            Node::File { link, size, .. } => {
+                if let Some(first) = self.firsts.get(link).filter(|first| **first != index) {
                     let first = self.tree.entry(*first).path;
                     (header.kind, header.link, header.xattrs) = (Kind::HardLink, first.as_bytes().to_vec(), Vec::new());
-                }
-                None => {
+                } else {
                     header.size = *size;
                     content = Some(*size).filter(|size| *size > 0);
                 }
-            },
+            }
             Node::Whiteout if entry.path.is_root() => return Ok(None),
             _ => {}
         }

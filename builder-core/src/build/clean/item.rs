@@ -267,7 +267,7 @@ impl Engine {
             }
             let mut file =
                 found(CacheItem::of(name.clone(), CacheKind::Source), &path, Place::Paths(vec![path.clone()]));
-            file.description = "index of a build context".to_owned();
+            "index of a build context".clone_into(&mut file.description);
             let item = match contexts.entry(name) {
                 Entry::Vacant(place) => place.insert(file),
                 Entry::Occupied(place) => {
