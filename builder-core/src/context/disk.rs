@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::ContextError;
 use super::index::{Record, Stamp};
 use crate::rootfs::RootPath;
+use crate::sys::lease::has_writer;
 use crate::tree::{ContentDigest, ContentHasher, Node, Time, Xattr};
 
 /// How often a file that changes while it is read is read again.
@@ -65,6 +66,9 @@ pub(super) struct Hashed {
     pub(super) record: Record,
     /// When reading began, by the clock that the kernel stamps local files with.
     pub(super) began: Time,
+    /// Somebody could still write to it afterwards. What a shared mapping writes moves the change time when a page is
+    /// written first, and not again before the page is written back.
+    pub(super) has_writer: bool,
 }
 
 impl Disk {
@@ -146,7 +150,9 @@ impl Disk {
             let after = Stat::of(&file).map_err(read)?;
             if before.stamp == after.stamp && length == after.stamp.size {
                 let record = Record { stamp: after.stamp, content, xattrs };
-                return Ok(Hashed { stat: after, record, began });
+                // A writer that comes later begins with a new time.
+                let has_writer = has_writer(file.as_fd()).unwrap_or(false);
+                return Ok(Hashed { stat: after, record, began, has_writer });
             }
         }
         Err(ContextError::Changed(path.clone()))

@@ -17,8 +17,8 @@ use crate::tree::{ContentDigest, Entry, Node};
 pub struct Reading {
     /// One for each path that the source stands for.
     pub matches: Vec<Match>,
-    /// Every file is still the one that was surveyed, and was old enough when it was read that any later change has to
-    /// show in a survey. Then, and only then, an equal fingerprint says that reading would give this again.
+    /// Every file is still the one that was surveyed, had no writer, and was old enough when it was read that any later
+    /// change has to show in a survey. Then, and only then, an equal fingerprint says that reading would give this again.
     pub settled: bool,
 }
 
@@ -104,7 +104,7 @@ impl BuildContext {
         let hashed = spread(&found.unread, weight, |unread, buffer| self.disk.hash(&unread.path, buffer))?;
         let mut settled: HashMap<usize, Vec<(Vec<u8>, Record)>> = HashMap::new();
         let mut all_settled = true;
-        for (unread, Hashed { stat: read, record, began }) in found.unread.iter().zip(hashed) {
+        for (unread, Hashed { stat: read, record, began, has_writer }) in found.unread.iter().zip(hashed) {
             found.linked.remove(&unread.at);
             if read.links > 1 {
                 found.linked.insert(unread.at, (read.stamp.device, read.stamp.inode));
@@ -114,7 +114,7 @@ impl BuildContext {
             entry.mode = read.mode;
             entry.mtime = read.stamp.modified;
             entry.xattrs.clone_from(&record.xattrs);
-            let is_settled = self.disk.is_settled(&read.stamp, began, newest);
+            let is_settled = !has_writer && self.disk.is_settled(&read.stamp, began, newest);
             all_settled &= is_settled && read.stamp == stat(unread).stamp;
             if is_settled {
                 let name = unread.path.file_name().expect("a file is not the root").to_vec();

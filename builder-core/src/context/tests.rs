@@ -276,6 +276,25 @@ fn settled_files_are_not_read_again() {
 }
 
 #[test]
+fn files_that_somebody_can_write_to_are_read_each_time() {
+    let fixture = Fixture::new(&["d/f=one", "d/g=two"]);
+    settle();
+    let writer = fs::File::options().write(true).open(fixture.root.path().join("d/f")).expect("opened");
+    let known = || {
+        let context = fixture.open("");
+        let survey = context.survey(&request("d")).expect("found");
+        let settled = context.read(&survey).expect("read").settled;
+        drop(context);
+        let mut index = Index::new(fixture.state.path(), &fixture.root.path().canonicalize().expect("there"));
+        let records = index.directory(b"d");
+        (settled, records.iter().flat_map(index::Records::iter).map(|(name, _)| name.to_vec()).collect::<Vec<_>>())
+    };
+    assert_eq!(known(), (false, vec![b"g".to_vec()]));
+    drop(writer);
+    assert_eq!(known(), (true, vec![b"f".to_vec(), b"g".to_vec()]));
+}
+
+#[test]
 fn many_directories_come_in_order_whoever_reads_them() {
     let fixture = Fixture::new(&[]);
     for directory in 0..60 {

@@ -5,10 +5,12 @@
 //! - `clone`: a child process that borrows the caller's memory until it executes a program.
 //! - `child`: what such a child calls.
 //! - `bpf`: a device filter for a cgroup.
+//! - `lease`: whether somebody can write to a file.
 
 pub(crate) mod bpf;
 pub(crate) mod child;
 pub(crate) mod clone;
+pub(crate) mod lease;
 pub mod mount;
 
 use std::io;
