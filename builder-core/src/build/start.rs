@@ -87,6 +87,11 @@ impl Engine {
             TaskNumbers::default().declare(&access.events, &format!("pull {}", request.image.familiar()), Vec::new());
         image.layers.belongs_to(task);
         let config = image.known.config.config;
+        match image.layers.snapshots(access) {
+            // A cache had said something else of a layer than it holds: what it holds is known now.
+            Err(StepError::OtherBase) => image.layers.snapshots(access)?,
+            other => other?,
+        };
         let filesystem = Filesystem { base: Some(Arc::clone(&image.layers)), built: Vec::new() };
         let stack = filesystem.stack(access, Work::Allowed)?.unwrap_or_default();
 

@@ -32,6 +32,9 @@ const UNFILLED: &str = "unfilled";
 /// What the names of directories begin with that are not finished.
 const NEW: &str = "new-";
 
+/// How long whoever waits for a mount waits before it looks again.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A cache mount in use; others are kept out, as its sharing says, until this is dropped.
 #[derive(Debug)]
 pub struct MountedCache {
@@ -154,11 +157,17 @@ impl CacheMounts {
             let is_filled = || content.is_dir() && !unfilled.exists();
             let mut lock = lock;
             let shared = mount.sharing == Sharing::Shared;
-            if shared && !is_filled() {
-                // One step alone fills it; whoever wants to share it waits for that.
+            while shared && !is_filled() {
+                // One step alone fills it; whoever wants to share it waits for that, and no longer.
                 drop(lock);
-                let alone = lock_in(&directory, Sharing::Locked, cancel).map_err(|failed| failed.at(&directory))?;
-                lock = alone.expect("it is waited for");
+                let lock_as = |sharing| lock_in(&directory, sharing, cancel).map_err(|failed| failed.at(&directory));
+                if let Some(alone) = lock_as(Sharing::Private)? {
+                    lock = alone;
+                    break;
+                }
+                cancel.check()?;
+                std::thread::sleep(PAUSE);
+                lock = lock_as(Sharing::Shared)?.expect("it is waited for");
             }
             let is_new = !is_filled();
             if is_new {
@@ -228,7 +237,7 @@ impl CacheMounts {
             if begun.elapsed() >= patience {
                 return Ok(None);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(PAUSE);
         }
         if !is_at(&lock, &mount.directory.join("lock")) {
             return Ok(None);
@@ -293,7 +302,7 @@ fn lock_in(directory: &Path, sharing: Sharing, cancel: &CancelToken) -> Result<O
                 return Ok(None);
             }
             cancel.check()?;
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(PAUSE);
         }
         // Whoever removed the mount held the lock of its file: that keeps nobody off the next one.
         if is_at(&lock, &path) {
@@ -369,6 +378,35 @@ mod tests {
             assert!(!second.is_new && second.content.join("seed").exists());
         });
         assert_eq!(mounts.list().expect("listed").len(), 1);
+    }
+
+    #[test]
+    fn who_shares_a_new_mount_waits_for_its_filling_only() {
+        let cancel = CancelToken::new();
+        for _ in 0..20 {
+            let state = tempfile::tempdir().expect("temporary directory");
+            let mounts = CacheMounts::new(state.path());
+            let (begun, using) = (std::sync::Barrier::new(4), std::sync::atomic::AtomicUsize::new(0));
+            let work = || {
+                begun.wait();
+                let used = mounts.open(&mount(Sharing::Shared), &cancel).expect("usable");
+                if used.is_new {
+                    used.filled().expect("noted");
+                }
+                using.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let (since, all) = (Instant::now(), || using.load(std::sync::atomic::Ordering::SeqCst) == 4);
+                while !all() && since.elapsed() < Duration::from_secs(10) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                (all(), used.is_new)
+            };
+            let results: Vec<_> = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+                all.into_iter().map(|one| one.join().expect("no panic")).collect()
+            });
+            assert!(results.iter().all(|(all, _)| *all), "each has it while the others have it");
+            assert_eq!(results.iter().filter(|(_, is_new)| *is_new).count(), 1);
+        }
     }
 
     #[test]
