@@ -12,16 +12,11 @@ use crate::command_error::CommandError;
 use crate::session::Session;
 use crate::ui::{escape, units};
 
-/// Fewest characters of a key that are taken for its beginning.
-const FEWEST: usize = 4;
-
 pub(super) fn run(session: &Session, args: &CacheInspectArgs) -> Outcome {
     let engine = session.reader()?;
     let records = engine.cache().list().map_err(|error| CommandError::failed(error.to_string()))?;
-    let begins = |text: String| args.key.len() >= FEWEST && text.starts_with(&args.key);
-    let matches = |record: &Record| begins(record.preimage.key().to_string()) || begins(record.tree.to_string());
     let mut found: Vec<Record> =
-        records.into_iter().map(|(_, record)| record).filter(|record| matches(record)).collect();
+        records.into_iter().map(|(_, record)| record).filter(|record| record.is_called(&args.key)).collect();
     found.sort_by_key(|record| record.preimage.key().to_string());
     // The first result of a root filesystem is kept a second time.
     found.dedup_by_key(|record| record.preimage.key());

@@ -7,7 +7,7 @@ use crate::env::{TestEnv, require_sandbox};
 use crate::moto::Moto;
 use crate::recorder::{Recorder, answering};
 use crate::registry::{Registry, base};
-use crate::remote_cache::{build, project, publish_base};
+use crate::remote_cache::{build, project, project_on, publish_base};
 
 const NOTHING: [&str; 0] = [];
 
@@ -139,12 +139,7 @@ fn without_layers_keys_are_known_and_nothing_is_fetched() {
     let recorder = Recorder::before(&registry.address);
     let name = |name: &str| format!("{}/{name}", recorder.address);
     publish_base(&name("base:1"));
-    let project = || {
-        let env = TestEnv::new();
-        let dockerfile = format!("FROM {}\nCOPY --chown=app a /made/\nRUN cat /made/a > /b\n", name("base:1"));
-        env.write("Dockerfile", dockerfile).write("a", "content");
-        env
-    };
+    let project = || project_on(&name("base:1"), "");
     let first = project();
     let (_, id, _) = build(&first, "");
     first.ok(&format!("cache export type=registry,ref={}", name("cache:1")));

@@ -147,6 +147,16 @@ pub(crate) fn lines_of_steps<'a>(progress: &'a str, word: &str) -> Vec<&'a str> 
     progress.lines().filter_map(printed).collect()
 }
 
+/// Says whether system calls can be counted here; prints why not.
+#[expect(clippy::print_stdout, reason = "a test that skips says so")]
+pub(crate) fn require_strace(test: &str) -> bool {
+    let there = Command::new("strace").arg("-V").output().is_ok();
+    if !there {
+        println!("{test}: skipped, strace is not installed");
+    }
+    there
+}
+
 /// Says whether steps can run here; prints why not.
 #[expect(clippy::print_stdout, reason = "a test that skips says so")]
 pub(crate) fn require_sandbox(test: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::env::{TestEnv, program, require_sandbox};
+use crate::env::{TestEnv, program, require_sandbox, require_strace};
 use crate::registry::base;
 
 // Rows: P20.
@@ -25,11 +25,7 @@ fn what_changes_the_config_only_touches_no_storage() {
 #[test]
 fn a_cached_build_makes_no_connection_mount_process_or_sync() {
     let test = "a_cached_build_makes_no_connection_mount_process_or_sync";
-    if !require_sandbox(test) {
-        return;
-    }
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("{test}: skipped, strace is not installed");
+    if !require_sandbox(test) || !require_strace(test) {
         return;
     }
     let env = TestEnv::new();

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::env::{TestEnv, end, require_sandbox};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, base};
-use crate::remote_cache::{build, publish_base};
+use crate::remote_cache::{build, project_on, publish_base};
 
 const NOTHING: [&str; 0] = [];
 
@@ -35,13 +35,7 @@ fn an_image_is_its_own_cache() {
     let recorder = Recorder::before(&registry.address);
     let name = |name: &str| format!("{}/{name}", recorder.address);
     publish_base(&name("base:1"));
-    let project = || {
-        let env = TestEnv::new();
-        let base = name("base:1");
-        let dockerfile = format!("FROM {base}\nCOPY --chown=app a /made/\nRUN cat /made/a > /b\nWORKDIR /made\n");
-        env.write("Dockerfile", dockerfile).write("a", "content");
-        env
-    };
+    let project = || project_on(&name("base:1"), "WORKDIR /made\n");
     let push = format!("--push -t {}", name("app:1"));
     let inline = format!("{push} --cache-to type=inline --cache-from {}", name("app:1"));
     let (ran, id, warnings) = build(&project(), &inline);

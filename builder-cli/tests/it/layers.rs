@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::env::{TestEnv, end, require_sandbox};
+use crate::env::{TestEnv, end, require_sandbox, require_strace};
 use crate::registry::base;
 
 /// The entries of the last layer of a build, in order.
@@ -100,11 +100,7 @@ fn capabilities_of_files_survive_copies() {
 #[test]
 fn a_command_costs_what_it_changes_and_not_what_is_there() {
     let test = "a_command_costs_what_it_changes_and_not_what_is_there";
-    if !require_sandbox(test) {
-        return;
-    }
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("{test}: skipped, strace is not installed");
+    if !require_sandbox(test) || !require_strace(test) {
         return;
     }
     let env = TestEnv::new();

@@ -80,6 +80,14 @@ pub(crate) fn publish_base(name: &str) {
     publisher.ok(&format!("build -q --push -t {name} ."));
 }
 
+/// A project on that base image: a copy that asks it for a user, a command, and `more`.
+pub(crate) fn project_on(base: &str, more: &str) -> TestEnv {
+    let env = TestEnv::new();
+    let dockerfile = format!("FROM {base}\nCOPY --chown=app a /made/\nRUN cat /made/a > /b\n{more}");
+    env.write("Dockerfile", dockerfile).write("a", "content");
+    env
+}
+
 // Rows: B10.
 #[test]
 fn a_cache_travels_through_a_registry() {
@@ -198,12 +206,7 @@ fn a_push_of_an_unchanged_image_fetches_records_and_no_layer() {
     let recorder = Recorder::before(&registry.address);
     let name = |name: &str| format!("{}/{name}", recorder.address);
     publish_base(&name("base:1"));
-    let project = || {
-        let env = TestEnv::new();
-        let dockerfile = format!("FROM {}\nCOPY --chown=app a /made/\nRUN cat /made/a > /b\n", name("base:1"));
-        env.write("Dockerfile", dockerfile).write("a", "content");
-        env
-    };
+    let project = || project_on(&name("base:1"), "");
     let options =
         format!("--push -t {} --cache-to {} --cache-from {}", name("app:1"), name("cache:1"), name("cache:1"));
     let first = build(&project(), &options);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::engine::{Engine, seconds_now};
 use super::error::{BuildError, StepError};
-use crate::cache::{MountedCache, StoredMount};
+use super::remote_cache::identity_of;
+use crate::cache::{CacheMountError, MountedCache, StoredMount};
 use crate::cancel::CancelToken;
 use crate::dockerfile::Sharing;
 use crate::graph::CacheMount;
 use crate::layer::{self, Archive, Files, LayerFormat, PackOptions, UnpackOptions};
 use crate::oci::Compression;
-use crate::remote::tree_of;
+use crate::remote::{MountIdentity, tree_of};
 use crate::rootfs::{RootDir, RootPath};
 use crate::snapshot::Active;
 use crate::tree::{ContentDigest, Entry, Node, Stack, Time, TreeBuilder};
@@ -85,16 +86,7 @@ impl Engine {
         let file = active.root().open_file_exact(&path(IDENTITY)).map_err(foreign)?;
         file.take(MAX_IDENTITY).read_to_string(&mut identity).map_err(foreign)?;
         let mount = StoredMount::parse(&identity).ok_or_else(|| foreign(io::ErrorKind::InvalidData.into()))?;
-        let wanted = CacheMount {
-            id: mount.id.clone(),
-            sharing: Sharing::Locked,
-            read_only: false,
-            seed: None,
-            mode: mount.mode,
-            uid: mount.uid,
-            gid: mount.gid,
-        };
-        let opened = self.cache_mounts.open(&wanted, cancel)?;
+        let opened = self.open_alone(&identity_of(&mount), cancel)?;
         let failed = |source| StepError::Io { what: format!("cannot write cache mount `{}`", mount.id), source };
         RootDir::open(&opened.content).and_then(|root| root.directory().remove_contents()).map_err(failed)?;
         let content = active.root().open_dir_exact(&path(CONTENT)).map_err(foreign)?;
@@ -105,6 +97,17 @@ impl Engine {
             opened.filled()?;
         }
         Ok(mount.id)
+    }
+
+    /// Takes a cache mount into use for filling it: no step has it meanwhile.
+    pub(super) fn open_alone(
+        &self,
+        mount: &MountIdentity,
+        cancel: &CancelToken,
+    ) -> Result<MountedCache, CacheMountError> {
+        let MountIdentity { id, mode, uid, gid } = mount.clone();
+        let wanted = CacheMount { id, sharing: Sharing::Locked, read_only: false, seed: None, mode, uid, gid };
+        self.cache_mounts.open(&wanted, cancel)
     }
 }
 

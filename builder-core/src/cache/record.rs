@@ -20,6 +20,9 @@ use crate::cancel::{CancelToken, Cancelled};
 use crate::small_file;
 use crate::tree::{ContentDigest, SemanticDigest, StateDigest, TreeId};
 
+/// Fewest characters of a key that are taken for its beginning.
+const FEWEST: usize = 4;
+
 /// What a step gave when it ran.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Record {
@@ -40,6 +43,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether its key, or the id of its tree, begins with this; fewer than four characters name nothing.
+    pub fn is_called(&self, beginning: &str) -> bool {
+        let names = || [self.preimage.key().to_string(), self.tree.to_string()];
+        beginning.len() >= FEWEST && names().iter().any(|name| name.starts_with(beginning))
+    }
+
     /// Whether the step ran less than `ttl` ago.
     pub fn is_fresh(&self, ttl: Duration, now: i64) -> bool {
         let age = now.saturating_sub(self.ran.unwrap_or(self.created));

@@ -351,20 +351,25 @@ impl TreeBuilder {
 
     /// Sorts and encodes.
     pub fn finish(mut self) -> Tree {
-        let entries = &mut self.entries;
-        if !entries.is_sorted_by(|a, b| a.path < b.path) {
-            // Stable, so of equal paths the last one pushed comes last.
-            entries.sort_by(|a, b| a.path.cmp(&b.path));
-            entries.dedup_by(|later, earlier| {
-                let same = later.path == earlier.path;
-                if same {
-                    std::mem::swap(later, earlier);
-                }
-                same
-            });
-        }
-        Tree::of_sorted(entries, |entry| entry)
+        sort_keeping_last(&mut self.entries, |entry| &entry.path);
+        Tree::of_sorted(&mut self.entries, |entry| entry)
     }
+}
+
+/// Sorts items by path; of those with equal paths the last one stays.
+pub fn sort_keeping_last<T>(items: &mut Vec<T>, path: impl Fn(&T) -> &RootPath) {
+    if items.is_sorted_by(|a, b| path(a) < path(b)) {
+        return;
+    }
+    // Stable, so of equal paths the last one comes last.
+    items.sort_by(|a, b| path(a).cmp(path(b)));
+    items.dedup_by(|later, earlier| {
+        let same = path(later) == path(earlier);
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
 }
 
 impl Tree {

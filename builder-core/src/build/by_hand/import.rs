@@ -11,9 +11,7 @@ use super::super::remote_cache::{adopt, fetch_files, identity_of};
 use super::{CacheImport, CacheImported, CacheTransferError, store};
 use crate::cache::Record;
 use crate::cancel::{CancelToken, Cancelled};
-use crate::dockerfile::Sharing;
 use crate::export::ExportContext;
-use crate::graph::CacheMount;
 use crate::lock::{lock, unlocked};
 use crate::oci::Platform;
 use crate::remote::{Backends, CacheSource, Imports, MountIdentity, RemoteError, Whole, chain, root_of};
@@ -214,16 +212,7 @@ impl Job<'_> {
         let restored = self.imports.mount(mount, &engine.content, &engine.snapshots, cancel);
         cancel.check()?;
         let Some(active) = restored else { return Ok(()) };
-        let wanted = CacheMount {
-            id: mount.id.clone(),
-            sharing: Sharing::Locked,
-            read_only: false,
-            seed: None,
-            mode: mount.mode,
-            uid: mount.uid,
-            gid: mount.gid,
-        };
-        let opened = engine.cache_mounts.open(&wanted, cancel).map_err(store)?;
+        let opened = engine.open_alone(mount, cancel).map_err(store)?;
         if opened.is_new {
             move_into(&active, &opened).map_err(store)?;
             opened.filled().map_err(store)?;

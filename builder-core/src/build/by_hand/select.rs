@@ -10,9 +10,6 @@ use crate::history::{Build, Step};
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId, Manifest, MediaType, chain_id};
 use crate::tree::{Tree, TreeId};
 
-/// Fewest characters of a key that are taken for its beginning.
-const FEWEST: usize = 4;
-
 /// What is meant.
 #[derive(Default)]
 pub(super) struct Selected {
@@ -123,12 +120,8 @@ fn of_image(engine: &Engine, name: &str) -> Result<Selected, CacheTransferError>
 }
 
 fn of_keys(engine: &Engine, keys: &[String]) -> Result<Selected, CacheTransferError> {
-    let begins = |text: &str, key: &str| key.len() >= FEWEST && text.starts_with(key);
-    let is_meant = |record: &Record, key: &str| {
-        begins(&record.preimage.key().to_string(), key) || begins(&record.tree.to_string(), key)
-    };
-    let found = records(engine, |record| keys.iter().any(|key| is_meant(record, key)))?;
-    if let Some(key) = keys.iter().find(|key| !found.iter().any(|(record, _)| is_meant(record, key))) {
+    let found = records(engine, |record| keys.iter().any(|key| record.is_called(key)))?;
+    if let Some(key) = keys.iter().find(|key| !found.iter().any(|(record, _)| record.is_called(key))) {
         return Err(CacheTransferError::NoSuchResult { key: key.clone() });
     }
     // The bases are those of the newest build that has such a step.

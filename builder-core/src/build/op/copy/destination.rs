@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{CopyError, Fact, FileSource};
 use crate::rootfs::{Owner, RootPath};
-use crate::tree::{Entry, Node, ResolveError, Stack, Time};
+use crate::tree::{Entry, Node, ResolveError, Stack, Time, sort_keeping_last};
 
 /// Most symbolic links followed in one path, as in Linux (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -235,18 +235,7 @@ impl<'a> Destination<'a> {
 
     /// The layer in order, and the facts that it rests on.
     pub(super) fn finish(mut self) -> (Vec<Placed>, Vec<Fact>) {
-        let placed = &mut self.placed;
-        if !placed.is_sorted_by(|a, b| a.entry.path < b.entry.path) {
-            // Stable, so of equal paths the last one placed comes last; it is the one that stays.
-            placed.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-            placed.dedup_by(|later, earlier| {
-                let same = later.entry.path == earlier.entry.path;
-                if same {
-                    std::mem::swap(later, earlier);
-                }
-                same
-            });
-        }
+        sort_keeping_last(&mut self.placed, |placed| &placed.entry.path);
         self.drop_empty();
         let facts = self.facts.into_iter().map(|(path, found)| Fact::new(&path, found.as_ref())).collect();
         (self.placed, facts)
