@@ -160,6 +160,10 @@ pub(crate) struct BuildArgs {
     )]
     pub(crate) check: bool,
 
+    /// With `--check`: write what mends the findings into the Dockerfile, where that is known
+    #[arg(long)]
+    pub(crate) fix: bool,
+
     /// What to do with the Dockerfile: `build`, `check`, `outline`, `targets`, `subrequests.describe`; all but the first
     /// also with `,format=json`
     #[arg(long, alias = "print", value_name = "METHOD", default_value = "build", hide_default_value = true)]

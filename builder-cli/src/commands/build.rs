@@ -53,7 +53,7 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     let request = &settled.request;
     match settled.call {
         Call::Build | Call::DryRun { .. } | Call::Probe { .. } => Ok(0),
-        Call::Check(format) => call::check(session, request, format),
+        Call::Check(format) => call::check(session, request, format, settled.fix.as_deref()),
         Call::Outline { json } => call::outline(session, request, json),
         Call::Targets { json } => call::targets(request, json),
         Call::Describe { json } => call::describe(json),
@@ -196,9 +196,9 @@ fn collect_garbage(session: &Session, engine: &Engine, cancel: &CancelToken) {
     match engine.collect_garbage(&policies, cancel) {
         Ok(None) => {}
         Ok(Some(pruned)) => ui::note(&format!(
-            "removed {} from the build cache, {} items over its limits",
+            "removed {} from the build cache, {} over its limits",
             units::size(pruned.bytes),
-            pruned.items.len()
+            units::count(pruned.items.len(), "item")
         )),
         Err(error) => ui::note(&format!("the build cache could not be kept within its limits: {error}")),
     }

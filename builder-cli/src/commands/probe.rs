@@ -11,7 +11,7 @@ use super::explain::{MAX_PATHS, said, value};
 use super::inspect::indented;
 use super::{Outcome, print, verify};
 use crate::command_error::CommandError;
-use crate::ui::{escape, table};
+use crate::ui::{escape, table, units};
 
 /// Ends with 1 if a build would run something, or may.
 pub(super) fn run(engine: &Engine, cancel: &CancelToken, request: &BuildRequest, json: bool) -> Outcome {
@@ -48,7 +48,7 @@ fn text(probe: &Probe, unknown: usize) -> String {
     }
     for (at, place) in probe.places.iter().enumerate().skip(1) {
         let condition = match &place.condition {
-            PlaceCondition::Found { records: Some(records) } => format!("{records} results"),
+            PlaceCondition::Found { records: Some(records) } => units::count(*records, "result"),
             PlaceCondition::Found { records: None } => "there".to_owned(),
             PlaceCondition::Empty => "there is no cache".to_owned(),
             PlaceCondition::Failed { reason } => format!("cannot be used: {reason}"),

@@ -55,7 +55,7 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
         text.push('\n');
     }
     if !pruned.items.is_empty() {
-        text.push_str(&format!("Deleted build cache: {} items\n", pruned.items.len()));
+        text.push_str(&format!("Deleted build cache: {}\n", units::count(pruned.items.len(), "item")));
         if args.verbose {
             // Without the history a step is called as far as its record says.
             let _ = engine.count_uses(&mut pruned.items);

@@ -58,6 +58,8 @@ pub(crate) struct Settled {
     pub(crate) metadata_warnings: bool,
     /// `--all-platforms`: the platforms are found out when the build begins.
     pub(crate) all_platforms: bool,
+    /// `--fix`: the Dockerfile that is mended.
+    pub(crate) fix: Option<PathBuf>,
     /// What the user should know before the build starts.
     pub(crate) notes: Vec<String>,
     /// What was asked for and cannot be had, before the build starts.
@@ -75,6 +77,9 @@ pub(crate) fn from_args(
     let call = call(&args)?;
     if args.all_platforms && call != Call::Build {
         return Err(CommandError::usage("--all-platforms is for builds").with_hint("name a platform with `--platform`"));
+    }
+    if args.fix && !matches!(call, Call::Check(_)) {
+        return Err(CommandError::usage("--fix is for --check"));
     }
     let mut notes = useless(&args.useless);
     let tags = references(&args.tag)?;
@@ -127,6 +132,10 @@ pub(crate) fn from_args(
     {
         warnings.push(format!("labels of BUILDX_GIT_LABELS are missing: {reason}"));
     }
+    if args.fix && loaded.file.is_none() {
+        return Err(CommandError::usage("--fix changes a file, and the Dockerfile is none here"));
+    }
+    let fix = loaded.file.clone().filter(|_| args.fix);
     let cache_from = caches::usable("--cache-from", &args.cache_from, environment, &mut warnings)?;
     let cache_to = caches::usable("--cache-to", &args.cache_to, environment, &mut warnings)?;
     let (cache_to, inline_cache) = caches::destinations("--cache-to", &cache_to, environment)?;
@@ -166,6 +175,7 @@ pub(crate) fn from_args(
         metadata_file: args.metadata_file.map(|path| environment.absolute(&path)),
         metadata_warnings: environment.get("BUILDX_METADATA_WARNINGS").and_then(values::boolean).unwrap_or(false),
         all_platforms: args.all_platforms,
+        fix,
         notes,
         warnings,
     })

@@ -64,7 +64,7 @@ fn parents_are_what_lies_right_below() {
     let without = items(&env, &format!("--filter parents!={short} --filter parents"));
     assert!(without.len() > 1 && without.iter().all(|item| item["ID"] != copied.as_str()), "{without:?}");
     let pruned = env.ok(&format!("prune -f --verbose --filter parents={copied}")).stdout;
-    assert!(pruned.contains("1 items\n") && pruned.contains("/two"), "{pruned}");
+    assert!(pruned.contains("1 item\n") && pruned.contains("/two"), "{pruned}");
     assert_eq!(descriptions(&env, "--filter description~=two"), [""; 0]);
     // Nothing needs its parent: this one goes although its child stays.
     env.ok(&format!("prune -f --filter id={one}"));
@@ -134,7 +134,7 @@ fn a_table_fits_a_terminal_and_says_how_copies_are_written() {
     let short = table.lines().nth(1).and_then(|line| line.split(' ').next()).expect("an id");
     assert_eq!((short.len(), items(&env, &format!("--filter id={short}")).len()), (25, 1));
     let pruned = env.ok("cache prune -f --verbose --filter description~=other").stdout;
-    assert!(pruned.contains("COPY --chmod=600 file other/\n") && pruned.contains("1 items"), "{pruned}");
+    assert!(pruned.contains("COPY --chmod=600 file other/\n") && pruned.contains("1 item\n"), "{pruned}");
 }
 
 #[test]

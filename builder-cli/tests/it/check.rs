@@ -244,3 +244,56 @@ fn targets_and_outline_describe_the_file() {
         serde_json::from_str(&env.ok("build --call=targets,format=json .").stdout).expect("JSON");
     assert_eq!(json["targets"][1]["default"], true);
 }
+
+// Rows: P8, P10.
+#[test]
+fn own_rules_are_asked_for_and_what_can_be_mended_is() {
+    let env = TestEnv::new();
+    let text = "FROM scratch\nRUN --mount=type=secret,id=token <<EOF\n  a\n  b\nEOF\n";
+    env.write("docker/Dockerfile", text);
+    std::os::unix::fs::symlink("docker/Dockerfile", env.context("link")).expect("a link");
+    // A file that BuildKit finds nothing in is clean.
+    assert_eq!(env.ok("build --check -f link .").stdout, "Check complete, no warnings found.\n");
+    let asked = "--build-arg BUILDKIT_DOCKERFILE_CHECK=experimental=HeredocNoErrexit,SecretNotInKey -f link";
+    let check = format!("build --check --format json {asked}");
+    assert_eq!(rules(&env, &format!("{check} .")), "HeredocNoErrexit SecretNotInKey");
+    env.write("token", "x");
+    for keyed in ["--secret id=token,src=token,cache=hash", "--secret id=token,src=token,epoch=2", "--cache-ttl 1h"] {
+        assert_eq!(rules(&env, &format!("{check} {keyed} .")), "HeredocNoErrexit", "{keyed}");
+    }
+    assert_eq!(rules(&env, &format!("{check} --secret id=token,src=token .")), "HeredocNoErrexit SecretNotInKey");
+
+    let json: serde_json::Value = serde_json::from_str(&env.rbuild(&format!("{check} .")).stdout).expect("JSON");
+    assert_eq!(json["warnings"][0]["fix"], serde_json::json!({ "line": 3, "insert": "set -eu\n" }));
+    assert!(json["warnings"][1].get("fix").is_none());
+    let shown = env.rbuild(&format!("build --check {asked} .")).stdout;
+    assert!(shown.contains("\nfix: insert `set -eu` before line 3\n"), "{shown}");
+    let sarif: serde_json::Value =
+        serde_json::from_str(&env.rbuild(&format!("build --check --format sarif {asked} .")).stdout).expect("JSON");
+    let replacement = &sarif["runs"][0]["results"][0]["fixes"][0]["artifactChanges"][0]["replacements"][0];
+    assert_eq!(
+        (&replacement["deletedRegion"]["startLine"], &replacement["insertedContent"]["text"]),
+        (&3.into(), &"set -eu\n".into())
+    );
+    assert_eq!(std::fs::read_to_string(env.context("link")).expect("there"), text, "nobody asked for a change");
+
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(env.context("docker/Dockerfile"), mode).expect("changed");
+    let ended = env.rbuild(&format!("build --check --fix {asked} ."));
+    assert_eq!(ended.code, 1, "one finding is left: {}", ended.stdout);
+    assert!(
+        ended.stdout.starts_with("Check complete, 1 warning has been found!\n\nWARNING: SecretNotInKey\n"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(ended.stderr, "note: `link` was changed in 1 place\n");
+    let mended = std::fs::read_to_string(env.context("docker/Dockerfile")).expect("there");
+    assert_eq!(mended, text.replace("  a\n", "set -eu\n  a\n"));
+    assert!(std::fs::symlink_metadata(env.context("link")).expect("there").is_symlink());
+    let mode = std::fs::metadata(env.context("docker/Dockerfile")).expect("there").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o640);
+    assert_eq!(env.rbuild(&format!("build --check --fix {asked} .")).stderr, "");
+    for wrong in ["build --fix .", "build --check --fix -f - ."] {
+        assert_eq!(env.rbuild(wrong).code, 125, "{wrong}");
+    }
+}

@@ -42,7 +42,7 @@ fn the_build_cache_is_listed_and_goes_by_item() {
     let nothing = env.ok("cache prune -f");
     assert!(nothing.stderr.contains("results of steps stay: `--all`"), "{}", nothing.stderr);
     let pruned = env.ok("cache prune -f --verbose --filter type=exec.cachemount").stdout;
-    assert!(pruned.contains("1 items\n") && pruned.contains("  /c\n"), "{pruned}");
+    assert!(pruned.contains("1 item\n") && pruned.contains("  /c\n"), "{pruned}");
     assert_eq!(env.ok("cache ls --filter type=exec.cachemount --format json").stdout, "");
     assert!(
         env.ok("build --progress=plain -o type=cacheonly .").stderr.contains("CACHED"),

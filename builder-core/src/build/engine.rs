@@ -245,6 +245,7 @@ impl Engine {
         }
         let Known { bases, .. } = known;
         let mut graph = joined.expect("there is at least one platform");
+        request.check_secrets(&mut graph, &parsed);
         request.run.entitlements.check_all(&graph)?;
         let warn = |graph: &Graph, from: usize| warn(&graph.warnings[from..], &parsed, reading, &events);
         warn(&graph, 0);

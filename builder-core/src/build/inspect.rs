@@ -73,6 +73,7 @@ pub(super) fn inspect(
         }
     })?;
     let mut graph = graph::lower(parsed, &options, &images).map_err(BuildError::Graph)?;
+    request.check_secrets(&mut graph, parsed);
     check_ignored(&mut graph, parsed, request);
     Ok(Inspection { graph, unknown })
 }

@@ -344,7 +344,10 @@ pub(super) fn export(
         match exported {
             Ok(exported) => {
                 if exported.left_out > 0 {
-                    let warning = format!("{} layers are not in the cache: their files are gone", exported.left_out);
+                    let warning = match exported.left_out {
+                        1 => "1 layer is not in the cache: its files are gone".to_owned(),
+                        count => format!("{count} layers are not in the cache: their files are gone"),
+                    };
                     session.events.warning(Some(task), warning);
                 }
                 session.events.finished(task, Outcome::Done);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::context::ContextMode;
 use crate::diagnostic::Source;
+use crate::dockerfile::Dockerfile;
 use crate::executor::Limits;
 use crate::git::{Address, AddressError, Wanted};
 use crate::graph;
@@ -103,6 +104,14 @@ impl BuildRequest {
     /// Whether the result is an index of images, even if it is one of a single platform.
     pub fn is_multi_platform(&self) -> bool {
         self.multi_platform.unwrap_or(self.platforms.len() > 1)
+    }
+
+    /// Warns of secrets that may change although the result of their step counts.
+    pub(super) fn check_secrets(&self, graph: &mut graph::Graph, parsed: &Dockerfile) {
+        graph.check_secrets(parsed, &|vertex, id| {
+            let keyed = self.hashed_secrets.contains(id) || self.secret_epochs.contains_key(id);
+            !keyed && self.cache_ttl.of(&vertex.stage).is_none()
+        });
     }
 
     /// Whether images carry a cache: it was asked for here, or with the build argument `BUILDKIT_INLINE_CACHE`.

@@ -263,6 +263,15 @@ pub struct RunParts {
 const NO_PARTS: &RunParts =
     &RunParts { mounts: Vec::new(), network: None, security: None, devices: Vec::new(), heredocs: Vec::new() };
 
+/// Whether a `SHELL` reads POSIX shell language: by the name of one of its words, as in `["busybox", "sh", "-c"]`.
+pub(crate) fn is_posix_shell(words: &[String]) -> bool {
+    let is_known = |word: &String| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        matches!(name, "sh" | "ash" | "bash" | "dash" | "ksh" | "mksh" | "zsh")
+    };
+    words.is_empty() || words.iter().any(is_known)
+}
+
 impl Run {
     /// Flags and heredocs.
     pub fn parts(&self) -> &RunParts {

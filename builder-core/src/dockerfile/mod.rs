@@ -38,6 +38,7 @@ pub use ast::{WordsRequestError, ast_json, words_json};
 pub use directive::detect_syntax;
 pub use error::{ParseError, ParseErrors, Problem};
 pub use expand::{ExpandError, Expanded, ExpandedWords, Expander};
+pub(crate) use instruction::is_posix_shell;
 pub use instruction::{
     Add, ArgDeclaration, CommandLine, Copy, CopySource, Device, Flag, From, Healthcheck, Heredoc, Instruction,
     InstructionKind, KeyValue, Network, Probe, Run, RunCommand, RunParts, Script, Security, StageName, Word,

@@ -257,6 +257,7 @@ impl Reader<'_> {
                 line: lines.number(),
                 last_line: lines.number(),
                 detail: "Empty continuation line".to_owned(),
+                fix: None,
             });
         }
         (joined, end)

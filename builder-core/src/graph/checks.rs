@@ -2,7 +2,7 @@
 
 use super::error::{GraphError, GraphErrorKind};
 use super::lower::{At, Current, Lowering};
-use super::{AddSource, ContextId, Files, Graph, GraphErrors, Op, Options};
+use super::{AddSource, ContextId, Files, Graph, GraphErrors, MountTarget, Op, Options, Vertex};
 use crate::context::IgnoreFile;
 use crate::diagnostic::{Location, Span};
 use crate::dockerfile::lint::{self, Detail, LintWarning};
@@ -21,7 +21,7 @@ struct Found {
 }
 
 /// Where something doubtful stands.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) location: Location,
     /// For an ONBUILD trigger, the `FROM` that brought it.
@@ -35,7 +35,7 @@ impl Place {
         let at = self.origin.as_ref().map_or(span.start, |origin| origin.span.start);
         let (line, last_line) =
             file.instruction_at(at).map_or((1, 1), |instruction| (instruction.start_line(), instruction.end_line()));
-        LintWarning { rule, span, line, last_line, detail }
+        LintWarning { rule, span, line, last_line, detail, fix: None }
     }
 }
 
@@ -186,6 +186,30 @@ impl Graph {
             found.push(Found { rule: detail.rule(), detail: detail.to_string(), place });
         }
         self.warnings.extend(filtered(found, Vec::new(), dockerfile, &self.check));
+    }
+
+    /// Warns of secrets that may change although the result of their step counts. `counts_on` says whether that of a
+    /// vertex with a secret of this id does so without end.
+    pub fn check_secrets(&mut self, dockerfile: &Dockerfile, counts_on: &dyn Fn(&Vertex, &str) -> bool) {
+        let mut found: Vec<Found> = Vec::new();
+        for vertex in &self.vertices {
+            let (Op::Run(run), Some(location)) = (&vertex.op, &vertex.location) else { continue };
+            for mount in &run.mounts {
+                let MountTarget::Secret(secret) = &mount.kind else { continue };
+                if vertex.no_cache || vertex.time_to_live.is_some() || !counts_on(vertex, &secret.id) {
+                    continue;
+                }
+                let detail = Detail::SecretNotInKey(&secret.id);
+                let place = Place { location: location.clone(), origin: vertex.origin.clone() };
+                // A step is there once for each platform.
+                let (rule, detail) = (detail.rule(), detail.to_string());
+                if !found.iter().any(|other| other.detail == detail && other.place == place) {
+                    found.push(Found { rule, detail, place });
+                }
+            }
+        }
+        self.warnings.extend(filtered(found, Vec::new(), dockerfile, &self.check));
+        self.warnings.sort_by_key(|(warning, _)| warning.order());
     }
 
     /// Whether it is `ADD`, the path, and the place of the instruction.

@@ -4,8 +4,7 @@ use super::Script;
 use super::error::{GraphError, GraphErrorKind};
 use super::instruct::shell_args;
 use super::lower::{At, Current, Lowering};
-use super::state::State;
-use crate::dockerfile::{Run, RunCommand};
+use crate::dockerfile::{Run, RunCommand, is_posix_shell};
 
 /// Where an executable here-document appears.
 const PIPES: &str = "/dev/pipes/";
@@ -36,7 +35,7 @@ impl<'a> Lowering<'a> {
             RunCommand::Shell(line) => {
                 let strict = self.heredoc_errexit() && !at.on_build() && run.lone_heredoc().is_some();
                 let line = if strict { format!("set -e\n{line}") } else { line.to_string() };
-                let posix = is_posix(state);
+                let posix = is_posix_shell(&state.config.config.shell);
                 if strict && !posix {
                     let error = GraphError::new(GraphErrorKind::ErrexitShell(state.config.config.shell.join(" ")));
                     self.report(at, at.instruction.name_span(), error.hint("begin the here-document with a `#!` line"));
@@ -53,15 +52,4 @@ impl<'a> Lowering<'a> {
         };
         Some(Command { shown: args.clone(), args, script })
     }
-}
-
-/// Whether the shell of the stage reads POSIX shell language: by the name of one of its words, as in
-/// `["busybox", "sh", "-c"]`.
-fn is_posix(state: &State) -> bool {
-    let shell = &state.config.config.shell;
-    let is_known = |word: &String| {
-        let name = word.rsplit('/').next().unwrap_or(word);
-        matches!(name, "sh" | "ash" | "bash" | "dash" | "ksh" | "mksh" | "zsh")
-    };
-    shell.is_empty() || shell.iter().any(is_known)
 }

@@ -1,5 +1,10 @@
 //! `--check`: what is doubtful in a Dockerfile.
 
+use std::borrow::Cow;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use builder_core::build::BuildRequest;
 use builder_core::diagnostic::{Location, Source};
 use builder_core::dockerfile::lint::{self, Options};
@@ -13,19 +18,41 @@ use super::{encoded, inspect, parse, ranges};
 use crate::args::CheckFormat;
 use crate::command_error::{CommandError, Report};
 use crate::session::Session;
-use crate::ui::escape;
 use crate::ui::excerpt::excerpt;
+use crate::ui::{self, escape, units};
 
 /// Findings, each with the text that it points into.
 pub(super) type Findings = Vec<(LintWarning, Location)>;
 
 /// Prints what is doubtful; exit code 1 if anything is. What is wrong is part of every output but text, and is shown in
 /// any case.
-pub(in super::super) fn check(session: &Session, request: &BuildRequest, format: CheckFormat) -> Outcome {
-    let (warnings, error) = match look(session, request) {
+///
+/// What can be mended of the file `fix` is, first; the rest is printed.
+pub(in super::super) fn check(
+    session: &Session,
+    request: &BuildRequest,
+    format: CheckFormat,
+    fix: Option<&Path>,
+) -> Outcome {
+    let look = |request: &BuildRequest| match look(session, request) {
         Ok((warnings, error)) => (warnings, error),
         Err(error) => (Vec::new(), Some(error)),
     };
+    let mut request = Cow::Borrowed(request);
+    let (mut warnings, mut error) = look(&request);
+    if let Some(path) = fix
+        && let Some(text) = lint::fixed(request.dockerfile.text(), warnings.iter().map(|(warning, _)| warning))
+    {
+        let count = warnings.iter().filter(|(warning, _)| warning.fix.is_some()).count();
+        mend(path, request.dockerfile.text(), &text)?;
+        ui::note(&format!(
+            "`{}` was changed in {}",
+            escape::line(request.dockerfile.name()),
+            units::count(count, "place")
+        ));
+        request.to_mut().dockerfile = Source::new(request.dockerfile.name(), text);
+        (warnings, error) = look(&request);
+    }
     let reports = error.as_ref().map_or(&[][..], CommandError::reports);
     let source = &request.dockerfile;
     print(match format {
@@ -40,6 +67,23 @@ pub(in super::super) fn check(session: &Session, request: &BuildRequest, format:
         Some(error) => Err(error),
         None => Ok(u8::from(!warnings.is_empty())),
     }
+}
+
+/// Replaces the Dockerfile, whose links and rights stay; readers see the old one or the new one.
+fn mend(path: &Path, old: &[u8], new: &[u8]) -> Result<(), CommandError> {
+    let fail = |error: &io::Error| CommandError::io(&format!("cannot change `{}`", path.display()), error);
+    let path = path.canonicalize().map_err(|error| fail(&error))?;
+    let found = path.metadata().map_err(|error| fail(&error))?;
+    if std::fs::read(&path).map_err(|error| fail(&error))? != old {
+        return Err(CommandError::failed(format!("`{}` has changed meanwhile", path.display())));
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut made = tempfile::NamedTempFile::new_in(directory).map_err(|error| fail(&error))?;
+    io::Write::write_all(&mut made, new).map_err(|error| fail(&error))?;
+    // Who may not give a file away has made one of his own.
+    let _ = std::os::unix::fs::fchown(made.as_file(), Some(found.uid()), Some(found.gid()));
+    made.as_file().set_permissions(found.permissions()).map_err(|error| fail(&error))?;
+    made.persist(&path).map(drop).map_err(|error| fail(&error.error))
 }
 
 /// The findings, and what is wrong besides.
@@ -79,14 +123,18 @@ fn violations(warnings: &Findings) -> Option<CommandError> {
 
 /// The interface of `--check --format json`, described in `docs/reference/dockerfile.md`.
 fn plain_json(warnings: &Findings, reports: &[Report]) -> Value {
-    let finding = |(warning, _): &(LintWarning, Location)| {
-        json!({
+    let finding = |(warning, location): &(LintWarning, Location)| {
+        let mut object = json!({
             "rule": warning.rule.name(),
             "line": warning.line,
             "detail": warning.detail,
             "level": warning.rule.level().name(),
             "url": warning.rule.url().unwrap_or_default(),
-        })
+        });
+        if let Some(fix) = &warning.fix {
+            object["fix"] = json!({ "line": location.source.line(fix.at), "insert": fix.insert });
+        }
+        object
     };
     let error = |report: &Report| {
         let mut object = json!({ "message": report.message });
@@ -153,6 +201,10 @@ fn text(warnings: &Findings, source: &Source) -> String {
         let (rule, detail) = (warning.rule.name(), escape::line(&warning.detail));
         text.push_str(&format!("\nWARNING: {rule}{page}\n{detail}\n"));
         text.push_str(&excerpt(source, warning.line, warning.last_line));
+        if let Some(fix) = &warning.fix {
+            let line = location.source.line(fix.at);
+            text.push_str(&format!("fix: insert `{}` before line {line}\n", escape::line(fix.insert.trim_end())));
+        }
         if location.source != *source {
             let trigger = String::from_utf8_lossy(location.source.text());
             let name = escape::line(location.source.name());

@@ -50,13 +50,22 @@ fn result((warning, location): &(LintWarning, Location), source: &Source) -> Val
     // A finding may be shown at another line than the one where its text begins, in another text even.
     let here = location.source == *source && source.line(location.span.start) == warning.line;
     let region = if here { region(location) } else { json!({ "startLine": warning.line }) };
-    json!({
+    let mut result = json!({
         "ruleId": warning.rule.name(),
         "ruleIndex": Rule::ALL.iter().position(|rule| *rule == warning.rule),
         "level": "warning",
         "message": { "text": warning.detail },
         "locations": [physical(source.name(), &region)],
-    })
+    });
+    if let Some(fix) = &warning.fix {
+        let line = location.source.line(fix.at);
+        let place = json!({ "startLine": line, "startColumn": 1, "endLine": line, "endColumn": 1 });
+        result["fixes"] = json!([{ "artifactChanges": [{
+            "artifactLocation": { "uri": uri(location.source.name()) },
+            "replacements": [{ "deletedRegion": place, "insertedContent": { "text": fix.insert } }],
+        }] }]);
+    }
+    result
 }
 
 fn physical(name: &str, region: &Value) -> Value {

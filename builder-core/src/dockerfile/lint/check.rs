@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-use super::super::{Dockerfile, Expander, From, Instruction, InstructionKind, RunCommand, Word};
+use super::super::{
+    Dockerfile, Expander, From, Heredoc, Instruction, InstructionKind, RunCommand, Word, is_posix_shell,
+};
 use super::detail::{Detail, Quoted, suggest};
-use super::{LintWarning, Rule};
+use super::{Fix, LintWarning, Rule};
 use crate::diagnostic::Span;
 use crate::oci::{Platform, Reference};
 
@@ -75,7 +77,8 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn warn(&mut self, rule: Rule, at: &Instruction, span: Span, detail: String) {
-        self.warnings.push(LintWarning { rule, span, line: at.start_line(), last_line: at.end_line(), detail });
+        let (line, last_line) = (at.start_line(), at.end_line());
+        self.warnings.push(LintWarning { rule, span, line, last_line, detail, fix: None });
     }
 
     fn casing(&mut self, stages: &[Stage<'_>]) {
@@ -233,6 +236,9 @@ impl Checker<'_> {
                     let detail = "RUN goes on after a failing line of its here-document: begin it with `set -e`, or the \
                                   file with `# rbuild: heredoc=errexit`";
                     self.warn(Rule::HeredocNoErrexit, instruction, heredoc.span, detail.to_owned());
+                    if let Some(warning) = self.warnings.last_mut() {
+                        warning.fix = errexit(self.file, heredoc);
+                    }
                 }
             }
             _ => {}
@@ -248,6 +254,17 @@ impl Checker<'_> {
         let detail = format!("Comment for {keyword} should follow the format: `# {example} <description>`");
         self.warn(Rule::InvalidDefinitionDescription, instruction, comment.span, detail);
     }
+}
+
+/// Makes a here-document end at its first failing command, unless the file has a shell that may not know how.
+fn errexit(file: &Dockerfile, heredoc: &Heredoc) -> Option<Fix> {
+    let other = |instruction: &Instruction| matches!(&instruction.kind, InstructionKind::Shell(words) if !is_posix_shell(words));
+    if file.instructions.iter().any(other) {
+        return None;
+    }
+    let first = heredoc.content.split_inclusive('\n').next().unwrap_or_default();
+    let end = if first.ends_with("\r\n") { "\r\n" } else { "\n" };
+    Some(Fix { at: heredoc.body.start, insert: format!("set -eu{end}") })
 }
 
 /// Whether a script has several lines and its first one does not say `set -e`.

@@ -30,6 +30,8 @@ pub enum Detail<'a> {
     ExposeProtoCasing(&'a str),
     /// The port as written, after expansion.
     ExposeInvalidFormat(&'a str),
+    /// Id of the secret.
+    SecretNotInKey(&'a str),
 }
 
 impl Detail<'_> {
@@ -47,6 +49,7 @@ impl Detail<'_> {
             Self::WorkdirRelativePath(_) => Rule::WorkdirRelativePath,
             Self::ExposeProtoCasing(_) => Rule::ExposeProtoCasing,
             Self::ExposeInvalidFormat(_) => Rule::ExposeInvalidFormat,
+            Self::SecretNotInKey(_) => Rule::SecretNotInKey,
         }
     }
 }
@@ -91,6 +94,12 @@ impl fmt::Display for Detail<'_> {
             Self::ExposeInvalidFormat(port) => {
                 write!(f, "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'")
             }
+            Self::SecretNotInKey(id) => write!(
+                f,
+                "Another secret {} does not run this step again: add `cache=hash` or `epoch=WORD` to its `--secret`, or write \
+                 `# cache=TIME` above the step",
+                Quoted(id)
+            ),
         }
     }
 }

@@ -32,6 +32,31 @@ pub struct LintWarning {
     pub last_line: usize,
     /// What was found, in words.
     pub detail: String,
+    /// What would mend it, where a program can say that.
+    pub fix: Option<Fix>,
+}
+
+/// A text that mends a file when it is put into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fix {
+    /// Where, as an offset in bytes: the beginning of a line.
+    pub at: usize,
+    /// Whole lines, with their ends.
+    pub insert: String,
+}
+
+/// The text with all fixes of `warnings`, which are those of this text; none if there is nothing to mend.
+pub fn fixed<'a>(text: &[u8], warnings: impl IntoIterator<Item = &'a LintWarning>) -> Option<Vec<u8>> {
+    let mut fixes: Vec<&Fix> = warnings.into_iter().filter_map(|warning| warning.fix.as_ref()).collect();
+    fixes.sort_by_key(|fix| fix.at);
+    let (mut out, mut done) = (Vec::with_capacity(text.len()), 0);
+    for fix in &fixes {
+        out.extend_from_slice(text.get(done..fix.at)?);
+        out.extend_from_slice(fix.insert.as_bytes());
+        done = fix.at;
+    }
+    out.extend_from_slice(&text[done..]);
+    (!fixes.is_empty()).then_some(out)
 }
 
 impl LintWarning {

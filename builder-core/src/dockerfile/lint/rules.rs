@@ -47,8 +47,8 @@ macro_rules! rules {
                 let url = match self {
                     $(Self::$rule => concat!("https://docs.docker.com/go/dockerfile/rule/", $page, "/")),*
                 };
-                // BuildKit names none for the one, and does not know the other.
-                (!matches!(self, Self::InvalidBaseImagePlatform | Self::HeredocNoErrexit)).then_some(url)
+                // BuildKit names none for the one, and does not know the others.
+                (self != Self::InvalidBaseImagePlatform && self.level() != Level::Own).then_some(url)
             }
 
             /// When it is applied.
@@ -102,6 +102,8 @@ rules! {
         "A comment above a stage or an argument should begin with its name"
     HeredocNoErrexit "HeredocNoErrexit" "" Own
         "A here-document of RUN should end at its first failing command"
+    SecretNotInKey "SecretNotInKey" "" Own
+        "A step whose result is known should run again when its secret is another one"
     ExposeProtoCasing "ExposeProtoCasing" "expose-proto-casing" Warning
         "Protocols in EXPOSE should be in lower case"
     ExposeInvalidFormat "ExposeInvalidFormat" "expose-invalid-format" Warning
@@ -139,7 +141,7 @@ impl Rule {
             | Self::ExposeProtoCasing
             | Self::ExposeInvalidFormat => 12,
             Self::CopyIgnoredFile => 13,
-            Self::HeredocNoErrexit => 14,
+            Self::HeredocNoErrexit | Self::SecretNotInKey => 14,
         }
     }
 

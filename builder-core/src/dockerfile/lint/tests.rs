@@ -17,7 +17,7 @@ fn rules_have_names_and_pages() {
         assert_eq!(Rule::find(rule.name()), Some(*rule));
         match rule.url() {
             Some(url) => assert!(url.starts_with("https://docs.docker.com/go/dockerfile/rule/") && url.ends_with('/')),
-            None => assert!(matches!(rule, Rule::InvalidBaseImagePlatform | Rule::HeredocNoErrexit)),
+            None => assert!(*rule == Rule::InvalidBaseImagePlatform || rule.level() == Level::Own, "{rule:?}"),
         }
     }
     assert_eq!(Rule::ALL.iter().filter(|rule| rule.level() != Level::Own).count(), 22);
@@ -119,6 +119,30 @@ fn heredocs_that_go_on() {
     check("HeredocNoErrexit", "RUN <<EOF\n#!/bin/sh\na\nb\nEOF", false);
     check("HeredocNoErrexit", "RUN cat <<EOF\na\nb\nEOF", false);
     check("HeredocNoErrexit\n# rbuild: heredoc=errexit", "RUN <<EOF\na\nEOF", false);
+}
+
+#[test]
+fn heredocs_are_mended() {
+    let check = |text: &str, expected: Option<&str>| {
+        let text = format!("# check=experimental=HeredocNoErrexit\n{text}");
+        let mended = fixed(text.as_bytes(), &warnings(&text)).map(|text| String::from_utf8(text).expect("a text"));
+        let expected = expected.map(|expected| format!("# check=experimental=HeredocNoErrexit\n{expected}"));
+        assert_eq!(mended, expected, "{text}");
+        assert_eq!(fixed(text.as_bytes(), &mended.map(|text| warnings(&text)).unwrap_or_default()), None);
+    };
+    check("FROM a\nRUN <<EOF\nset -e\na\nEOF\n", None);
+    check(
+        "FROM a\nRUN <<EOF\na\nb\nEOF\nRUN <<-'EOF'\n\ta\n\tb\n\tEOF\nRUN <<EOF\r\na\r\nb\r\nEOF\r\n",
+        Some(
+            "FROM a\nRUN <<EOF\nset -eu\na\nb\nEOF\nRUN <<-'EOF'\nset -eu\n\ta\n\tb\n\tEOF\nRUN <<EOF\r\nset -eu\r\na\r\nb\r\n\
+             EOF\r\n",
+        ),
+    );
+    check(
+        "FROM a\nSHELL [\"/bin/bash\", \"-c\"]\nRUN <<EOF\na\nb\nEOF\n",
+        Some("FROM a\nSHELL [\"/bin/bash\", \"-c\"]\nRUN <<EOF\nset -eu\na\nb\nEOF\n"),
+    );
+    check("FROM a\nSHELL [\"python3\", \"-c\"]\nRUN <<EOF\na\nb\nEOF\n", None);
 }
 
 #[test]

@@ -145,6 +145,33 @@ fn copies_of_what_is_ignored() {
     );
 }
 
+// Rows: P10.
+#[test]
+fn secrets_of_steps_whose_results_count() {
+    let mount = "--mount=type=secret,id";
+    let text = format!(
+        "# check=experimental=SecretNotInKey\nFROM alpine:3.20\nRUN {mount}=a true\nRUN {mount}=b,env=B --mount=type=ssh true\n\
+         # cache=1h\nRUN {mount}=a true\n# check=skip=SecretNotInKey\nRUN {mount}=c true\nRUN {mount}=keyed true\n"
+    );
+    let check = |text: &str, expected: &[(&str, usize)]| {
+        let source = crate::diagnostic::Source::new("Dockerfile", text.as_bytes());
+        let file = crate::dockerfile::parse(&source).expect("well formed");
+        let mut graph = lowered(text);
+        graph.join(lowered(text));
+        graph.check_secrets(&file, &|_, id| id != "keyed");
+        let found: Vec<_> = graph.warnings.iter().map(|(warning, _)| (warning.rule.name(), warning.line)).collect();
+        assert_eq!(found, expected, "{text}");
+    };
+    let found = |line| ("SecretNotInKey", line);
+    check(&text, &[found(3), found(4), found(8)]);
+    check(&text.replace("SecretNotInKey\nFROM", "all\nFROM"), &[]);
+    check(&text.replace("experimental", "skip"), &[]);
+    // Above one step it is asked for there.
+    let one =
+        format!("FROM alpine:3.20\nRUN {mount}=a true\n# check=experimental=SecretNotInKey\nRUN {mount}=a true 1\n");
+    check(&one, &[found(4)]);
+}
+
 #[test]
 fn checks_can_be_switched_off() {
     check("# check=skip=UndefinedVar\nFROM alpine:3.20\nLABEL a=$FOO", "");
