@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::ContentError;
 
 use crate::lock::lock;
+use crate::small_file;
 
 /// Schema of the database file, in its `user_version`. Raise it with a migration in [`create`].
 const SCHEMA: u32 = 2;
@@ -58,7 +59,7 @@ impl Database {
     pub(crate) fn with<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, ContentError> {
         let mut state = self.lock();
         match self.attempt(&mut state, &work) {
-            Err(ContentError::Database { source, .. }) if is_damage(&source) => {
+            Err(ContentError::Database { source, .. }) if self.is_damage(&source) => {
                 state.connection = None;
                 let aside = self.set_aside()?;
                 state.warning = aside.map(|aside| {
@@ -112,7 +113,7 @@ impl Database {
         match sound {
             Ok(true) => return Ok(None),
             Ok(false) => {}
-            Err(ContentError::Database { source, .. }) if is_damage(&source) => {}
+            Err(ContentError::Database { source, .. }) if self.is_damage(&source) => {}
             Err(error) => return Err(error),
         }
         if !repair {
@@ -205,24 +206,44 @@ impl Database {
     /// Moves a damaged file and its log away; `None` if another process has done it.
     fn set_aside(&self) -> Result<Option<PathBuf>, ContentError> {
         let _lock = self.file_lock()?;
+        let remove = |path: PathBuf| {
+            small_file::remove(&path).map(drop).map_err(|source| ContentError::Write { path, source })
+        };
+        self.log_files().into_iter().filter(|path| path.is_dir()).try_for_each(remove)?;
         // What one process found damaged may have been replaced by another one while this one waited.
         if self.connect(None).is_ok_and(|connection| is_sound(&connection)) {
             return Ok(None);
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let aside = self.path.with_extension(format!("damaged-{now}"));
-        for suffix in ["-wal", "-shm"] {
-            let mut name = self.path.clone().into_os_string();
-            name.push(suffix);
-            remove_if_there(Path::new(&name))?;
-        }
+        let mut names = (now..).map(|number| self.path.with_extension(format!("damaged-{number}")));
+        let aside = names.find(|path| !path.exists()).expect("there are not so many");
+        self.log_files().into_iter().try_for_each(remove)?;
         std::fs::rename(&self.path, &aside)
             .map_err(|source| ContentError::Write { path: self.path.clone(), source })?;
         Ok(Some(aside))
     }
 
+    /// Says whether an error means that the file's bytes are wrong, or that it or its log are no files.
+    fn is_damage(&self, error: &rusqlite::Error) -> bool {
+        let is_no_file = |path: &PathBuf| path.is_dir();
+        let cannot_open = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
+        is_damage(error) || (cannot_open && (is_no_file(&self.path) || self.log_files().iter().any(is_no_file)))
+    }
+
+    /// The write-ahead log, and its index.
+    fn log_files(&self) -> [PathBuf; 2] {
+        ["-wal", "-shm"].map(|suffix| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            name.into()
+        })
+    }
+
     fn file_lock(&self) -> Result<File, ContentError> {
         let path = self.path.with_file_name("db.lock");
+        if path.is_dir() {
+            small_file::remove(&path).map_err(|source| ContentError::Write { path: path.clone(), source })?;
+        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = || {
             let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -255,14 +276,6 @@ impl fmt::Debug for Database {
 
 fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
-}
-
-fn remove_if_there(path: &Path) -> Result<(), ContentError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(ContentError::Write { path: path.to_owned(), source }),
-    }
 }
 
 /// Says whether an error means that the file's bytes are wrong, and not that the question was or the disk is.

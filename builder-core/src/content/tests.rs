@@ -354,6 +354,28 @@ fn a_damaged_database_is_set_aside() {
 }
 
 #[test]
+fn directories_with_the_names_of_the_files_of_the_database_are_replaced() {
+    let (_dir, store) = store();
+    store.database().put_image(&image("1")).expect("put");
+    let state = store.state().to_owned();
+    drop(store);
+    // Only what is in the file itself is lost with it.
+    for (name, images) in [("db.lock", 1), ("db.sqlite-shm", 1), ("db.sqlite", 0), ("db.sqlite-wal", 0)] {
+        let _ = std::fs::remove_file(state.join(name));
+        std::fs::create_dir_all(state.join(name).join("inner")).expect("made");
+        let fresh = ContentStore::open(&state).expect("opens");
+        assert_eq!(fresh.database().images().expect(name).len(), images, "{name}");
+        if images == 0 {
+            fresh.database().put_image(&image("after")).expect(name);
+        }
+        drop(fresh);
+        let again = ContentStore::open(&state).expect("opens");
+        assert_eq!(again.database().images().expect(name).len(), 1, "{name}");
+        assert_eq!(again.database().damaged(true).expect(name), None, "{name}");
+    }
+}
+
+#[test]
 fn many_processes_start_a_store_together() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let barrier = Arc::new(Barrier::new(8));
