@@ -83,6 +83,14 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Removes a directory that has the name of a file, and never a file that somebody has put in its place meanwhile.
+pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if !is_missing(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The entries of the directories in a directory (`ab/cdef…`), but for unfinished files.
 pub(crate) fn in_shards(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -152,7 +152,9 @@ fn whatever_is_damaged_in_the_store_the_next_build_is_right() {
     let mut failed = Vec::new();
     for (number, path) in files_of_store.iter().enumerate() {
         for (turn, kind) in KINDS.iter().enumerate() {
-            if !all && (number * 3 + turn) % 28 != 0 {
+            // Locks and the database are opened in ways of their own.
+            let is_own = *kind == "directory" && (path.ends_with("lock") || path.ends_with("db.sqlite"));
+            if !all && !is_own && (number * 3 + turn) % 28 != 0 {
                 continue;
             }
             let tried = std::panic::catch_unwind(|| store.survives(path, kind, number + turn));

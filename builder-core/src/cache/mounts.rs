@@ -226,7 +226,13 @@ impl CacheMounts {
         cancel: &CancelToken,
     ) -> Result<Option<MountedCache>, CacheMountError> {
         let error = |source| CacheMountError::Access { path: mount.directory.clone(), source };
-        let lock = match File::options().append(true).open(mount.directory.join("lock")) {
+        let path = mount.directory.join("lock");
+        let mut opened = File::options().append(true).open(&path);
+        if matches!(&opened, Err(failed) if failed.kind() == io::ErrorKind::IsADirectory) {
+            small_file::remove_directory(&path).map_err(error)?;
+            opened = File::options().create(true).append(true).open(&path);
+        }
+        let lock = match opened {
             Ok(lock) => lock,
             Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(failed) => return Err(error(failed)),
@@ -239,7 +245,7 @@ impl CacheMounts {
             }
             std::thread::sleep(PAUSE);
         }
-        if !is_at(&lock, &mount.directory.join("lock")) {
+        if !is_at(&lock, &path) {
             return Ok(None);
         }
         let content = mount.directory.join("content");
@@ -292,7 +298,7 @@ fn lock_in(directory: &Path, sharing: Sharing, cancel: &CancelToken) -> Result<O
             // Removed at this moment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                small_file::remove(&path)?;
+                small_file::remove_directory(&path)?;
                 continue;
             }
             lock => lock?,

@@ -308,7 +308,7 @@ impl CacheStore {
             small_file::make_directory(&self.directory.join("locks")).map_err(error)?;
             let file = match File::options().create(true).append(true).open(&path) {
                 Err(failed) if failed.kind() == io::ErrorKind::IsADirectory => {
-                    small_file::remove(&path).map_err(error)?;
+                    small_file::remove_directory(&path).map_err(error)?;
                     continue;
                 }
                 file => file.map_err(error)?,

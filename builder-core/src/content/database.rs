@@ -206,9 +206,8 @@ impl Database {
     /// Moves a damaged file and its log away; `None` if another process has done it.
     fn set_aside(&self) -> Result<Option<PathBuf>, ContentError> {
         let _lock = self.file_lock()?;
-        let remove = |path: PathBuf| {
-            small_file::remove(&path).map(drop).map_err(|source| ContentError::Write { path, source })
-        };
+        let remove =
+            |path: PathBuf| small_file::remove(&path).map(drop).map_err(|source| ContentError::Write { path, source });
         self.log_files().into_iter().filter(|path| path.is_dir()).try_for_each(remove)?;
         // What one process found damaged may have been replaced by another one while this one waited.
         if self.connect(None).is_ok_and(|connection| is_sound(&connection)) {
@@ -242,7 +241,7 @@ impl Database {
     fn file_lock(&self) -> Result<File, ContentError> {
         let path = self.path.with_file_name("db.lock");
         if path.is_dir() {
-            small_file::remove(&path).map_err(|source| ContentError::Write { path: path.clone(), source })?;
+            small_file::remove_directory(&path).map_err(|source| ContentError::Write { path: path.clone(), source })?;
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = || {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::store::write_error;
 use super::{ContentError, ContentStore};
 use crate::cancel::CancelToken;
+use crate::small_file;
 
 /// How long a waiter sleeps before it asks again: `flock(2)` itself cannot be cancelled.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -94,7 +95,16 @@ impl ContentStore {
     fn lock(&self, access: OFlags, operation: FlockOperation) -> Result<Option<OwnedFd>, ContentError> {
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let error = |errno| write_error(self.inner.state_path("lock"), errno);
-        let file = rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
+        let open = || rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR);
+        let opened = match open() {
+            Err(Errno::ISDIR) => {
+                let path = self.inner.state_path("lock");
+                small_file::remove_directory(&path).map_err(|source| ContentError::Write { path, source })?;
+                open()
+            }
+            opened => opened,
+        };
+        let file = opened.map_err(error)?;
         match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),

@@ -1,6 +1,7 @@
 //! [`Repositories`] of a store, and [`Repository`]: one of them, for one build.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -209,7 +210,14 @@ impl Repository<'_> {
         fs::create_dir_all(&self.directory).map_err(GitError::access(&self.directory))?;
         remember(&self.directory.join("address"), self.git.address.remote().as_bytes());
         let path = self.directory.join("lock");
-        let lock = File::options().create(true).append(true).open(&path).map_err(GitError::access(&path))?;
+        let open = || File::options().create(true).append(true).open(&path);
+        let opened = match open() {
+            Err(failed) if failed.kind() == io::ErrorKind::IsADirectory => {
+                small_file::remove_directory(&path).and_then(|()| open())
+            }
+            opened => opened,
+        };
+        let lock = opened.map_err(GitError::access(&path))?;
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
