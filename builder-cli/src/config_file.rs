@@ -8,6 +8,7 @@
 //!   "progress": "plain",
 //!   "jobs": 4,
 //!   "context-mode": "git",
+//!   "cache-mount-sizes": { "/root/.cache/go-build": "5g" },
 //!   "gc": [ { "filter": ["type=exec.cachemount"], "keep-duration": "30d" }, { "max-used-space": "50GB", "min-free-space": "10%" } ],
 //!   "history": { "builds": 500, "age": "30d", "size": "1GB" }
 //! }
@@ -46,6 +47,8 @@ pub(crate) struct ConfigFile {
     pub(crate) jobs: Option<usize>,
     /// `--context-mode`
     context_mode: Option<String>,
+    /// `--cache-mount-size`: id → size.
+    cache_mount_sizes: BTreeMap<String, String>,
     /// What is removed from the build cache after builds; `false` for nothing.
     gc: Option<Gc>,
     /// Which builds are remembered.
@@ -167,6 +170,7 @@ impl ConfigFile {
         }
         config.gc().map_err(|error| wrong(error.to_string()))?;
         config.history().map_err(|error| wrong(error.to_string()))?;
+        config.mount_sizes().map_err(|error| wrong(error.to_string()))?;
         Ok(config)
     }
 
@@ -177,6 +181,12 @@ impl ConfigFile {
             Some(Gc::On(false)) => Ok(Vec::new()),
             Some(Gc::Policies(policies)) => policies.iter().map(GcPolicy::policy).collect(),
         }
+    }
+
+    /// The most that cache mounts keep, in bytes by id.
+    pub(crate) fn mount_sizes(&self) -> Result<BTreeMap<String, u64>, CommandError> {
+        let size = |(id, text): (&String, &String)| Ok((id.clone(), values::bytes("`cache-mount-sizes`", text)?));
+        self.cache_mount_sizes.iter().map(size).collect()
     }
 
     /// Which builds are remembered.
@@ -227,6 +237,11 @@ mod tests {
         assert_eq!(parse(several).and_then(|config| config.gc()).expect("valid")[0].kinds.len(), 2);
         assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("names no type"));
         assert!(error("{\"gc\": [{\"max-used-space\": \"lots\"}]}").contains("not a size"));
+        assert!(
+            error("{\"cache-mount-sizes\": {\"/c\": \"much\"}}").contains("`cache-mount-sizes`: `much` is not a size")
+        );
+        let sizes = parse("{\"cache-mount-sizes\": {\"/c\": \"1k\"}}").expect("valid").mount_sizes();
+        assert_eq!(sizes.expect("valid"), BTreeMap::from([("/c".to_owned(), 1024)]));
         assert!(error("{\"history\": {\"age\": \"long\"}}").contains("is not a duration"));
         assert!(error("{\"history\": {\"size\": \"10%\"}}").contains("no share of the disk"));
         let history = parse("{\"history\": {\"age\": \"1d\", \"size\": \"1kB\"}}").expect("valid").history();

@@ -82,6 +82,10 @@ pub(crate) struct BuildArgs {
     #[arg(help_heading = "Cache", long, value_name = "[STAGE=]DURATION")]
     pub(crate) cache_ttl: Vec<String>,
 
+    /// The most that a cache mount keeps when a step is done with it; what was not used for longest goes (repeatable)
+    #[arg(help_heading = "Cache", long, value_name = "ID=SIZE")]
+    pub(crate) cache_mount_size: Vec<String>,
+
     /// Cache to ask for what the store does not know: `type=registry,ref=app:cache`, or its name (repeatable)
     #[arg(help_heading = "Cache", long, value_name = "SPEC")]
     pub(crate) cache_from: Vec<String>,

@@ -126,6 +126,20 @@ pub(super) fn cache_ttl(given: &[String]) -> Result<CacheTtl> {
     Ok(ttl)
 }
 
+/// `--cache-mount-size ID=SIZE` over what the configuration says; 0 is no limit.
+pub(super) fn mount_sizes(given: &[String], config: BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>> {
+    let mut sizes = config;
+    for text in given {
+        let (id, size) = text.rsplit_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(|| {
+            CommandError::usage(format!("--cache-mount-size: `{text}` is not `ID=SIZE`"))
+                .with_hint("`rbuild cache mounts ls` shows the ids")
+        })?;
+        sizes.insert(id.to_owned(), bytes("--cache-mount-size", size)?);
+    }
+    sizes.retain(|_, size| *size > 0);
+    Ok(sizes)
+}
+
 /// What `--secret …,KEY=VALUE`, whose texts are right, says, by id. Of two with one id the last counts.
 fn of_secrets(given: &[String], key: &str) -> BTreeMap<String, Option<String>> {
     let field = |text: &str, wanted: &str| {

@@ -9,6 +9,7 @@ mod builder_args;
 mod by_hand;
 mod cache;
 mod cache_items;
+mod cache_mounts;
 mod cache_lies;
 mod cases;
 mod check;

@@ -87,12 +87,9 @@ impl Engine {
         file.take(MAX_IDENTITY).read_to_string(&mut identity).map_err(foreign)?;
         let mount = StoredMount::parse(&identity).ok_or_else(|| foreign(io::ErrorKind::InvalidData.into()))?;
         let opened = self.open_alone(&identity_of(&mount), cancel)?;
-        let failed = |source| StepError::Io { what: format!("cannot write cache mount `{}`", mount.id), source };
-        RootDir::open(&opened.content).and_then(|root| root.directory().remove_contents()).map_err(failed)?;
-        let content = active.root().open_dir_exact(&path(CONTENT)).map_err(foreign)?;
-        let to = RootDir::open(&opened.content).map_err(failed)?;
-        let names = content.names().map_err(failed)?;
-        names.iter().try_for_each(|name| content.rename(name, to.directory(), name)).map_err(failed)?;
+        // A link or a file of this name is no content.
+        active.root().open_dir_exact(&path(CONTENT)).map_err(foreign)?;
+        opened.replace(&active.path().join(CONTENT))?;
         if opened.is_new {
             opened.filled()?;
         }

@@ -63,6 +63,8 @@ pub struct BuildRequest {
     pub hashed_secrets: BTreeSet<String>,
     /// By the id of a secret, a word that is part of the key of each step that mounts it.
     pub secret_epochs: BTreeMap<String, String>,
+    /// The most bytes on disk that cache mounts keep when a step ends that used them, by id.
+    pub mount_sizes: BTreeMap<String, u64>,
     /// Percentage of the known results that are made again, to compare them.
     pub verify_cache: Option<u8>,
     /// Most steps at the same time; the number of processors if unset.
@@ -95,6 +97,7 @@ impl BuildRequest {
             cache_ttl: CacheTtl::default(),
             hashed_secrets: BTreeSet::new(),
             secret_epochs: BTreeMap::new(),
+            mount_sizes: BTreeMap::new(),
             verify_cache: None,
             jobs: None,
             resolv_conf: None,

@@ -14,7 +14,9 @@ pub mod explain;
 pub mod key;
 mod mounts;
 mod record;
+mod trim;
 
 pub use key::{CacheKey, Field, Preimage};
 pub use mounts::{CacheMountError, CacheMounts, MountedCache, StoredMount};
 pub use record::{CacheError, CacheStore, KeyLock, Looked, Record};
+pub use trim::Trimmed;

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +16,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use crate::cancel::{CancelToken, Cancelled};
 use crate::dockerfile::Sharing;
 use crate::graph::CacheMount;
+use crate::rootfs::RootDir;
 use crate::small_file;
 
 use super::record::is_at;
@@ -60,6 +61,24 @@ impl MountedCache {
             flock(&self.lock, FlockOperation::NonBlockingLockShared).map_err(|errno| error(errno.into()))?;
         }
         Ok(())
+    }
+
+    /// Puts a directory in the place of the content, in one step; what was there is removed. Nobody else may have the mount.
+    ///
+    /// # Errors
+    /// [`CacheMountError::Access`] if the file system fails.
+    pub fn replace(&self, fresh: &Path) -> Result<(), CacheMountError> {
+        let error = |source| CacheMountError::Access { path: self.content.clone(), source };
+        let directory = self.content.parent().unwrap_or(&self.content);
+        // What a killed process leaves here is swept.
+        let beside = tempfile::Builder::new().prefix(NEW).tempdir_in(directory).map_err(error)?;
+        let new = beside.path().join("content");
+        let found = fs::metadata(&self.content).map_err(error)?;
+        chown(fresh, Some(found.uid()), Some(found.gid())).map_err(error)?;
+        fs::set_permissions(fresh, found.permissions()).map_err(error)?;
+        fs::rename(fresh, &new).map_err(error)?;
+        renameat_with(CWD, &new, CWD, &self.content, RenameFlags::EXCHANGE).map_err(|errno| error(errno.into()))?;
+        RootDir::open(beside.path()).and_then(|root| root.directory().remove_tree(b"content")).map_err(error)
     }
 }
 
@@ -225,8 +244,19 @@ impl CacheMounts {
         patience: Duration,
         cancel: &CancelToken,
     ) -> Result<Option<MountedCache>, CacheMountError> {
-        let error = |source| CacheMountError::Access { path: mount.directory.clone(), source };
-        let path = mount.directory.join("lock");
+        self.hold_directory(&mount.directory, patience, cancel)
+    }
+
+    /// As [`CacheMounts::hold`], by the directory that holds the mount.
+    #[expect(clippy::unused_self, reason = "the directory is one of these mounts")]
+    pub(super) fn hold_directory(
+        &self,
+        directory: &Path,
+        patience: Duration,
+        cancel: &CancelToken,
+    ) -> Result<Option<MountedCache>, CacheMountError> {
+        let error = |source| CacheMountError::Access { path: directory.to_owned(), source };
+        let path = directory.join("lock");
         let mut opened = File::options().append(true).open(&path);
         if matches!(&opened, Err(failed) if failed.kind() == io::ErrorKind::IsADirectory) {
             small_file::remove_directory(&path).map_err(error)?;
@@ -248,7 +278,7 @@ impl CacheMounts {
         if !is_at(&lock, &path) {
             return Ok(None);
         }
-        let content = mount.directory.join("content");
+        let content = directory.join("content");
         Ok(content.is_dir().then_some(MountedCache { content, is_new: false, shared: false, lock }))
     }
 
@@ -502,6 +532,28 @@ mod tests {
         assert_eq!(mounts.list().expect("listed"), []);
         drop(mounts.open(&mount(Sharing::Shared), &cancel).expect("usable"));
         assert_eq!(mounts.list().expect("listed").len(), 1);
+    }
+
+    #[test]
+    fn the_content_is_replaced_at_once() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mounts = CacheMounts::new(state.path());
+        let opened = mounts.open(&mount(Sharing::Locked), &CancelToken::new()).expect("usable");
+        opened.filled().expect("noted");
+        fs::write(opened.content.join("old"), "").expect("written");
+        let fresh = state.path().join("fresh");
+        fs::create_dir(&fresh).expect("made");
+        fs::write(fresh.join("new"), "").expect("written");
+        opened.replace(&fresh).expect("replaced");
+        let names = |path: &Path| -> Vec<_> {
+            let names = fs::read_dir(path).expect("listed").map(|entry| entry.expect("read").file_name());
+            let mut names: Vec<_> = names.map(|name| name.into_string().expect("text")).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&opened.content), ["new"]);
+        assert_eq!(fs::metadata(&opened.content).expect("there").permissions().mode() & 0o7777, 0o750);
+        assert_eq!(names(opened.content.parent().expect("it has one")), ["content", "identity", "lock"]);
     }
 
     #[test]

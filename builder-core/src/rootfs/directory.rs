@@ -51,6 +51,8 @@ pub struct Stat {
     pub gid: u32,
     /// Length in bytes.
     pub size: u64,
+    /// Last reading, as far as the file system notes it.
+    pub atime: Timespec,
     /// Last modification.
     pub mtime: Timespec,
     /// Last change of content or metadata.
@@ -90,6 +92,7 @@ impl From<rustix::fs::Stat> for Stat {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: stat.st_size as u64,
+            atime: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
             mtime: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
             ctime: Timespec { tv_sec: stat.st_ctime as _, tv_nsec: stat.st_ctime_nsec as _ },
             identity: (stat.st_dev as u64, stat.st_ino as u64),

@@ -152,13 +152,37 @@ pub(crate) struct Prepared {
     /// Which targets have to exist, and whether as directories.
     pub(crate) targets: Vec<(RootPath, bool)>,
     /// Cache mounts that the step has taken into use, by identity.
-    caches: HashMap<String, PathBuf>,
+    pub(crate) caches: HashMap<String, PathBuf>,
     /// Variables that hold secrets.
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
     /// What has to live until the process ends.
     pub(crate) held: Vec<Held>,
     /// What has to be answered until then.
     pub(crate) sockets: Vec<Socket>,
+}
+
+/// Keeps the cache mounts that a step used within their sizes. One that another step uses is left to that; whatever goes
+/// wrong is no fault of the step.
+pub(crate) fn trim(job: &Job<'_>, op: &RunOp, mut used: HashMap<String, PathBuf>) -> Result<(), StepError> {
+    let session = job.session;
+    for mount in &op.mounts {
+        let MountTarget::Cache(cache) = &mount.kind else { continue };
+        let limit = session.request.mount_sizes.get(&cache.id);
+        let (Some(limit), Some(content)) = (limit, used.remove(&cache.identity())) else { continue };
+        match session.engine.cache_mounts.trim(&content, *limit, &session.cancel) {
+            Ok(Some(trimmed)) if trimmed.files > 0 => {
+                let what = format!("removing what was not used for longest from cache mount `{}`", cache.id);
+                session.events.status(job.task, &what, trimmed.bytes, Some(trimmed.bytes), true);
+            }
+            Ok(_) => {}
+            Err(CacheMountError::Cancelled(cancelled)) => return Err(cancelled.into()),
+            Err(error) => {
+                let text = format!("cache mount `{}` cannot be kept within its size: {error}", cache.id);
+                session.events.warning(Some(job.task), text);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Something that a mount needs while it is in use.

@@ -157,7 +157,7 @@ fn execute(
     env.extend(prepared.env.iter().cloned());
     env.retain(|(name, _)| !found.env.iter().any(|(given, _)| given.as_bytes() == name));
     env.extend(found.env.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
-    let Prepared { mounts, held, sockets, .. } = prepared;
+    let Prepared { mounts, held, sockets, caches, .. } = prepared;
     let process = Process {
         root: duplicate(&root).map_err(|source| StepError::Io { what: "cannot open the root".to_owned(), source })?,
         args: op.args.iter().map(|argument| argument.clone().into_bytes()).collect(),
@@ -185,6 +185,7 @@ fn execute(
         .map_err(|source| StepError::Io { what: "cannot serve an agent's socket".to_owned(), source })?
         .map_err(|error| of_platform(op, error))?;
     drop((root, held, sockets));
+    mounts::trim(job, op, caches)?;
     if !exit.is_success() {
         return Err(StepError::Command { command: quoted(&op.args), exit, output: last.finish() });
     }
