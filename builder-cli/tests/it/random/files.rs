@@ -12,7 +12,7 @@ use super::dice::Dice;
 use super::image::brief;
 use crate::keys::in_place;
 
-const NAMES: &str = "a b c x y top1 top2 d.log link src sub lib data p.tar new";
+const NAMES: &str = "a b c x y top1 top2 d.log link src sub lib data p.tar new .a .env .c";
 const PATTERNS: &str = "*.log src/sub !src/sub/x */a b **/x data lib/link new* !src/a * !* p.tar top2";
 
 /// Other content of the same size is likely.
@@ -38,7 +38,9 @@ pub(super) fn plant(root: &Path, dice: &mut Dice) {
     for folder in ["src/sub", "lib", "data"] {
         fs::create_dir_all(root.join(folder)).expect("made");
     }
-    for name in "src/a src/b src/sub/x src/sub/y lib/a lib/c data/x top1 src/d.log a sub/a b".split(' ') {
+    for name in
+        "src/a src/b src/sub/x src/sub/y lib/a lib/c data/x top1 src/d.log a sub/a b .env src/.a .c/x".split(' ')
+    {
         if dice.chance(85) {
             write(&root.join(name), &content(dice));
             age(&root.join(name), dice);
@@ -52,9 +54,27 @@ pub(super) fn plant(root: &Path, dice: &mut Dice) {
 /// Files that weigh enough for snapshots of copies to be differences from earlier ones.
 pub(super) fn plant_heavy(root: &Path) {
     for number in 0..40 {
-        write(&root.join(format!("src/many/{number}")), &format!("{number:07}\n").repeat(4096));
+        write(&root.join(format!("src/{MANY}/{number}")), &format!("{number:07}\n").repeat(4096));
     }
 }
+
+/// So many files that what was made of them before is worth to begin with.
+pub(super) fn plant_many(root: &Path, dice: &mut Dice) {
+    let count = [300, 700, 1500][dice.below(3)];
+    for number in 0..count {
+        let place = format!("src/{MANY}/{}/{}/{number}", number % 7, number % 40);
+        write(&root.join(&place), &content(dice));
+        if number % 90 == 0 {
+            let _ = symlink("../0", root.join(format!("{place}.link")));
+        }
+        if number % 110 == 0 {
+            let _ = fs::hard_link(root.join(&place), root.join(format!("src/{MANY}/{number}.hard")));
+        }
+    }
+}
+
+/// The directory in which there may be many files.
+const MANY: &str = "many";
 
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("below a root")).expect("made");
@@ -168,7 +188,8 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
         paths.iter().filter(|path| fs::symlink_metadata(path).is_ok_and(|found| wanted(&found.file_type()))).collect()
     };
     let (files, folders) = (is(fs::FileType::is_file), is(fs::FileType::is_dir));
-    if files.len() < 3 || paths.len() > 90 {
+    let few = paths.iter().filter(|path| !path.components().any(|part| part.as_os_str() == MANY)).count();
+    if files.len() < 3 || few > 90 {
         plant(root, dice);
         return Changed::of("planted", EVERYTHING);
     }

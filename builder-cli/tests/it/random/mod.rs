@@ -3,7 +3,7 @@
 //!
 //! `RBUILD_RANDOM_SEED` and `RBUILD_RANDOM_ROUNDS` make it long; `RBUILD_RANDOM_SECONDS` ends it then. It works in memory,
 //! or in the directory `RBUILD_RANDOM_DIR`. A failed round prints the variables for that round alone, and what it left is
-//! copied to the directory `RBUILD_RANDOM_KEEP`.
+//! copied to the directory `RBUILD_RANDOM_KEEP`. With `RBUILD_RANDOM_FIRST` the first failure ends it.
 
 mod dice;
 mod files;
@@ -28,18 +28,29 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn a_store_that_has_seen_much_builds_what_an_empty_one_does() {
-    if !require_sandbox("a_store_that_has_seen_much_builds_what_an_empty_one_does") {
-        return;
+    if require_sandbox("a_store_that_has_seen_much_builds_what_an_empty_one_does") {
+        hunt(false, 2);
     }
+}
+
+#[test]
+fn a_large_context_that_changes_a_little_builds_what_an_empty_store_does() {
+    if require_sandbox("a_large_context_that_changes_a_little_builds_what_an_empty_store_does") {
+        hunt(true, 1);
+    }
+}
+
+fn hunt(large: bool, rounds: u64) {
     let first = number("RBUILD_RANDOM_SEED").unwrap_or(20);
-    let rounds = number("RBUILD_RANDOM_ROUNDS").unwrap_or(2);
+    let rounds = number("RBUILD_RANDOM_ROUNDS").unwrap_or(rounds);
+    let only_first = std::env::var_os("RBUILD_RANDOM_FIRST").is_some();
     let limit = number("RBUILD_RANDOM_SECONDS").map_or(Duration::MAX, Duration::from_secs);
     let (begun, mut failed, mut figures) = (Instant::now(), Vec::new(), Figures::default());
     for seed in first..first.saturating_add(rounds) {
         if begun.elapsed() > limit {
             break;
         }
-        let mut world = World::new(Dice::new(seed));
+        let mut world = World::new(Dice::new(seed), large);
         let outcome = (0..STEPS).try_for_each(|_| world.step());
         figures.add(&world.figures);
         if let Err(error) = outcome {
@@ -47,6 +58,9 @@ fn a_store_that_has_seen_much_builds_what_an_empty_one_does() {
             let line = format!("RBUILD_RANDOM_SEED={seed} RBUILD_RANDOM_ROUNDS=1 {kept}");
             println!("{line}\n{}\n{error}\n", world.log());
             failed.push(line);
+            if only_first {
+                break;
+            }
         }
         if seed % 20 == 19 {
             println!("{:?} after {} s: {figures:?}", seed, begun.elapsed().as_secs());

@@ -24,6 +24,21 @@ pub(super) struct Project {
     git_mode: bool,
     /// Files get the time of the epoch, so that images can be compared bit by bit.
     pub(super) rewrite: bool,
+    /// How the build gets the main context.
+    pub(super) given: Given,
+    /// The word that says which value a secret has.
+    pub(super) epoch: usize,
+}
+
+/// How a build gets its main context.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Given {
+    Directory,
+    /// An archive on standard input.
+    Stream,
+    /// An archive of a server.
+    Address,
+    Repository,
 }
 
 #[derive(Clone)]
@@ -65,6 +80,8 @@ impl Project {
             upstream: upstream.to_owned(),
             git_mode: false,
             rewrite: dice.chance(60),
+            given: Self::given(dice),
+            epoch: 0,
         };
         for number in 0..=dice.below(4) {
             let from = match dice.below(10) {
@@ -84,6 +101,33 @@ impl Project {
         project
     }
 
+    fn given(dice: &mut Dice) -> Given {
+        if dice.chance(75) {
+            return Given::Directory;
+        }
+        [Given::Stream, Given::Address, Given::Repository][dice.below(3)]
+    }
+
+    /// Begins with copies of a large directory.
+    pub(super) fn copy_much(&mut self, dice: &mut Dice) {
+        let lines = [
+            "COPY src /d/src",
+            "COPY . /all/",
+            "COPY src/many /many",
+            "COPY --link src /d/src",
+            "COPY . .",
+            "COPY --chown=1:2 src /d/src/",
+            "COPY --exclude=*1* src /d/src",
+            "ADD src/many /many/",
+        ];
+        for stage in 0..self.stages.len() {
+            for _ in 0..1 + dice.below(2) {
+                let line = dice.pick(&lines).to_owned();
+                self.stages[stage].lines.insert(0, line);
+            }
+        }
+    }
+
     fn can_run(&self, stage: usize) -> bool {
         match self.stages[stage].from {
             From::Base | From::Copied => true,
@@ -95,7 +139,8 @@ impl Project {
     /// A random instruction of a stage.
     fn line(&self, dice: &mut Dice, stage: usize) -> String {
         match dice.below(100) {
-            0..40 if self.can_run(stage) => Self::run(dice, stage),
+            0 | 1 if self.can_run(stage) => format!("# cache=12h\n{}", Self::run(dice, stage)),
+            2..40 if self.can_run(stage) => Self::run(dice, stage),
             0..70 => self.copy(dice, stage),
             70..80 => format!("ARG {}={}", dice.pick(&ARGUMENTS), dice.below(3)),
             80 => format!("ARG {}", dice.pick(&ARGUMENTS)),
@@ -105,7 +150,11 @@ impl Project {
             91..93 => {
                 let inner =
                     if self.can_run(stage) && dice.chance(50) { Self::run(dice, 0) } else { self.copy(dice, 0) };
-                if inner.contains('\n') { "ONBUILD ENV O=1".to_owned() } else { format!("ONBUILD {inner}") }
+                if inner.contains('\n') || inner.starts_with('#') {
+                    "ONBUILD ENV O=1".to_owned()
+                } else {
+                    format!("ONBUILD {inner}")
+                }
             }
             93 => format!("VOLUME {}", dice.word("/v /d")),
             94 => r#"SHELL ["/bin/sh", "-ec"]"#.to_owned(),
@@ -140,7 +189,12 @@ impl Project {
             4 | 5 => format!("COPY --from=named {flags}{} {target}", dice.word(". a* sub */* [a-c]")),
             6 => format!("COPY {flags}<<a <<b {target}\ntext {}\na\n$X\nb", dice.below(3)),
             7 if dice.chance(70) => format!("ADD {flags}{} {target}", dice.word("p.tar src p.* .")),
-            7 | 8 if !flags.contains("exclude") => format!("ADD {flags}{} {target}", self.page),
+            7 | 8 if !flags.contains("exclude") => {
+                if dice.chance(20) {
+                    let _ = write!(flags, "--checksum={} ", checksum(dice));
+                }
+                format!("ADD {flags}{} {target}", self.page)
+            }
             9 if !flags.contains("exclude") => {
                 format!("COPY --parents {flags}{} {target}", dice.word("src/./**/x */a src/sub"))
             }
@@ -168,7 +222,7 @@ impl Project {
             3..6 => format!("--mount=type=bind,from=named,target=/seen{more}"),
             6 => format!("--mount=type=cache,id={},target=/cache", dice.word("one two")),
             7 => format!("--mount=type=tmpfs,target=/seen{}", dice.pick(&["", ",size=1m"])),
-            8 => "--mount=type=secret,id=hashed".to_owned(),
+            8 => format!("--mount=type=secret,id={}", dice.pick(&["hashed", "dated"])),
             _ => "--mount=type=secret,id=plain".to_owned(),
         }
     }
@@ -191,6 +245,7 @@ impl Project {
         let command = match () {
             () if has("/seen") => look("/seen"),
             () if has("hashed") => format!("cat /run/secrets/hashed > {out}"),
+            () if has("dated") => format!("cat /run/secrets/dated > {out}"),
             () if has("/cache") => format!("f=/cache/${{##*/}}; echo {} > $f; cat $f > {out}; rm $f", dice.below(3))
                 .replace("${##*/}", &out[3..]),
             () if has("plain") => format!("test -s /run/secrets/plain; echo ok > {out}"),
@@ -260,6 +315,7 @@ impl Project {
         options.extend(self.target.map(|stage| format!("--target=s{stage}")));
         options.extend(self.label.iter().map(|label| format!("--label=l={label}")));
         options.extend(self.git_mode.then(|| "--context-mode=git".to_owned()));
+        options.push(format!("--secret=id=dated,src=../home/dated,epoch={}", self.epoch));
         options.extend(self.network.map(|mode| format!("--network={mode}")));
         options.extend(self.host.map(|name| format!("--add-host={name}:10.0.0.1")));
         options
@@ -309,6 +365,8 @@ impl Project {
                     ));
                 }
             }
+            5 if dice.chance(30) => self.given = Self::given(dice),
+            5 if dice.chance(30) => self.epoch = dice.below(3),
             5 => self.git_mode = !self.git_mode,
             6 => self.target = dice.chance(60).then(|| dice.below(self.stages.len())),
             7 => self.label = dice.chance(60).then(|| dice.below(3).to_string()),
@@ -316,6 +374,18 @@ impl Project {
             _ => self.host = *dice.pick(&[&None, &Some("there"), &Some("where")]),
         }
         format!("options {}", self.options().join(" "))
+    }
+}
+
+/// The digest of a page, in one of the algorithms.
+fn checksum(dice: &mut Dice) -> String {
+    let page = super::world::page_text(dice.below(2));
+    match dice.below(3) {
+        0 => {
+            let sum = crate::cache_lies::filter("sha512sum", "-", page.as_bytes());
+            format!("sha512:{}", String::from_utf8_lossy(&sum[..128]))
+        }
+        _ => format!("sha256:{}", crate::inline_cache::sha256(page.as_bytes())),
     }
 }
 

@@ -52,8 +52,12 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &
         for reason in reasons {
             match reason["reason"].as_str().expect("text") {
                 "files" if !anything && !is_made => {
-                    for change in reason["changes"].as_array().expect("changes") {
-                        if !is_about(change, &names) && !is_about(change, &links) {
+                    let changes = reason["changes"].as_array().expect("changes");
+                    let is_known = |change: &Value| is_about(change, &names) || is_about(change, &links);
+                    for change in changes {
+                        // Directories that a copy makes for its files come and go with them.
+                        let inside = |other: &&Value| is_below(other, change) && is_known(other);
+                        if !is_known(change) && !changes.iter().any(|other| inside(&other)) {
                             bad("this file was not changed");
                         }
                     }
@@ -77,6 +81,12 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &
         }
     }
     text
+}
+
+/// Whether the path of a change is below that of another one.
+fn is_below(change: &Value, other: &Value) -> bool {
+    let path = |change: &Value| change["path"].as_str().expect("text").to_owned();
+    path(change).starts_with(&format!("{}/", path(other).trim_end_matches('/')))
 }
 
 /// Whether a change of a path may come from changes of what has these names.

@@ -1,6 +1,5 @@
 //! Builds of a [`World`], and what has to be true of them.
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,8 +8,9 @@ use serde_json::Value;
 
 use super::files::{self, Changed, EVERYTHING};
 use super::image::Built;
+use super::project::Given;
 use super::reasons::{self, Past};
-use super::world::World;
+use super::world::{Place, World};
 use crate::env::{end, program};
 
 /// How a command ended.
@@ -32,11 +32,15 @@ struct Plan {
 }
 
 impl World {
-    fn command(&self, store: &str, options: &[String], umask: &str) -> Command {
+    fn command(&mut self, store: &str, options: &[String], umask: &str) -> Command {
+        let context = self.give();
         let inner = self.env.command([""; 0]);
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(program()).args(options).arg(".");
-        command.current_dir(self.env.context("")).env_clear().stdin(std::process::Stdio::null());
+        command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(program()).args(options).arg(&context);
+        command.current_dir(self.env.context("")).env_clear().stdin(Stdio::null());
+        if self.project.given == Given::Stream {
+            command.stdin(std::fs::File::open(self.env.path("given.tar")).expect("written"));
+        }
         for (name, value) in inner.get_envs() {
             command.env(name, value.unwrap_or_default());
         }
@@ -105,11 +109,11 @@ impl World {
         let is_kept = self.dice.chance(40);
         options.extend(is_kept.then(|| "--tag=app".to_owned()));
         options.extend(is_kept.then(|| "--load".to_owned()));
-        let cache = self.env.path("cache").display().to_string();
-        let to = if self.is_inline { "type=inline".to_owned() } else { format!("type=local,dest={cache}") };
-        options.extend(export.then(|| format!("--cache-to={to}")));
-        let import = self.dice.chance(15) && Path::new(&cache).exists();
-        options.extend(import.then(|| format!("--cache-from=type=local,src={cache}")));
+        let [to, from] = self.caches();
+        let mounts = if self.place != Place::Inline && self.dice.chance(30) { ",mounts=all" } else { "" };
+        options.extend(export.then(|| format!("--cache-to={to}{mounts}")));
+        let import = self.dice.chance(15) && self.exported.is_some();
+        options.extend(import.then(|| format!("--cache-from={from}")));
         for noise in
             ["--build-arg=NOBODY=asks", "--build-arg=no_proxy=x", "--jobs=1", "--shm-size=2m", "--ulimit=nofile=2000"]
         {
@@ -184,7 +188,7 @@ impl World {
         }
         if export {
             self.exported = Some(state.clone());
-            if self.is_inline {
+            if self.place == Place::Inline {
                 let cache = self.env.path("cache");
                 let _ = std::fs::remove_dir_all(&cache);
                 std::fs::create_dir(&cache).expect("made");
@@ -275,7 +279,7 @@ impl World {
         Ok(())
     }
 
-    fn foresee(&self) -> Value {
+    fn foresee(&mut self) -> Value {
         let mut options = self.options();
         options.extend(["--dry-run", "--format=json"].map(str::to_owned));
         options.retain(|option| !option.starts_with("--progress"));
@@ -301,7 +305,8 @@ impl World {
             let _ = std::fs::remove_dir_all(self.env.path("second"));
         }
         let mut options = self.options();
-        options.push(format!("--cache-from=type=local,src={}", self.env.path("cache").display()));
+        let [_, from] = self.caches();
+        options.push(format!("--cache-from={from}"));
         let ran = self.build("second", options, "022")?;
         self.figures.imported += 1;
         self.log.push(format!("  imported, new: {is_new}"));
@@ -312,7 +317,7 @@ impl World {
         let steps = reasons::ran(&explained);
         // What hangs on the key of one store is for that store.
         // A store that imported before may know layers by times that the cache has no files for any more.
-        let all = is_new && !self.is_inline && !self.project.has_fingerprints();
+        let all = is_new && self.place != Place::Inline && !self.project.has_fingerprints();
         if self.exported.as_deref() == Some(state) && all && !steps.is_empty() {
             return Err(format!("imported, and ran {} {:?}\n{explained:#}", steps.join(", "), ran.warnings));
         }

@@ -7,15 +7,42 @@ use std::process::Command;
 use super::dice::Dice;
 use super::files::{self, Changed, EVERYTHING, FILES};
 use super::image::Built;
-use super::project::Project;
+use super::project::{Given, Project};
 use super::reasons::Past;
+use crate::cache_lies::filter;
 use crate::env::TestEnv;
 use crate::git::Upstream;
-use crate::registry::{base, busybox};
+use crate::inline_cache::sha256;
+use crate::moto::Moto;
+use crate::registry::{base, busybox, shared};
 use crate::web::{Page, Web};
 
 /// What makes the image in a directory.
 const LAYOUT: &str = "FROM scratch\nARG N\nCOPY --from=named . /\nENV LAYOUT=$N\nONBUILD COPY a* /onbuild/\n";
+
+/// What makes an image in a registry, whose tag moves.
+const BASE: &str = "ARG N\nRUN echo $N > /etc/moved; mkdir -p /d; echo $N$N > /d/a\nENV B=$N\n";
+
+/// Where a store writes its remote cache to.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Place {
+    Directory,
+    /// In the image.
+    Inline,
+    Registry,
+    Bucket,
+}
+
+/// A server of buckets for the whole test program.
+fn bucket() -> &'static Moto {
+    static SHARED: std::sync::OnceLock<Moto> = std::sync::OnceLock::new();
+    SHARED.get_or_init(Moto::start)
+}
+
+/// What the server says.
+pub(super) fn page_text(number: usize) -> String {
+    format!("page {}\n", number % 4)
+}
 
 /// What was done.
 #[derive(Debug, Default, Clone)]
@@ -75,14 +102,19 @@ pub(super) struct World {
     upstream: Upstream,
     /// What the image in the directory is.
     layout: usize,
-    /// The remote cache of the store is in the image.
-    pub(super) is_inline: bool,
+    /// Where the remote cache of the store is.
+    pub(super) place: Place,
+    /// What the tag of the base image is now, if it moves.
+    moved: Option<usize>,
+    /// Where the context is committed to.
+    repository: Option<Upstream>,
+    is_large: bool,
     pub(super) log: Vec<String>,
     pub(super) figures: Figures,
 }
 
 impl World {
-    pub(super) fn new(mut dice: Dice) -> Self {
+    pub(super) fn new(mut dice: Dice, is_large: bool) -> Self {
         // In memory, where syncing costs nothing.
         let memory = Path::new("/dev/shm");
         let chosen = std::env::var_os("RBUILD_RANDOM_DIR").map(PathBuf::from);
@@ -98,13 +130,18 @@ impl World {
         assert!(unpacked.expect("tar").success());
         files::plant(&env.context(""), &mut dice);
         files::plant(&env.path("named"), &mut dice);
+        if is_large {
+            files::plant_many(&env.context(""), &mut dice);
+        }
         if dice.chance(25) {
             files::plant_heavy(&env.context(""));
         }
         let upstream = Upstream::new(&env, "upstream");
         upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
-        let project = Project::new(&mut dice, &base(), &url, &upstream.address());
-        let is_inline = dice.chance(25);
+        let moved = dice.chance(20).then_some(0);
+        let project = Project::new(&mut dice, "", &url, &upstream.address());
+        let place = [Place::Directory, Place::Inline, Place::Registry, Place::Bucket]
+            [[0, 0, 0, 0, 1, 1, 1, 2, 2, 3][dice.below(10)]];
         let mut world = Self {
             env,
             web,
@@ -122,7 +159,10 @@ impl World {
             page: 0,
             upstream,
             layout: 0,
-            is_inline,
+            place,
+            moved,
+            repository: None,
+            is_large,
             log: Vec::new(),
             figures: Figures { rounds: 1, ..Figures::default() },
         };
@@ -137,6 +177,10 @@ impl World {
         }
         world.put_layout(0);
         world.put_page(0);
+        world.project = world.another();
+        if moved.is_some() {
+            world.move_base(0);
+        }
         world.write_dockerfile();
         world
     }
@@ -163,13 +207,97 @@ impl World {
 
     /// A project of the same places.
     pub(super) fn another(&mut self) -> Project {
-        Project::new(&mut self.dice, &base(), &format!("{}/page", self.web.address), &self.upstream.address())
+        let base = if self.moved.is_some() { self.tag("base") } else { base() };
+        let (page, upstream) = (format!("{}/page", self.web.address), self.upstream.address());
+        let mut project = Project::new(&mut self.dice, &base, &page, &upstream);
+        if self.is_large {
+            project.given = Given::Directory;
+            project.copy_much(&mut self.dice);
+        }
+        project
+    }
+
+    /// A name in the registry that no other world uses.
+    fn tag(&self, what: &str) -> String {
+        shared().name(&format!("{what}/{}:1", self.env.mark().to_lowercase()))
+    }
+
+    /// The tag of the base image becomes that of another image, or the same again.
+    fn move_base(&mut self, number: usize) {
+        self.moved = Some(number);
+        let file = self.env.path("base.Dockerfile");
+        std::fs::write(&file, format!("FROM {}\n{BASE}", base())).expect("written");
+        let options = "--source-date-epoch=1 --rewrite-timestamp";
+        let _ = std::fs::create_dir(self.env.path("nothing"));
+        self.env.ok(&format!(
+            "--root ../pusher build -q --push {options} -t {} --build-arg N={number} -f {} ../nothing",
+            self.tag("base"),
+            file.display()
+        ));
+    }
+
+    /// What `--cache-to` and `--cache-from` say.
+    pub(super) fn caches(&self) -> [String; 2] {
+        let cache = self.env.path("cache").display().to_string();
+        match self.place {
+            Place::Directory => [format!("type=local,dest={cache}"), format!("type=local,src={cache}")],
+            Place::Inline => ["type=inline".to_owned(), format!("type=local,src={cache}")],
+            Place::Registry => {
+                let place = format!("type=registry,ref={}", self.tag("cache"));
+                [place.clone(), place]
+            }
+            Place::Bucket => {
+                let place = format!(
+                    "type=s3,bucket=bucket,prefix={}/,endpoint_url=http://{},use_path_style=true,\
+                     access_key_id=me,secret_access_key=secret,region=us-east-1,name=main",
+                    self.env.mark().to_lowercase(),
+                    bucket().address
+                );
+                [place.clone(), place]
+            }
+        }
+    }
+
+    /// Puts the context where the build gets it; gives the argument that names it.
+    pub(super) fn give(&mut self) -> String {
+        let archive = self.env.path("given.tar");
+        let pack = || {
+            let mut tar = Command::new("tar");
+            tar.args(["--numeric-owner", "--xattrs", "--sort=name", "-cf"]).arg(&archive).arg("-C");
+            assert!(tar.arg(self.env.context("")).arg(".").status().expect("tar").success());
+        };
+        match self.project.given {
+            Given::Directory => ".".to_owned(),
+            Given::Stream => {
+                pack();
+                "-".to_owned()
+            }
+            Given::Address => {
+                pack();
+                let bytes = std::fs::read(&archive).expect("written");
+                // Some servers tell nothing of what they send.
+                let etag = format!("\"{}\"", sha256(&bytes));
+                let etag = (self.env.mark().len() + self.page).is_multiple_of(2).then(|| &*etag.leak());
+                let body = filter("gzip", "-nc", &bytes);
+                self.web.put("/context.tar.gz", Page { body, etag, ..Page::default() })
+            }
+            Given::Repository => {
+                let repository = self.repository.get_or_insert_with(|| Upstream::new(&self.env, "repository"));
+                let tree = format!("--git-dir=.git --work-tree={}", self.env.context("").display());
+                repository.git(&format!("{tree} add --all --force"));
+                repository.git(&format!("{tree} commit --quiet --allow-empty -m x"));
+                repository.address()
+            }
+        }
     }
 
     fn put_page(&mut self, number: usize) {
         self.page = number;
-        let etag = [Some("\"0\""), Some("\"1\""), Some("\"2\""), None][number];
-        self.web.put("/page", Page { body: format!("page {number}\n").into_bytes(), etag, ..Page::default() });
+        let body = page_text(number).into_bytes();
+        let dates = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT"];
+        let etag = [Some("\"0\""), Some("W/\"1\""), Some("\"2\""), None].get(number).copied().flatten();
+        let last_modified = number.checked_sub(4).map(|date| dates[date]);
+        self.web.put("/page", Page { body, etag, last_modified, ..Page::default() });
     }
 
     pub(super) fn write_dockerfile(&self) {
@@ -183,12 +311,16 @@ impl World {
 
     /// Everything that decides what is built.
     pub(super) fn state(&self) -> String {
-        let Self { env, project, page, layout, .. } = self;
+        let Self { env, project, page, layout, moved, .. } = self;
         let hashed = std::fs::read_to_string(env.path("home/hashed")).expect("readable");
         let upstream = self.upstream.git("rev-parse HEAD");
         let (context, named) = (files::state(&env.context("")), files::state(&env.path("named")));
         let options = project.options().join(" ");
-        format!("{}\n{options}\n{hashed} {page} {layout} {upstream}\n{context}\n{named}", project.dockerfile())
+        let given = project.given;
+        format!(
+            "{}\n{options}\n{hashed} {page} {layout} {moved:?} {given:?} {upstream}\n{context}\n{named}",
+            project.dockerfile()
+        )
     }
 
     pub(super) fn note(&mut self, changed: Changed) {
@@ -196,12 +328,19 @@ impl World {
         self.log.push(format!("  changed: {}", changed.what));
         if !changed.nothing {
             self.names.extend(changed.names);
+            // What an explanation says of files of archives and commits is not compared.
+            self.names.extend((self.project.given != Given::Directory).then(|| EVERYTHING.to_owned()));
         }
     }
 
     /// Something is not as it was.
     pub(super) fn change(&mut self) {
         let changed = match self.dice.below(100) {
+            0 | 1 if self.moved.is_some() => {
+                let number = self.dice.below(3);
+                self.move_base(number);
+                Changed::of(format!("base {number}"), EVERYTHING)
+            }
             0..52 => files::change(&self.env.context(""), &mut self.dice),
             52..58 => files::change(&self.env.path("named"), &mut self.dice),
             58..70 => {
@@ -227,7 +366,7 @@ impl World {
                 Changed::of(format!("commit {name} {text}"), FILES)
             }
             87..90 => {
-                let number = self.dice.below(4);
+                let number = self.dice.below(6);
                 self.put_page(number);
                 Changed::of(format!("page {number}"), FILES)
             }
@@ -274,6 +413,8 @@ impl World {
         options.push(format!("--build-context=bb={}", path("bb")));
         options.push(format!("--build-context=layout=oci-layout://{}", path("layout")));
         options.push(format!("--secret=id=hashed,src={},cache=hash", path("home/hashed")));
+        std::fs::write(path("home/dated"), self.project.epoch.to_string()).expect("written");
+        options.extend(self.moved.map(|_| "--pull".to_owned()));
         options.push(format!("--secret=id=plain,src={}", path("home/plain")));
         if self.project.rewrite {
             options.push("--rewrite-timestamp".to_owned());

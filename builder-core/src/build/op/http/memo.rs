@@ -1,7 +1,8 @@
 //! [`Memo`]: what servers said about addresses.
 //!
 //! ```text
-//! STATE/downloads/<BLAKE3 of the address>    what the server said last time (JSON), and the digests of the body
+//! STATE/downloads/<BLAKE3 of the address>    BLAKE3 of the rest (64 hex digits) newline,
+//!                                            what the server said last time, and the digests of the body (JSON)
 //! ```
 
 use std::collections::HashMap;
@@ -39,7 +40,8 @@ impl Memo {
 
     /// A memo only saves a transfer: one that cannot be written is not an error.
     pub(super) fn write(&self, fetched: &Fetched) {
-        let _ = small_file::write(&self.path, &serde_json::to_vec(fetched).expect("plain data serialises"));
+        let body = serde_json::to_vec(fetched).expect("plain data serialises");
+        let _ = small_file::write(&self.path, &[blake3::hash(&body).to_hex().as_bytes(), b"\n", &body].concat());
     }
 }
 
@@ -60,5 +62,8 @@ fn directory(state: &Path) -> PathBuf {
 }
 
 fn parse(path: &Path) -> Option<Fetched> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    let bytes = fs::read(path).ok()?;
+    let (head, body) = bytes.split_at_checked(65)?;
+    let is_whole = head[..64] == *blake3::hash(body).to_hex().as_bytes() && head[64] == b'\n';
+    if is_whole { serde_json::from_slice(body).ok() } else { None }
 }

@@ -180,7 +180,7 @@ impl Fetcher<'_> {
         if let Some(known) = &known
             && (self.offline || checksum == Some(&known.digest))
         {
-            return verify(known.clone(), checksum, &shown);
+            return self.verify(known.clone(), checksum, &shown);
         }
         let mut headers = self.authorization(url)?;
         let secret = headers.is_empty().then(|| format!("{TOKEN}{}", name::host(url)));
@@ -200,7 +200,7 @@ impl Fetcher<'_> {
             // Some servers send everything although nothing changed.
             && (status == StatusCode::NOT_MODIFIED || (status.is_success() && known.has_tag(etag.as_deref())))
         {
-            return verify(known, checksum, &shown);
+            return self.verify(known, checksum, &shown);
         }
         if !status.is_success() {
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
@@ -218,7 +218,32 @@ impl Fetcher<'_> {
         let modified = last_modified.as_deref().and_then(name::http_date);
         let fetched = Fetched { digest, content, size, modified, etag, last_modified };
         memo.write(&fetched);
-        verify(fetched, checksum, &shown)
+        Ok(fetched)
+    }
+
+    /// Compares what was fetched before with `--checksum`. Its digest in another algorithm than the store's is made of the
+    /// bytes.
+    fn verify(&self, known: Fetched, checksum: Option<&Digest>, url: &str) -> Result<Fetched, FetchError> {
+        let Some(expected) = checksum else { return Ok(known) };
+        let actual = if expected.algorithm() == known.digest.algorithm() {
+            known.digest.clone()
+        } else {
+            let broken = |source| FetchError::Body { url: url.to_owned(), source };
+            let mut blob = self.content.open_blob(&known.digest)?;
+            let mut hasher = Hasher::new(expected.algorithm());
+            let mut buffer = vec![0; BUFFER];
+            loop {
+                self.cancel.check()?;
+                match blob.read(&mut buffer).map_err(broken)? {
+                    0 => break hasher.finish(),
+                    length => hasher.update(&buffer[..length]),
+                }
+            }
+        };
+        if actual == *expected {
+            return Ok(known);
+        }
+        Err(FetchError::Checksum { url: url.to_owned(), expected: expected.clone(), actual })
     }
 
     /// The header that a secret for the host of `url` asks for, as in BuildKit: a whole value, or a token, which wins.
@@ -247,7 +272,7 @@ impl Fetcher<'_> {
         let mut writer = self.content.writer()?;
         let mut content = ContentHasher::new();
         let mut hasher = checksum.map(|checksum| Hasher::new(checksum.algorithm()));
-        let mut buffer = vec![0; 256 << 10];
+        let mut buffer = vec![0; BUFFER];
         loop {
             let length = body.read(&mut buffer).map_err(broken)?;
             if length == 0 {
@@ -270,6 +295,9 @@ impl Fetcher<'_> {
     }
 }
 
+/// Bytes that are read at once.
+const BUFFER: usize = 256 << 10;
+
 /// Beginning of the id of a secret that is a whole `Authorization` header.
 const HEADER: &str = "HTTP_AUTH_HEADER_";
 
@@ -281,15 +309,6 @@ impl Fetched {
     fn has_tag(&self, tag: Option<&str>) -> bool {
         let bare = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
         tag.is_some() && self.etag.as_deref().map(bare) == tag.map(bare)
-    }
-}
-
-fn verify(fetched: Fetched, checksum: Option<&Digest>, url: &str) -> Result<Fetched, FetchError> {
-    match checksum {
-        Some(expected) if expected.algorithm() == fetched.digest.algorithm() && *expected != fetched.digest => {
-            Err(FetchError::Checksum { url: url.to_owned(), expected: expected.clone(), actual: fetched.digest })
-        }
-        _ => Ok(fetched),
     }
 }
 

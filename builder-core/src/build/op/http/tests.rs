@@ -2,6 +2,7 @@
 
 use super::name::file_name;
 use super::*;
+use crate::oci::Algorithm;
 use crate::registry::{ProxyConfig, RegistryConfig};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -61,6 +62,25 @@ fn a_file_is_fetched_once_and_asked_for_afterwards() {
     let asked = asked.join().expect("no panic");
     assert!(!asked[0].contains("if-none-match") && asked[1].contains("if-none-match: \"a\""), "{asked:?}");
     assert!(asked[1].contains("if-modified-since: sun, 06 nov 1994"), "{asked:?}");
+}
+
+// Rows: A104.
+#[test]
+fn a_checksum_of_another_algorithm_is_compared_with_what_is_known() {
+    let state = tempfile::tempdir().expect("temporary directory");
+    let content = ContentStore::open(state.path()).expect("opened");
+    let sha512 = |bytes: &[u8]| {
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(bytes);
+        hasher.finish()
+    };
+    let unchanged = || answer("304 Not Modified", "", "");
+    let (url, asked) = serve(vec![answer("200 OK", "ETag: \"a\"\r\n", "hello"), unchanged(), unchanged()]);
+    let known = get(&content, &url, None).expect("fetched");
+    assert_eq!(get(&content, &url, Some(&sha512(b"hello"))).expect("the same"), known);
+    let wrong = get(&content, &url, Some(&sha512(b"other")));
+    assert!(matches!(wrong, Err(FetchError::Checksum { actual, .. }) if actual == sha512(b"hello")));
+    asked.join().expect("no panic");
 }
 
 // Rows: A104.
