@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use builder_core::build::{
-    BuildError, BuildRequest, BuildResult, Engine, FetchOptions, FetchedContext, PlatformsError, RemoteContext,
+    BuildError, BuildRequest, BuildResult, Engine, FetchOptions, FetchedContext, PlatformsError, PullPolicy,
+    RemoteContext,
 };
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Source;
@@ -35,6 +36,11 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     }
     if let Call::DryRun { json } = settled.call {
         let begun = beginning.begin(settled.display)?;
+        if settled.all_platforms {
+            // Nobody is asked, as for everything else.
+            let request = BuildRequest { pull: PullPolicy::Never, ..settled.request.clone() };
+            settled.request.platforms = begun.all_platforms(&request)?;
+        }
         begun.progress.finish(ui::paint());
         return dry_run::run(&begun.engine, &begun.cancel, &settled.request, json);
     }

@@ -35,10 +35,11 @@ fn text(forecast: &Forecast) -> String {
         let what = match step.prediction {
             Prediction::Hit => "hit",
             Prediction::Run => "would run",
+            Prediction::Shared => "would get the result of another step",
             Prediction::Unknown => "may run",
         };
         let time = match (step.prediction, step.milliseconds) {
-            (Prediction::Hit, _) => String::new(),
+            (Prediction::Hit | Prediction::Shared, _) => String::new(),
             (_, Some(took)) => format!(", about {}", short(took)),
             (_, None) => ", time not known".to_owned(),
         };
@@ -59,6 +60,9 @@ fn total(forecast: &Forecast) -> String {
     let count = |wanted| forecast.steps.iter().filter(|step| step.prediction == wanted).count();
     let (runs, unsure) = (count(Prediction::Run), count(Prediction::Unknown));
     let mut line = format!("\n{} hit, {runs} would run, {unsure} may run", count(Prediction::Hit));
+    if let shared @ 1.. = count(Prediction::Shared) {
+        let _ = write!(line, ", {shared} the same as another");
+    }
     if runs + unsure > 0 {
         let (least, most) = (short(forecast.at_least), short(forecast.at_most));
         let _ = match forecast.without_time {

@@ -131,6 +131,7 @@ fn sentence(reason: &Reason) -> Vec<String> {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             format!("it runs if step {} gives another result than before", steps.join(" or "))
         }
+        Reason::SameStep { step, name } => format!("step {step} is the same: {}", escape::fit(name, MAX_NAME)),
         Reason::NoCache => "`--no-cache` or `--no-cache-filter`".to_owned(),
         Reason::Expired => "its result is older than `--cache-ttl` allows".to_owned(),
         Reason::ExpiredByFile => "its result is older than the comment `# cache=` above it allows".to_owned(),

@@ -75,8 +75,9 @@ pub(crate) fn from_args(
 ) -> Result<Settled> {
     refuse(&args.refused)?;
     let call = call(&args)?;
-    if args.all_platforms && call != Call::Build {
-        return Err(CommandError::usage("--all-platforms is for builds").with_hint("name a platform with `--platform`"));
+    if args.all_platforms && !matches!(call, Call::Build | Call::DryRun { .. } | Call::Probe { .. }) {
+        return Err(CommandError::usage("--all-platforms is for builds, dry runs and `cache probe`")
+            .with_hint("name a platform with `--platform`"));
     }
     if args.fix && !matches!(call, Call::Check(_)) {
         return Err(CommandError::usage("--fix is for --check"));

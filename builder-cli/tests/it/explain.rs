@@ -166,6 +166,46 @@ fn a_dry_run_says_what_would_run_and_does_nothing() {
     assert!(env.fails("build --dry-run --check .").contains("exclude each other"));
 }
 
+#[test]
+fn of_two_steps_with_one_key_a_dry_run_sees_one_run() {
+    if !require_sandbox("of_two_steps_with_one_key_a_dry_run_sees_one_run") {
+        return;
+    }
+    let env = TestEnv::new();
+    let dockerfile = |word: &str| {
+        let stage = format!("RUN sleep 0.1; echo {word} > /x\n");
+        let base = base();
+        env.write("Dockerfile", format!("FROM {base} AS one\n{stage}FROM {base} AS two\n{stage}FROM scratch\nCOPY --from=one /x /1\nCOPY --from=two /x /2\n"));
+    };
+    let predictions = |options: &str| -> Vec<String> {
+        let text = env.ok(&format!("build --dry-run --format json {options} .")).stdout;
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        json["steps"]
+            .as_array()
+            .expect("steps")
+            .iter()
+            .map(|step| step["prediction"].as_str().expect("text").to_owned())
+            .collect()
+    };
+    dockerfile("a");
+    build(&env, "");
+    dockerfile("b");
+    assert_eq!(predictions("")[..2], ["run", "shared"]);
+    assert_eq!(predictions("--no-cache")[..2], ["run", "run"], "both are asked for");
+    let text = env.ok("build --dry-run .").stdout;
+    assert!(text.contains("would get the result of another step\n    step 2 is the same: [one 2/2] RUN"), "{text}");
+    assert!(text.contains("0 hit, 1 would run, 2 may run, 1 the same as another"), "{text}");
+    build(&env, "");
+    let text = env.ok("explain --json").stdout;
+    let json: Value = serde_json::from_str(&text).expect("JSON");
+    let mut verdicts: Vec<_> = json["steps"].as_array().expect("steps")[..2]
+        .iter()
+        .map(|step| step["verdict"].as_str().expect("text"))
+        .collect();
+    verdicts.sort_unstable();
+    assert_eq!(verdicts, ["hit", "run"]);
+}
+
 /// What [`reasons`] has of a step, in short: `input env A`, `files copied`, `base`.
 fn short(reasons: &[Value]) -> Vec<String> {
     let text = |reason: &Value, field: &str| reason[field].as_str().map(str::to_owned);
@@ -294,7 +334,7 @@ fn verifying_tells_steps_that_are_not_deterministic_from_wrong_hits() {
     env.write("Dockerfile", dockerfile);
     std::fs::write(env.path("home/s"), "one").expect("written");
     let secret = format!("--secret id=s,src={}", env.path("home/s").display());
-    let id = env.ok(&format!("build -q {secret} -t app .")).stdout;
+    env.ok(&format!("build -q {secret} -t app ."));
     std::fs::write(env.path("home/s"), "two").expect("written");
     let verified = env.ok(&format!("build --progress=plain --verify-cache=100% {secret} -t app ."));
     assert!(
@@ -309,6 +349,16 @@ fn verifying_tells_steps_that_are_not_deterministic_from_wrong_hits() {
     assert_eq!(outcomes, ["equal", "equal", "not-deterministic", "wrong-hit"]);
     assert_eq!(found[2]["changes"][0]["path"], "/uuid");
     assert_eq!(found[2]["changes"][0]["details"][0], "content");
+    assert!(verified.stderr.contains("verifying 4 of 4 known results"), "{}", verified.stderr);
+    // A small share is one step at least, and none of no hits is none.
+    for (options, said) in [("1", "verifying 1 of 4"), ("0", "verifying 0 of 4"), ("9% --no-cache", "verifying 0 of 0")]
+    {
+        let shown = env.ok(&format!("build --progress=plain --verify-cache={options} {secret} .")).stderr;
+        assert!(shown.contains(&format!("{said} known results")), "{options}: {shown}");
+    }
+    env.ok(&format!("build -q {secret} -t app ."));
+    std::fs::write(env.path("home/s"), "three").expect("written");
+    let id = env.ok(&format!("build -q {secret} -t app .")).stdout;
     let strict = env.fails(&format!("build -q --verify-cache=100%,strict {secret} -t app ."));
     assert!(strict.contains("2 results of the cache were not confirmed"), "{strict}");
     assert_eq!(env.ok(&format!("build -q {secret} -t app .")).stdout, id, "the image has what the cache says");

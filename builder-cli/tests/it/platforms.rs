@@ -170,6 +170,38 @@ fn all_platforms_are_those_that_every_base_has() {
     let index: Value =
         serde_json::from_slice(&std::fs::read(env.context("layout/index.json")).expect("written")).expect("JSON");
     assert_eq!(index["manifests"][0]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    // A dry run and a probe are about the same platforms; the first asks nobody.
+    let of = |ended: crate::env::Ended| {
+        let json: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        let steps = json["steps"].as_array().expect("steps").iter();
+        let names = steps.map(|step| step["name"].as_str().expect("text").to_owned());
+        let mut platforms: Vec<_> =
+            names.filter_map(|name| name[1..].split_once(' ').map(|(first, _)| first.to_owned())).collect();
+        platforms.sort();
+        platforms.dedup();
+        platforms
+    };
+    assert_eq!(of(env.ok("build --dry-run --all-platforms --format json .")), ["linux/arm64", "linux/s390x"]);
+    let probed = of(env.rbuild("cache probe --all-platforms --json ."));
+    assert_eq!(probed, ["linux/arm64", "linux/s390x"]);
+    // What is here for another platform is said where nobody can be asked, or nobody may.
+    env.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    env.ok("build -q --platform linux/s390x -t 127.0.0.1:1/there .");
+    env.write("Dockerfile", "FROM 127.0.0.1:1/there\n");
+    for (pull, error) in [("missing", "cannot reach registry"), ("never", "is not in the local store")] {
+        let said = env.fails(&format!("build --progress=quiet --platform linux/ppc64le --pull={pull} ."));
+        assert!(said.contains(error), "{said}");
+        let hint = "hint: the store has this image for linux/s390x, and linux/ppc64le is wanted: see `--platform`";
+        assert!(said.contains(hint), "{said}");
+    }
+    env.ok("build -q --platform linux/s390x .");
+    let empty = |line: &str| {
+        let mut command = env.command(line.split(' '));
+        crate::env::end(command.env("RBUILD_ROOT", env.path("empty")))
+    };
+    let unknown = empty("build --dry-run --all-platforms .");
+    assert!(unknown.code != 0 && unknown.stderr.contains("is not in the local store"), "{}", unknown.stderr);
+    assert_eq!(env.rbuild("build --check --all-platforms .").code, 125);
     // An image that is not an index has the platform of its config.
     push(&narrow, "linux/ppc64le");
     from("FROM NARROW AS other\nFROM WIDE\nCOPY --from=other / /\n");

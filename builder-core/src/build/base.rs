@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::engine::{Engine, seconds_now};
-use super::error::StepError;
+use super::error::{BuildError, StepError};
 use super::filesystem::{Access, Work};
 use super::layout;
 use super::request::PullPolicy;
 use crate::cancel::{CancelToken, Cancelled};
 use crate::content::{ContentError, ImageRecord, LayerRecord, ResolvedTag};
-use crate::graph::{ImageRequest, KnownImage};
+use crate::graph::{ImageRequest, KnownImage, Plan};
 use crate::image::{ImageLayer, LayerSource};
 use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
 use crate::lock::{lock, unlocked};
@@ -85,6 +85,36 @@ pub(super) fn resolve(
             Ok(None) | Err(StepError::Content(ContentError::DigestMismatch { .. })) => ask(engine, request, cancel),
             Err(error) => Err(error),
         },
+    }
+}
+
+/// Whether the store knows what the name led to before.
+pub(super) fn is_remembered(engine: &Engine, request: &ImageRequest) -> Result<bool, StepError> {
+    Ok(remembered(engine, request)?.is_some())
+}
+
+/// The error of an image that `plan` needs. If the store has it for other platforms, that is said.
+pub(super) fn cannot_be_had(
+    engine: Option<&Engine>,
+    image: &ImageRequest,
+    plan: &Plan,
+    error: StepError,
+) -> BuildError {
+    let used = plan.first_use(image);
+    let others = || {
+        let known = engine?.known_platforms(image).ok().filter(|_| image.layout.is_none())?;
+        if known.is_empty() || known.iter().any(|known| known.distance(&image.platform).is_some()) {
+            return None;
+        }
+        let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let (names, wanted) = (names.join(", "), &image.platform);
+        Some(format!("the store has this image for {names}, and {wanted} is wanted: see `--platform`"))
+    };
+    BuildError::Base {
+        location: used.map(|used| used.location.clone()),
+        origin: used.and_then(|used| used.origin.clone()).map(Box::new),
+        suggestion: used.and_then(|used| used.hint.clone()).or_else(others),
+        error: Box::new(error),
     }
 }
 

@@ -356,13 +356,7 @@ impl Engine {
                     }
                     Err(error) => {
                         events.finished(task, Outcome::Failed(error.to_string()));
-                        let used = plan.first_use(image);
-                        return Err(BuildError::Base {
-                            location: used.map(|used| used.location.clone()),
-                            origin: used.and_then(|used| used.origin.clone()).map(Box::new),
-                            suggestion: used.and_then(|used| used.hint.clone()),
-                            error: Box::new(error),
-                        });
+                        return Err(base::cannot_be_had(Some(self), image, &plan, error));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 //! Nothing is run, fetched or written, no registry is asked. COPY is planned from trees, so what it results in is known, and
 //! with it the keys of what follows; what a RUN would result in is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -60,6 +60,8 @@ pub enum Prediction {
     Hit,
     /// It runs.
     Run,
+    /// It gets the result of another step that runs, and is the same.
+    Shared,
     /// It runs if one of its inputs is another than before, which only running those tells.
     Unknown,
 }
@@ -211,17 +213,35 @@ fn can_be_asked(session: &Session<'_>, graph: &Graph, vertex: VertexId) -> bool 
 fn forecast(build: &Build, past: &Past<'_>, graph: &Graph) -> Forecast {
     let mut steps = Vec::new();
     let mut times: BTreeMap<usize, (Prediction, Option<u64>)> = BTreeMap::new();
+    // By key; and by the number of a step, that of the one that it waits for.
+    let (mut running, mut waits) = (HashMap::<&str, &Step>::new(), HashMap::new());
     for step in build.steps.iter().filter(|step| step.op != "image") {
+        let no_cache = graph.vertices[step.number].no_cache;
+        // Of two commands with one key the second waits for the first. Copies are made by each.
+        let key = step.key.as_deref().filter(|_| step.op == "run" && !no_cache);
+        let same = key.and_then(|key| running.get(key).copied());
         let prediction = match step.verdict {
             Verdict::Hit => Prediction::Hit,
-            _ if step.preimage.is_some() || graph.vertices[step.number].no_cache => Prediction::Run,
+            _ if same.is_some() => Prediction::Shared,
+            _ if step.preimage.is_some() || no_cache => Prediction::Run,
             _ => Prediction::Unknown,
         };
-        let milliseconds = if prediction == Prediction::Hit { Some(0) } else { past.predicted(build, step) };
+        if let (Prediction::Run, Some(key)) = (prediction, key) {
+            running.insert(key, step);
+        }
+        let milliseconds = match prediction {
+            Prediction::Hit | Prediction::Shared => Some(0),
+            Prediction::Run | Prediction::Unknown => past.predicted(build, step),
+        };
         times.insert(step.number, (prediction, milliseconds));
         let mut why = past.explained(build, step);
         if prediction == Prediction::Run && step.preimage.is_none() {
             why.reasons = vec![Reason::NoCache];
+        }
+        if let (Prediction::Shared, Some(same)) = (prediction, same) {
+            waits.insert(step.number, same.number);
+            why.compared_with = None;
+            why.reasons = vec![Reason::SameStep { step: same.number + 1, name: same.name.clone() }];
         }
         if prediction == Prediction::Unknown {
             why.reasons = vec![unknown_inputs(build, step)];
@@ -229,7 +249,7 @@ fn forecast(build: &Build, past: &Past<'_>, graph: &Graph) -> Forecast {
         why.verdict = if prediction == Prediction::Hit { Verdict::Hit } else { Verdict::NotReached };
         steps.push(ForecastStep { prediction, milliseconds, why });
     }
-    let longest = |counts: &dyn Fn(Prediction) -> bool| longest(&build.steps, &times, counts);
+    let longest = |counts: &dyn Fn(Prediction) -> bool| longest(&build.steps, &times, &waits, counts);
     Forecast {
         at_least: longest(&|prediction| prediction == Prediction::Run),
         at_most: longest(&|_| true),
@@ -242,13 +262,15 @@ fn forecast(build: &Build, past: &Past<'_>, graph: &Graph) -> Forecast {
 fn longest(
     steps: &[Step],
     times: &BTreeMap<usize, (Prediction, Option<u64>)>,
+    waits: &HashMap<usize, usize>,
     counts: &dyn Fn(Prediction) -> bool,
 ) -> u64 {
     let mut ends: Vec<u64> = Vec::with_capacity(steps.len());
     for step in steps {
         let own = times.get(&step.number).filter(|(prediction, _)| counts(*prediction));
         let own = own.and_then(|(_, milliseconds)| *milliseconds).unwrap_or(0);
-        let begin = step.root.iter().chain(&step.inputs).filter_map(|input| ends.get(*input)).max().copied();
+        let inputs = step.root.iter().chain(&step.inputs).chain(waits.get(&step.number));
+        let begin = inputs.filter_map(|input| ends.get(*input)).max().copied();
         ends.push(begin.unwrap_or(0) + own);
     }
     ends.into_iter().max().unwrap_or(0)

@@ -90,15 +90,7 @@ fn ask(
     match base::resolve(engine, image, request.pull, cancel) {
         Ok(found) => Ok(Ok(found.known)),
         Err(_) if cancel.is_cancelled() => Ok(Err("its registry does not answer in time".to_owned())),
-        Err(error) if is_final(&error) => {
-            let used = plan.first_use(image);
-            Err(BuildError::Base {
-                location: used.map(|used| used.location.clone()),
-                origin: used.and_then(|used| used.origin.clone()).map(Box::new),
-                suggestion: used.and_then(|used| used.hint.clone()),
-                error: Box::new(error),
-            })
-        }
+        Err(error) if is_final(&error) => Err(base::cannot_be_had(Some(engine), image, plan, error)),
         Err(error) => Ok(Err(error.to_string())),
     }
 }

@@ -43,15 +43,8 @@ impl Engine {
         let mut common: Option<Vec<Platform>> = None;
         let mut offers = Vec::new();
         for image in plan.missing.iter().filter(|image| image.platform == platform) {
-            let offered = self.offered(image, request.pull, cancel).map_err(|error| {
-                let used = plan.first_use(image);
-                BuildError::Base {
-                    location: used.map(|used| used.location.clone()),
-                    origin: used.and_then(|used| used.origin.clone()).map(Box::new),
-                    suggestion: used.and_then(|used| used.hint.clone()),
-                    error: Box::new(error),
-                }
-            })?;
+            let offered = self.offered(image, request.pull, cancel);
+            let offered = offered.map_err(|error| base::cannot_be_had(None, image, &plan, error))?;
             let names: Vec<String> = offered.iter().map(ToString::to_string).collect();
             offers.push(format!("`{}` has {}", image.reference.familiar(), names.join(", ")));
             common = Some(match common {
@@ -76,7 +69,10 @@ impl Engine {
         let index = if let Some(layout) = &image.layout {
             layout::index(self, layout, cancel)?
         } else {
-            let stored = self.stored_platforms(image)?;
+            let stored = match pull {
+                PullPolicy::Never => self.known_platforms(image)?,
+                _ => self.stored_platforms(image)?,
+            };
             if pull == PullPolicy::Never || (pull == PullPolicy::Missing && !stored.is_empty()) {
                 return if stored.is_empty() { Err(StepError::NotLocal(image.reference.clone())) } else { Ok(stored) };
             }
@@ -101,6 +97,18 @@ impl Engine {
             None => offered.push(base::resolve(self, image, pull, cancel)?.known.config.platform()),
         }
         Ok(offered)
+    }
+
+    /// The platforms for which nobody has to be asked what an image is.
+    pub(super) fn known_platforms(&self, image: &ImageRequest) -> Result<Vec<Platform>, StepError> {
+        let mut platforms = self.stored_platforms(image)?;
+        for platform in self.content().database().resolved_platforms(&image.reference)? {
+            let request = ImageRequest { platform, ..image.clone() };
+            if !has(&platforms, &request.platform) && base::is_remembered(self, &request)? {
+                platforms.push(request.platform);
+            }
+        }
+        Ok(platforms)
     }
 
     /// Those of the images that have this name in the store.

@@ -1,6 +1,7 @@
 //! `--verify-cache`: runs a share of the known steps again, and compares.
 //!
-//! 1. The share is chosen by a digest of the build's id and the step's key: another one in each build.
+//! 1. The share is chosen by a digest of the build's id and the step's key: another one in each build. It is one hit at
+//!    least, if there is one and the share is not nothing.
 //! 2. A COPY or WORKDIR is planned again in every build anyway: the record is compared with what its key says.
 //! 3. A RUN runs again on the same root with the same mounts. An equal tree is what is hoped for.
 //! 4. If the tree differs, the step runs once more, in another second of the clock. Two fresh runs that differ from each other
@@ -35,20 +36,19 @@ pub(super) fn verify(
     percent: u8,
 ) -> Result<Vec<Verified>, BuildError> {
     let build = session.recorder.build();
-    let chosen: Vec<&Step> = build
+    let hits: Vec<(&Step, &str)> = build
         .steps
         .iter()
         .filter(|step| step.op != "image" && step.verdict == Verdict::Hit)
-        .filter(|step| step.key.as_ref().is_some_and(|key| is_chosen(build.id.as_str(), key, percent)))
+        .filter_map(|step| Some((step, step.key.as_deref()?)))
         .collect();
+    let keys: Vec<&str> = hits.iter().map(|(_, key)| *key).collect();
+    let chosen = choose(build.id.as_str(), &keys, percent);
     let mut found = Vec::new();
-    if chosen.is_empty() {
-        return Ok(found);
-    }
-    let task =
-        numbers.declare(&session.events, &format!("verifying {} results of the cache", chosen.len()), Vec::new());
+    let what = format!("verifying {} of {} known results", chosen.len(), hits.len());
+    let task = numbers.declare(&session.events, &what, Vec::new());
     session.events.started(task);
-    for step in chosen {
+    for (step, _) in chosen.into_iter().map(|at| hits[at]) {
         let outcome = match one(session, graph, solution, task, step) {
             Ok(outcome) => outcome,
             Err(error) if error.is_cancelled() => {
@@ -69,11 +69,18 @@ pub(super) fn verify(
     Ok(found)
 }
 
-/// Whether a step belongs to the share.
-fn is_chosen(build: &str, key: &str, percent: u8) -> bool {
-    let hash = blake3::hash(format!("{build} {key}").as_bytes());
-    let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"));
-    number % 100 < u64::from(percent)
+/// Which of the keys belong to the share of a build; in a small build with a small share one does.
+fn choose(build: &str, keys: &[&str], percent: u8) -> Vec<usize> {
+    let number = |key: &str| {
+        let hash = blake3::hash(format!("{build} {key}").as_bytes());
+        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"))
+    };
+    let share = |at: &usize| number(keys[*at]) % 100 < u64::from(percent);
+    let chosen: Vec<usize> = (0..keys.len()).filter(share).collect();
+    if chosen.is_empty() && percent > 0 {
+        return (0..keys.len()).min_by_key(|at| number(keys[*at])).into_iter().collect();
+    }
+    chosen
 }
 
 fn one(
@@ -149,9 +156,24 @@ mod tests {
 
     #[test]
     fn the_share_is_as_large_as_asked_and_differs_between_builds() {
-        let chosen = |build: &str, percent| (0..1000).filter(|key| is_chosen(build, &key.to_string(), percent)).count();
-        assert_eq!((chosen("a", 0), chosen("a", 100)), (0, 1000));
-        assert!((200..300).contains(&chosen("a", 25)), "{}", chosen("a", 25));
-        assert!((0..1000).any(|key| is_chosen("a", &key.to_string(), 50) != is_chosen("b", &key.to_string(), 50)));
+        let keys: Vec<String> = (0..1000).map(|key| key.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let count = |percent| choose("a", &keys, percent).len();
+        assert_eq!((count(0), count(100)), (0, 1000));
+        assert!((200..300).contains(&count(25)), "{}", count(25));
+        assert_ne!(choose("a", &keys, 50), choose("b", &keys, 50));
+    }
+
+    #[test]
+    fn a_small_share_of_a_small_build_is_one_step_which_differs_between_builds() {
+        let mut chosen = [0; 3];
+        for build in 0..300 {
+            let found = choose(&build.to_string(), &["x", "y", "z"], 1);
+            assert!(!found.is_empty(), "{build}");
+            found.into_iter().for_each(|at| chosen[at] += 1);
+        }
+        assert!(chosen.iter().all(|count| *count > 50), "{chosen:?}");
+        assert_eq!(choose("a", &["x", "y", "z"], 0), [0; 0]);
+        assert_eq!(choose("a", &[], 100), [0; 0]);
     }
 }

@@ -58,6 +58,19 @@ impl Database {
         })
     }
 
+    /// The platforms for which a reference was resolved.
+    ///
+    /// # Errors
+    /// [`ContentError::Database`].
+    pub fn resolved_platforms(&self, reference: &Reference) -> Result<Vec<Platform>, ContentError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("SELECT platform FROM resolved_tags WHERE reference = ?1 ORDER BY platform")?
+                .query_map([reference.to_string()], |row| from_json(&row.get::<_, String>(0)?, 0))?
+                .collect()
+        })
+    }
+
     /// Forgets what references were resolved to, so that the next build asks the registries again.
     ///
     /// # Errors

@@ -78,6 +78,13 @@ pub enum Reason {
         /// The steps; none if something has to be fetched first.
         steps: Vec<usize>,
     },
+    /// In a dry run: another step is the same, and it gets the result of that.
+    SameStep {
+        /// Its number, from 1.
+        step: usize,
+        /// Its name.
+        name: String,
+    },
     /// `--no-cache` or `--no-cache-filter`
     NoCache,
     /// Its result is older than `--cache-ttl`.
