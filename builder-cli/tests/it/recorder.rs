@@ -1,8 +1,9 @@
 //! Servers that stand between `rbuild` and a registry: one that writes down what is asked, ones that misbehave.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Passes connections on, and keeps the request lines. It ends with this value, as far as new connections go.
@@ -77,6 +78,73 @@ fn pass_on(client: &TcpStream, upstream: &TcpStream, log: &Mutex<Vec<String>>) {
         }
     }
     let _ = upstream.shutdown(Shutdown::Both);
+}
+
+/// Lets requests through to a registry with a token, each for a few requests only: then it has ended. Gives its address,
+/// and how many tokens it gave.
+pub(crate) fn behind_tokens(server: &str, requests: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let (given, used) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(HashMap::<String, usize>::new())));
+    let (server, own, tokens) = (server.to_owned(), address.clone(), Arc::clone(&given));
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (server, own, tokens, used) = (server.clone(), own.clone(), Arc::clone(&tokens), Arc::clone(&used));
+            std::thread::spawn(move || {
+                let allows = |head: &str| {
+                    let token = head.lines().find_map(|line| line.split_once(": Bearer ")).map(|(_, token)| token);
+                    let Some(token) = token else { return false };
+                    let mut used = used.lock().expect("not poisoned");
+                    let times = used.entry(token.to_owned()).or_insert(0);
+                    *times += 1;
+                    *times <= requests
+                };
+                // Whoever goes away in the middle knows why.
+                let _ = answer_behind_tokens(client, &server, &own, &tokens, allows);
+            });
+        }
+    });
+    (address, given)
+}
+
+fn answer_behind_tokens(
+    mut client: TcpStream,
+    server: &str,
+    own: &str,
+    tokens: &AtomicUsize,
+    allows: impl Fn(&str) -> bool,
+) -> std::io::Result<()> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte)? == 1 {
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    };
+    let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    client.read_exact(&mut body)?;
+    let close = "Connection: close\r\n";
+    if head.starts_with("GET /token") {
+        let number = tokens.fetch_add(1, Ordering::SeqCst);
+        let token = format!("{{\"token\":\"t{number}\"}}");
+        return write!(client, "HTTP/1.1 200 OK\r\n{close}Content-Length: {}\r\n\r\n{token}", token.len());
+    }
+    if !allows(&head) {
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"s\"\r\n");
+        return write!(client, "HTTP/1.1 401 Unauthorized\r\n{close}{challenge}Content-Length: 0\r\n\r\n");
+    }
+    let mut upstream = TcpStream::connect(server)?;
+    let kept = head.lines().filter(|line| {
+        let line = line.to_ascii_lowercase();
+        !line.is_empty() && !line.starts_with("connection:") && !line.starts_with("authorization:")
+    });
+    let request: String = kept.map(|line| format!("{line}\r\n")).collect();
+    upstream.write_all(&[request.as_bytes(), close.as_bytes(), b"\r\n", &body].concat())?;
+    std::io::copy(&mut upstream, &mut client)?;
+    client.shutdown(Shutdown::Both)
 }
 
 /// A server that gives every request the same answer; without one it says nothing and keeps the connection.

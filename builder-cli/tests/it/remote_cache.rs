@@ -7,7 +7,7 @@ use base64::Engine as _;
 use crate::actions::Actions;
 use crate::env::{TestEnv, require_sandbox};
 use crate::moto::Moto;
-use crate::recorder::{Recorder, answering};
+use crate::recorder::{Recorder, answering, behind_tokens};
 use crate::registry::{Registry, base};
 
 /// Builds with machine-readable progress; gives the names of the steps that ran, the id of the image, and warnings.
@@ -315,6 +315,31 @@ fn layers_leave_while_later_steps_run() {
     assert!(!asked.iter().any(|request| request.starts_with("PUT ") && request.contains("/manifests/")), "{asked:?}");
 }
 
+#[test]
+fn tokens_that_end_in_the_middle_are_replaced() {
+    let registry = Registry::start();
+    // Several requests go at the same time: the last ones of a token belong to different threads.
+    for requests in [8, 15] {
+        let (gate, tokens) = behind_tokens(&registry.address, requests);
+        let name = format!("{gate}/cache/tokens{requests}:main");
+        round_trip("tokens_that_end_in_the_middle_are_replaced", &format!("type=registry,ref={name}"), &name);
+        assert!(tokens.load(std::sync::atomic::Ordering::SeqCst) > 4, "{tokens:?}");
+    }
+}
+
+/// An address at which connections are never made: nobody accepts any, and no more are kept waiting.
+fn full() -> (Vec<std::net::TcpStream>, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    rustix::net::listen(&listener, 0).expect("listens already");
+    let address = listener.local_addr().expect("bound");
+    let mut held = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200)) {
+        held.push(stream);
+    }
+    std::mem::forget(listener);
+    (held, address.to_string())
+}
+
 // Rows: P16.
 #[test]
 fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
@@ -334,6 +359,8 @@ fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
         assert!(begun.elapsed().as_secs() < 30, "{what}: {:?}", begun.elapsed());
     };
     check("nobody there", "127.0.0.1:1");
+    let (_full, unreachable) = full();
+    check("no connection", &unreachable);
     check("silence", &answering(None));
     check("errors", &answering(Some(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")));
     check(
@@ -346,6 +373,7 @@ fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
     for address in [
         answering(None),
         answering(Some(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n")),
+        unreachable,
     ] {
         let env = TestEnv::new();
         env.write("Dockerfile", format!("FROM {}\nRUN echo a > /a\n", base()));
