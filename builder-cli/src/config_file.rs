@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use builder_core::build::{CacheKind, Policy, Space};
+use builder_core::build::{Policy, Space};
 use builder_core::history::Retention;
 use clap::ValueEnum as _;
 use serde::de::value::SeqAccessDeserializer;
@@ -26,6 +26,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::args::ContextModeArg;
+use crate::cache_filter::Filters;
 use crate::command_error::CommandError;
 use crate::environment::Environment;
 use crate::request::values;
@@ -98,7 +99,8 @@ impl<'de> Deserialize<'de> for Gc {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct GcPolicy {
-    /// `type=NAME`
+    /// As those of `prune`; BuildKit calls them `filters`.
+    #[serde(alias = "filters")]
     filter: Vec<String>,
     keep_duration: Option<String>,
     max_used_space: Option<String>,
@@ -108,28 +110,24 @@ struct GcPolicy {
 
 impl GcPolicy {
     fn policy(&self) -> Result<Policy, CommandError> {
-        // As BuildKit has it one filter may name several types.
-        let texts = || self.filter.iter().flat_map(|text| text.split(',').map(str::trim));
-        let kind = |text: &str| {
-            let name = text.strip_prefix("type=").map(|name| name.strip_prefix('=').unwrap_or(name));
-            let kind = CacheKind::ALL.into_iter().find(|kind| Some(kind.name()) == name);
-            kind.ok_or_else(|| CommandError::usage(format!("`gc`: filter `{text}` names no type of the build cache")))
-        };
+        let wrong = |error: CommandError| CommandError::usage(format!("`gc`: {error}"));
+        let mut filters = Filters::parse(&self.filter).map_err(wrong)?;
+        let (kinds, has_time) = (filters.take_types(), filters.has_time());
         let space = |key: &str, text: &Option<String>| text.as_deref().map(|text| values::space(key, text)).transpose();
         let policy = Policy {
-            kinds: texts().map(kind).collect::<Result<_, _>>()?,
+            kinds: kinds.clone(),
             keep_duration: self.keep_duration.as_deref().map(|text| values::keep("keep-duration", text)).transpose()?,
             max_used_space: space("max-used-space", &self.max_used_space)?,
             reserved_space: space("reserved-space", &self.reserved_space)?,
             min_free_space: space("min-free-space", &self.min_free_space)?,
-            ids: None,
+            filter: None,
         };
-        if policy == (Policy { kinds: policy.kinds.clone(), ..Policy::default() }) {
+        if !has_time && policy == (Policy { kinds, ..Policy::default() }) {
             return Err(CommandError::usage(
                 "`gc`: a policy has no limit: it would remove everything after each build",
             ));
         }
-        Ok(policy)
+        Ok(Policy { filter: filters.for_policy(), ..policy })
     }
 }
 
@@ -217,6 +215,8 @@ impl ConfigFile {
 
 #[cfg(test)]
 mod tests {
+    use builder_core::build::CacheKind;
+
     use super::*;
 
     #[test]
@@ -235,7 +235,12 @@ mod tests {
         assert!(error("{\"gc\": [{\"maxUsed\": 1}]}").contains("unknown field `maxUsed`, expected one of `filter`"));
         let several = "{\"gc\": [{\"filter\": [\"type==regular, type==exec.cachemount\"], \"keep-duration\": \"1h\"}]}";
         assert_eq!(parse(several).and_then(|config| config.gc()).expect("valid")[0].kinds.len(), 2);
-        assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("names no type"));
+        assert!(error("{\"gc\": [{\"filter\": [\"x\"]}]}").contains("`/c.json`: `gc`: unknown filter `x`"));
+        assert!(error("{\"gc\": [{\"filter\": [\"type=x\"]}]}").contains("unknown type `x`"));
+        assert!(error("{\"gc\": [{\"filter\": [\"description~=apt\"]}]}").contains("no limit"));
+        let unused = "{\"gc\": [{\"filters\": [\"unused-for=48h\", \"type==regular,shared=false\"]}]}";
+        let unused = parse(unused).and_then(|config| config.gc()).expect("valid").remove(0);
+        assert!(unused.filter.is_some() && unused.kinds == [CacheKind::Step]);
         assert!(error("{\"gc\": [{\"max-used-space\": \"lots\"}]}").contains("not a size"));
         assert!(
             error("{\"cache-mount-sizes\": {\"/c\": \"much\"}}").contains("`cache-mount-sizes`: `much` is not a size")

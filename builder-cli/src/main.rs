@@ -8,6 +8,7 @@
 #![expect(clippy::format_push_string, clippy::format_collect, reason = "texts for people are short")]
 
 mod args;
+mod cache_filter;
 mod command_error;
 mod commands;
 mod config_file;

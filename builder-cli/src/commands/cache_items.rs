@@ -6,10 +6,10 @@ use builder_core::build::{CacheItem, Engine};
 use builder_core::cancel::CancelToken;
 use serde_json::Value;
 
-use super::cache_filter::Filters;
 use super::format::{self, Columns, Row};
 use super::{Outcome, print};
 use crate::args::CacheLsArgs;
+use crate::cache_filter::Filters;
 use crate::command_error::CommandError;
 use crate::session::Session;
 use crate::ui::{escape, units};

@@ -3,7 +3,6 @@
 mod build;
 mod builds;
 mod cache_by_hand;
-mod cache_filter;
 mod cache_inspect;
 mod cache_items;
 mod cache_mounts;

@@ -13,9 +13,9 @@ use builder_core::build::images::{PruneOptions, Removed};
 use builder_core::build::{CacheItem, Policy, PruneRequest};
 use builder_core::cancel::CancelToken;
 
-use super::cache_filter::Filters;
 use super::{Outcome, cache_items, print};
 use crate::args::PruneArgs;
+use crate::cache_filter::Filters;
 use crate::command_error::CommandError;
 use crate::request::values;
 use crate::session::Session;
@@ -31,16 +31,8 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome {
     let cancel = CancelToken::new();
     let signals = Signals::watch(&cancel)?;
     let failed = |error| signals.explain(CommandError::diagnostic(&error));
-    if let Some(policy) = request.cache.as_mut().filter(|_| !filters.is_empty()) {
-        let mut items = engine.cache_items(&cancel).map_err(failed)?;
-        if filters.need_descriptions() {
-            engine.count_uses(&mut items).map_err(|error| signals.explain(CommandError::diagnostic(&error)))?;
-        }
-        if filters.need_parents() {
-            engine.find_parents(&mut items).map_err(|error| signals.explain(CommandError::diagnostic(&error)))?;
-        }
-        let chosen = items.into_iter().filter(|item| filters.match_item(item));
-        policy.ids = Some(chosen.map(|item| item.id).collect());
+    if let Some(policy) = &mut request.cache {
+        policy.filter = filters.for_policy();
     }
     let mut pruned = engine.prune(&request, &cancel).map_err(failed)?;
     let mut text = String::new();

@@ -102,6 +102,42 @@ fn garbage_is_collected_after_builds() {
 }
 
 #[test]
+fn garbage_is_what_the_filters_of_a_policy_say() {
+    if !require_sandbox("garbage_is_what_the_filters_of_a_policy_say") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("off.json", r#"{"gc": false}"#);
+    env.write(
+        "Dockerfile",
+        format!("FROM {}\nRUN echo one > /one\nRUN --mount=type=cache,target=/c echo two > /c/x\n", base()),
+    );
+    env.ok("--config off.json build -q -o type=cacheonly .");
+    let shown = || env.ok("cache ls --format {{.Description}}").stdout;
+    let collect = |filter: &str, number: usize| {
+        let _ = std::fs::remove_file(env.path("state/collected"));
+        env.write("on.json", format!(r#"{{"gc": [{{"filter": [{filter}], "keep-duration": "0s"}}]}}"#));
+        // Garbage is collected after a build that ran something.
+        env.write("other", format!("FROM {}\nRUN echo {number} > /other\n", base()));
+        env.ok("--config on.json build -q -f other -o type=cacheonly .");
+    };
+    assert!(shown().contains("> /one") && shown().contains("echo two"), "{}", shown());
+    collect(r#""description~=nothing""#, 1);
+    assert!(shown().contains("> /one"), "{}", shown());
+    collect(r#""type=regular,type=exec.cachemount", "description~=/one""#, 2);
+    assert!(
+        !shown().contains("> /one") && shown().contains("echo two") && shown().contains("1 > /other"),
+        "{}",
+        shown()
+    );
+    let mounts = || env.ok("cache mounts ls --format {{.ID}}").stdout;
+    assert_eq!(mounts(), "/c\n");
+    collect(r#""mutable", "inuse=false""#, 3);
+    assert_eq!(mounts(), "");
+    assert!(shown().contains("echo two"), "{}", shown());
+}
+
+#[test]
 fn damage_is_found_named_and_removed() {
     if !require_sandbox("damage_is_found_named_and_removed") {
         return;

@@ -51,7 +51,7 @@ mod start;
 mod verify;
 
 pub use by_hand::{CacheExported, CacheImport, CacheImported, CacheSelection, CacheTransferError};
-pub use clean::{CacheItem, CacheKind, Damage, DiskUsage, Policy, PruneRequest, Pruned, Space, Verified};
+pub use clean::{CacheItem, CacheKind, Damage, DiskUsage, ItemFilter, Policy, PruneRequest, Pruned, Space, Verified};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
 pub use explain::{Earlier, ExplainedStep, Explanation, ParentChange, Reason};

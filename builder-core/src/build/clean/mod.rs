@@ -23,6 +23,7 @@ use crate::cache::CacheError;
 use crate::cancel::CancelToken;
 use crate::content::{ContentError, ExclusiveLease};
 use crate::export::ExportError;
+use crate::history::HistoryError;
 use crate::progress::{Silent, TaskId};
 use crate::small_file;
 use crate::tree::TreeId;
@@ -31,7 +32,7 @@ use item::Place;
 pub(in crate::build) use item::size;
 pub use item::{CacheItem, CacheKind};
 use policy::Disk;
-pub use policy::{Policy, Space};
+pub use policy::{ItemFilter, Policy, Space};
 pub use verify::{Damage, Verified};
 
 /// Garbage is collected after a build at most this often.
@@ -79,7 +80,7 @@ impl Engine {
         }
         let mut without_files = HashSet::new();
         if let Some(policy) = &request.cache {
-            let mut items = self.cache_items(cancel)?;
+            let mut items = self.items_for(std::slice::from_ref(policy), cancel)?;
             self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
             if !pruned.items.is_empty() {
                 self.cache.remove_files().map_err(|error| match error {
@@ -113,7 +114,7 @@ impl Engine {
         let Some(alone) = self.content.try_exclusive()? else { return Ok(None) };
         fs::write(&stamp, "").map_err(|source| cannot("write", &stamp, source))?;
         let mut pruned = Pruned::default();
-        let mut items = self.cache_items(cancel)?;
+        let mut items = self.items_for(policies, cancel)?;
         let mut without_files = HashSet::new();
         for policy in policies {
             self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
@@ -151,6 +152,20 @@ impl Engine {
         let size = size(self.content.state()).saturating_sub(images.all.size);
         let total = self.cache_items(cancel)?.iter().filter(|item| !item.shared).count();
         Ok(DiskUsage { images, build_cache: Usage { total, active: 0, size, reclaimable: size } })
+    }
+
+    /// The items of the build cache, with everything that the policies look at.
+    fn items_for(&self, policies: &[Policy], cancel: &CancelToken) -> Result<Vec<CacheItem>, ImageError> {
+        let mut items = self.cache_items(cancel)?;
+        let failed =
+            |error: HistoryError| cannot("read", &self.content.state().join("history"), io::Error::other(error));
+        if policies.iter().any(Policy::needs_descriptions) {
+            self.count_uses(&mut items).map_err(failed)?;
+        }
+        if policies.iter().any(Policy::needs_parents) {
+            self.find_parents(&mut items).map_err(failed)?;
+        }
+        Ok(items)
     }
 
     /// Removes what a policy chooses from the store and from `items`, except for files of steps: the trees in `without_files`

@@ -4,7 +4,9 @@
 //! that it occupies, and less the longer nobody used it. (`max_used_space`, `reserved_space` and `min_free_space` mean
 //! what they mean in BuildKit's garbage collection.)
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::item::{CacheItem, CacheKind};
@@ -29,13 +31,44 @@ impl Space {
     }
 }
 
+/// Decides for each item whether a policy is about it.
+#[derive(Clone)]
+pub struct ItemFilter {
+    test: Arc<dyn Fn(&CacheItem) -> bool + Send + Sync>,
+    parents: bool,
+    descriptions: bool,
+}
+
+impl ItemFilter {
+    /// Lets through what `test` is true for. What is costly to find out is looked up only if it is said that the test looks
+    /// at it: `parents`, and `descriptions` as the history has them.
+    pub fn new(test: impl Fn(&CacheItem) -> bool + Send + Sync + 'static, parents: bool, descriptions: bool) -> Self {
+        Self { test: Arc::new(test), parents, descriptions }
+    }
+}
+
+impl fmt::Debug for ItemFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ItemFilter(..)")
+    }
+}
+
+impl PartialEq for ItemFilter {
+    /// Whether it is the same one: what two functions do cannot be compared.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.test, &other.test)
+    }
+}
+
+impl Eq for ItemFilter {}
+
 /// Which items go. Without any limit: all that match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Only these kinds; all if empty.
     pub kinds: Vec<CacheKind>,
-    /// Only these items.
-    pub ids: Option<BTreeSet<String>>,
+    /// Only items that it lets through.
+    pub filter: Option<ItemFilter>,
     /// Only items that were not used for so long.
     pub keep_duration: Option<Duration>,
     /// The most that the build cache may take.
@@ -68,6 +101,16 @@ impl Policy {
         ]
     }
 
+    /// Whether the parents of items have to be known.
+    pub(super) fn needs_parents(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.parents)
+    }
+
+    /// Whether the descriptions have to be those of the history.
+    pub(super) fn needs_descriptions(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.descriptions)
+    }
+
     /// The most that the cache may keep; `None` if the policy has no limit.
     fn keep_bytes(&self, used: u64, disk: Disk) -> Option<u64> {
         if self.max_used_space.is_none() && self.reserved_space.is_none() && self.min_free_space.is_none() {
@@ -88,7 +131,7 @@ impl Policy {
         let idle = u64::try_from(now.saturating_sub(item.last_used)).unwrap_or(0);
         !item.in_use
             && (self.kinds.is_empty() || self.kinds.contains(&item.kind))
-            && self.ids.as_ref().is_none_or(|ids| ids.contains(&item.id))
+            && self.filter.as_ref().is_none_or(|filter| (filter.test)(item))
             && self.keep_duration.is_none_or(|keep| idle >= keep.as_secs())
     }
 
@@ -186,7 +229,7 @@ mod tests {
         assert_eq!(chosen(&Policy::default(), &items, DISK), [0, 1]);
         let old = Policy { keep_duration: Some(Duration::from_secs(100)), ..Policy::default() };
         assert_eq!(chosen(&old, &items, DISK), [0]);
-        let one = Policy { ids: Some(BTreeSet::from(["1".to_owned()])), ..Policy::default() };
+        let one = Policy { filter: Some(ItemFilter::new(|item| item.id == "1", false, false)), ..Policy::default() };
         assert_eq!(chosen(&one, &items, DISK), [1]);
         let mounts = Policy { kinds: vec![CacheKind::Mount], ..Policy::default() };
         assert_eq!(chosen(&mounts, &items, DISK), [0; 0]);
@@ -233,8 +276,9 @@ mod tests {
         let keep = |mebibytes: u64| Policy { max_used_space: Some(Space::Bytes(mebibytes << 20)), ..Policy::default() };
         assert_eq!(chosen(&keep(111), &items, DISK), [3]);
         assert_eq!(chosen(&keep(99), &items, DISK), [0, 1, 2, 3]);
-        let one = |id: &str| Policy { ids: Some(BTreeSet::from([id.to_owned(), "1".to_owned()])), ..Policy::default() };
-        assert_eq!(chosen(&one("0"), &items, DISK), [1], "the other one still needs it");
+        let two = ItemFilter::new(|item| matches!(item.id.as_str(), "0" | "1"), false, false);
+        let two = Policy { filter: Some(two), ..Policy::default() };
+        assert_eq!(chosen(&two, &items, DISK), [1], "the other one still needs it");
         assert_eq!(chosen(&Policy::default(), &items, DISK), [0, 1, 2, 3]);
     }
 

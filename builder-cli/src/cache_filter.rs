@@ -3,7 +3,7 @@
 //! `KEY=VALUE`, `KEY!=VALUE`, `KEY~=EXPRESSION` (a regular expression), or a `KEY` that is true or there at all; several
 //! with commas between them. Of ids the beginning is enough.
 
-use builder_core::build::{CacheItem, CacheKind};
+use builder_core::build::{CacheItem, CacheKind, ItemFilter};
 use regex::Regex;
 
 use crate::command_error::CommandError;
@@ -11,7 +11,7 @@ use crate::ui::units;
 
 /// Everything that has to hold.
 #[derive(Debug, Default)]
-pub(super) struct Filters {
+pub(crate) struct Filters {
     filters: Vec<Filter>,
 }
 
@@ -50,27 +50,50 @@ const FOREIGN_TYPES: [&str; 2] = ["frontend", "internal"];
 
 impl Filters {
     /// Reads the filters; unknown keys are errors.
-    pub(super) fn parse(given: &[String]) -> Result<Self, CommandError> {
+    pub(crate) fn parse(given: &[String]) -> Result<Self, CommandError> {
         let filters = given.iter().flat_map(|text| pieces(text)).map(filter).collect::<Result<_, _>>()?;
         Ok(Self { filters })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.filters.is_empty()
     }
 
     /// Whether the parents of items have to be known.
-    pub(super) fn need_parents(&self) -> bool {
+    fn need_parents(&self) -> bool {
         self.filters.iter().any(|filter| filter.key == "parents")
     }
 
     /// Whether how steps are written has to be known.
-    pub(super) fn need_descriptions(&self) -> bool {
+    fn need_descriptions(&self) -> bool {
         self.filters.iter().any(|filter| filter.key == "description")
     }
 
+    /// Takes out which types are named; of several one is enough, as no item has two.
+    pub(crate) fn take_types(&mut self) -> Vec<CacheKind> {
+        let is_type = |filter: &Filter| match &filter.test {
+            Test::Is(name) if filter.key == "type" => CacheKind::ALL.into_iter().find(|kind| kind.name() == name),
+            _ => None,
+        };
+        let kinds = self.filters.iter().filter_map(is_type).collect();
+        self.filters.retain(|filter| is_type(filter).is_none());
+        kinds
+    }
+
+    /// Whether items count only if they were not used for some time.
+    pub(crate) fn has_time(&self) -> bool {
+        self.filters.iter().any(|filter| matches!(filter.test, Test::Before(_)))
+    }
+
+    /// The filters for a policy; none if there are none.
+    pub(crate) fn for_policy(self) -> Option<ItemFilter> {
+        let (parents, descriptions) = (self.need_parents(), self.need_descriptions());
+        let some = !self.is_empty();
+        some.then(|| ItemFilter::new(move |item| self.match_item(item), parents, descriptions))
+    }
+
     /// Whether every filter lets the item through.
-    pub(super) fn match_item(&self, item: &CacheItem) -> bool {
+    pub(crate) fn match_item(&self, item: &CacheItem) -> bool {
         self.filters.iter().all(|filter| filter.matches(item))
     }
 }
@@ -91,7 +114,7 @@ fn pieces(text: &str) -> Vec<&str> {
 }
 
 fn begins_filter(text: &str) -> bool {
-    let (key, rest) = split(text);
+    let (key, rest) = split(text.trim_start());
     KEYS.contains(&key) && (rest.is_empty() || rest.starts_with(['=', '!', '~', ',']))
 }
 
@@ -101,6 +124,7 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 fn filter(text: &str) -> Result<Filter, CommandError> {
+    let text = text.trim_start();
     let (key, rest) = split(text);
     let unknown = || {
         CommandError::usage(format!("unknown filter `{text}`")).with_hint(format!(
@@ -230,6 +254,7 @@ mod tests {
         check("type!=regular,shared", &["type IsNot(\"regular\")", "shared There"]);
         check("description~=a, b,c", &["description Matches(Regex(\"a, b,c\"))"]);
         check("description=\"a,shared\",inuse=0", &["description Is(\"a,shared\")", "inuse Is(\"false\")"]);
+        check("type==regular, shared", &["type Is(\"regular\")", "shared There"]);
         check("description=a!=b", &["description Is(\"a!=b\")"]);
         check("type=internal", &["type Is(\"internal\")"]);
         check("parents", &["parents There"]);
