@@ -251,10 +251,11 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
         }
         10 | 11 => {
             what = "mode";
-            at = vec![&any];
+            let of = if dice.chance(40) && folder != root { &folder } else { &any };
+            at = vec![of];
             let mode = [0o600, 0o644, 0o755, 0o700, 0o4755, 0o1777][dice.below(6)];
-            if !any.is_symlink() {
-                fs::set_permissions(&any, fs::Permissions::from_mode(mode)).expect("set");
+            if !of.is_symlink() {
+                fs::set_permissions(of, fs::Permissions::from_mode(mode)).expect("set");
             }
         }
         12 => {

@@ -95,7 +95,12 @@ impl Project {
             project.stages.push(Stage { from, lines: Vec::new() });
             for _ in 0..=dice.below(6) {
                 let line = project.line(dice, number);
+                let is_seen = ["USER", "WORKDIR"].contains(&instruction(&line)) && project.can_run(number);
                 project.stages[number].lines.push(line);
+                if is_seen && dice.chance(60) {
+                    let line = format!("RUN {{ id; pwd; }} > /o/{}; true", dice.below(1000));
+                    project.stages[number].lines.push(line);
+                }
             }
         }
         project
@@ -141,7 +146,9 @@ impl Project {
         match dice.below(100) {
             0 | 1 if self.can_run(stage) => format!("# cache=12h\n{}", Self::run(dice, stage)),
             2..40 if self.can_run(stage) => Self::run(dice, stage),
-            0..70 => self.copy(dice, stage),
+            0..66 => self.copy(dice, stage),
+            66 | 67 => format!("WORKDIR {}", dice.word("/w rel /d/wd / $A /e")),
+            68 | 69 => format!("USER {}", dice.word("app 0 1000:2000 root 7")),
             70..80 => format!("ARG {}={}", dice.pick(&ARGUMENTS), dice.below(3)),
             80 => format!("ARG {}", dice.pick(&ARGUMENTS)),
             81..86 => format!("ENV {}={}", dice.word("A B X"), dice.word("1 2 $X ${Y:-no} $A$B")),
@@ -323,13 +330,22 @@ impl Project {
 
     /// Changes an instruction; says which.
     pub(super) fn edit(&mut self, dice: &mut Dice) -> String {
-        let stage = dice.below(self.stages.len());
-        let mut line = self.line(dice, stage);
-        let at = dice.below(self.stages[stage].lines.len() + 1);
+        let mut stage = dice.below(self.stages.len());
+        let mut at = dice.below(self.stages[stage].lines.len() + 1);
         // Often only the value is another.
-        let instruction = |line: &str| line.split([' ', '=']).next().unwrap_or_default().to_owned();
-        let old = self.stages[stage].lines.get(at).map(|old| instruction(old)).unwrap_or_default();
-        if ["ARG", "ENV", "USER", "WORKDIR"].contains(&old.as_str()) {
+        let has_value = |line: &str| ["ARG", "ENV", "USER", "WORKDIR"].contains(&instruction(line));
+        let numbered = self.stages.iter().enumerate();
+        let places = numbered.flat_map(|(stage, found)| {
+            let lines = found.lines.iter().enumerate().filter(|(_, line)| has_value(line));
+            lines.map(move |(at, _)| (stage, at))
+        });
+        let places: Vec<(usize, usize)> = places.collect();
+        if !places.is_empty() && dice.chance(40) {
+            (stage, at) = places[dice.below(places.len())];
+        }
+        let mut line = self.line(dice, stage);
+        let old = self.stages[stage].lines.get(at).map(|old| instruction(old).to_owned()).unwrap_or_default();
+        if has_value(&old) {
             while instruction(&line) != old {
                 line = self.line(dice, stage);
             }
@@ -387,6 +403,10 @@ fn checksum(dice: &mut Dice) -> String {
         }
         _ => format!("sha256:{}", crate::inline_cache::sha256(page.as_bytes())),
     }
+}
+
+fn instruction(line: &str) -> &str {
+    line.split([' ', '=']).next().unwrap_or_default()
 }
 
 fn joined(mounts: &[String]) -> String {
