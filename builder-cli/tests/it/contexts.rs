@@ -253,6 +253,12 @@ fn an_address_is_a_context_or_a_dockerfile() {
         "640 7:8 named"
     );
     assert_eq!(web.asked(), ["GET /ctx.tar.gz 304"]);
+    // What the server has now is what is built.
+    let other = archive(&[("Dockerfile", "FROM scratch\nCOPY f /second\n"), ("f", "y")]);
+    web.put("/ctx.tar.gz", Page { body: gzip(&other), ..Page::default() });
+    web.put("/Dockerfile", Page { body: b"FROM scratch\nCOPY f /third\n".to_vec(), ..Page::default() });
+    assert_eq!(build(&context, b""), "640 7:8 second");
+    assert_eq!(build(&format!("-f {dockerfile} {context}"), b""), "640 7:8 third");
 }
 
 #[test]
