@@ -28,6 +28,7 @@ pub mod registry;
 pub mod dockerfile;
 pub mod context;
 pub mod git;
+pub mod pins;
 pub mod graph;
 pub mod snapshot;
 pub mod cache;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::StepArgs;
+use super::{LockAction, StepArgs};
 use crate::ui::Mode;
 
 /// Build an image from a Dockerfile
@@ -100,6 +100,30 @@ pub(crate) struct BuildArgs {
         default_value = "missing", hide_possible_values = true
     )]
     pub(crate) pull: PullArg,
+
+    /// Add what the build takes from outside to `rbuild.lock` beside the Dockerfile
+    #[arg(help_heading = "Sources", long, conflicts_with_all = ["locked", "no_lock"])]
+    pub(crate) lock: bool,
+
+    /// Take nothing from outside that is not in `rbuild.lock`
+    #[arg(help_heading = "Sources", long, conflicts_with = "no_lock")]
+    pub(crate) locked: bool,
+
+    /// Do not look at `rbuild.lock`
+    #[arg(help_heading = "Sources", long)]
+    pub(crate) no_lock: bool,
+
+    /// Another file than `rbuild.lock` beside the Dockerfile
+    #[arg(help_heading = "Sources", long, value_name = "FILE", conflicts_with = "no_lock")]
+    pub(crate) lock_file: Option<PathBuf>,
+
+    /// `rbuild lock`
+    #[arg(skip)]
+    pub(crate) lock_action: Option<LockAction>,
+
+    /// `rbuild lock update --only`
+    #[arg(skip)]
+    pub(crate) lock_only: Vec<String>,
 
     /// Where the result goes: `type=oci,dest=app.tar`, a directory, or `-` for a tar on standard output (repeatable)
     #[arg(short, long, value_name = "SPEC")]
@@ -385,6 +409,8 @@ pub(crate) enum Call {
     DryRun { json: bool },
     /// Say which steps are known where.
     Probe { json: bool },
+    /// Ask what sources stand for now.
+    Lock(LockAction),
     /// Show arguments, secrets and mounts of the target.
     Outline { json: bool },
     /// List the stages.

@@ -4,6 +4,7 @@
 mod build;
 mod history;
 mod images;
+mod lock;
 mod normalize;
 mod run;
 mod steps;
@@ -25,6 +26,7 @@ pub(crate) use images::{
     ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs,
     TagArgs, VersionArgs,
 };
+pub(crate) use lock::{LockAction, LockCommand};
 pub(crate) use normalize::{mistaken_command, nearest_command, normalize};
 pub(crate) use run::{RunArgs, RunNetwork};
 pub(crate) use steps::StepArgs;
@@ -128,6 +130,12 @@ pub(crate) enum Command {
         /// What to do.
         #[command(subcommand)]
         command: CacheCommand,
+    },
+    /// What names of images and addresses stand for, in `rbuild.lock`
+    Lock {
+        /// What to do.
+        #[command(subcommand)]
+        command: LockCommand,
     },
     /// Show the version
     Version(VersionArgs),

@@ -14,15 +14,16 @@ use builder_core::export::Output;
 use builder_core::oci::Platform;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Outcome, call, dry_run, print, probe, verify};
+use super::{Outcome, call, dry_run, lock, print, probe, verify};
 use crate::args::{BuildArgs, Call};
 use crate::command_error::CommandError;
 use crate::request::{self, Bring, Display, Settled};
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::ui::{self, Progress, units};
+use crate::ui::{self, Mode, Progress, units};
 
 pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
+    let only = args.lock_only.clone();
     let mut beginning = Beginning { session, begun: None };
     let mut settled = request::from_args(args, &session.environment, &session.config, &mut beginning)?;
     for note in &settled.notes {
@@ -44,6 +45,13 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
         begun.progress.finish(ui::paint());
         return dry_run::run(&begun.engine, &begun.cancel, &settled.request, json);
     }
+    if let Call::Lock(action) = settled.call {
+        let begun = beginning.begin(settled.display)?;
+        let resolved = begun.engine.resolve_sources(&settled.request, &begun.progress, &begun.cancel);
+        begun.progress.finish(ui::paint());
+        begun.ended(resolved)?;
+        return lock::run(&settled.lock, action, &only);
+    }
     if let Call::Probe { json } = settled.call {
         let begun = beginning.begin(settled.display)?;
         if settled.all_platforms {
@@ -58,7 +66,7 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
     }
     let request = &settled.request;
     match settled.call {
-        Call::Build | Call::DryRun { .. } | Call::Probe { .. } => Ok(0),
+        Call::Build | Call::DryRun { .. } | Call::Probe { .. } | Call::Lock(_) => Ok(0),
         Call::Check(format) => call::check(session, request, format, settled.fix.as_deref()),
         Call::Outline { json } => call::outline(session, request, json),
         Call::Targets { json } => call::targets(request, json),
@@ -182,7 +190,12 @@ fn build(mut beginning: Beginning<'_>, mut settled: Settled) -> Outcome {
     let stdout: Option<&Mutex<dyn io::Write + Send>> = if to_stdout { Some(&stdout) } else { None };
     let built = engine.build_to(&settled.request, progress, cancel, stdout);
     progress.finish(ui::paint());
+    // What a name stands for is true whatever becomes of the build.
+    let locked = settled.lock.finish();
     let built = begun.ended(built)?;
+    for note in locked?.iter().filter(|_| settled.display.mode != Mode::Quiet) {
+        ui::note(note);
+    }
     let outcome = report(&settled, &built, progress, to_stdout)?;
     let strict = settled.strict;
     // A context that was fetched holds the store.

@@ -17,6 +17,7 @@ mod history;
 mod images;
 mod inspect;
 mod load;
+mod lock;
 mod login;
 mod logout;
 mod probe;
@@ -73,6 +74,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Cache { command: CacheCommand::Export(args) } => cache_by_hand::export(&session, &args),
         Command::Cache { command: CacheCommand::Import(args) } => cache_by_hand::import(&session, &args),
         Command::Cache { command: CacheCommand::Mounts { command } } => cache_mounts::run(&session, command),
+        Command::Lock { command } => build::run(&session, command.into_build()),
         Command::Du(args) => du::run(&session, &args),
         Command::Version(args) => version::run(&args),
         Command::Debug { command } => debug::run(&session, command),

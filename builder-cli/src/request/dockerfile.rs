@@ -86,7 +86,7 @@ pub(super) fn load(
     }
 }
 
-fn is_web_address(text: &str) -> bool {
+pub(super) fn is_web_address(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
@@ -176,7 +176,7 @@ fn similar(directory: &Path, name: &str) -> Option<String> {
 }
 
 /// Reads a regular file; a pipe or a device could block or never end.
-fn read(path: &Path, name: &str) -> Result<Source> {
+pub(super) fn read(path: &Path, name: &str) -> Result<Source> {
     let fail = |error: &io::Error| CommandError::io(&format!("cannot read `{name}`"), error);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = open(path, flags, Mode::empty()).map_err(|error| fail(&error.into()))?;

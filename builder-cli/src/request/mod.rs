@@ -7,6 +7,7 @@ mod dockerfile;
 mod contexts;
 mod docker_config;
 mod elsewhere;
+mod lock;
 mod outputs;
 mod steps;
 mod vcs;
@@ -15,11 +16,13 @@ pub(crate) mod values;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use builder_core::build::{BuildRequest, ContextSource, FetchOptions, PullPolicy, RemoteContext};
 use builder_core::diagnostic::Diagnostic as _;
 use builder_core::graph::{ConfigEdits, NamedContext, NoCache, Options};
 use builder_core::oci::{Platform, Reference};
+use builder_core::pins::Pins;
 
 use crate::args::{BuildArgs, Call, CallFormat, CheckFormat, EditArgs, PullArg, RefusedArgs, UselessArgs};
 use crate::command_error::CommandError;
@@ -29,6 +32,7 @@ use crate::ui::Mode;
 
 pub(crate) use dockerfile::read_file;
 pub(crate) use elsewhere::{Bring, Display};
+pub(crate) use lock::{Lock, is_same};
 
 use elsewhere::Elsewhere;
 
@@ -60,6 +64,8 @@ pub(crate) struct Settled {
     pub(crate) all_platforms: bool,
     /// `--fix`: the Dockerfile that is mended.
     pub(crate) fix: Option<PathBuf>,
+    /// The lock file.
+    pub(crate) lock: Lock,
     /// What the user should know before the build starts.
     pub(crate) notes: Vec<String>,
     /// What was asked for and cannot be had, before the build starts.
@@ -75,13 +81,7 @@ pub(crate) fn from_args(
 ) -> Result<Settled> {
     refuse(&args.refused)?;
     let call = call(&args)?;
-    if args.all_platforms && !matches!(call, Call::Build | Call::DryRun { .. } | Call::Probe { .. }) {
-        return Err(CommandError::usage("--all-platforms is for builds, dry runs and `cache probe`")
-            .with_hint("name a platform with `--platform`"));
-    }
-    if args.fix && !matches!(call, Call::Check(_)) {
-        return Err(CommandError::usage("--fix is for --check"));
-    }
+    for_this_call(&args, call)?;
     let mut notes = useless(&args.useless);
     let tags = references(&args.tag)?;
     let outputs = outputs::settle(&args, &tags, environment)?;
@@ -93,37 +93,28 @@ pub(crate) fn from_args(
     let context_mode = contexts::mode(args.context_mode, environment, config)?;
     let platforms = platforms(&args, environment)?;
     let mut options = options(&args, &platforms, contexts, environment)?;
-    options.all_stages = matches!(call, Call::Check(_)) && options.target.is_none();
+    options.all_stages = matches!(call, Call::Check(_) | Call::Lock(_)) && options.target.is_none();
     if let Context::Remote(remote) = &mut context {
         remote.apply(&options.build_args);
     }
     let multi_platform = multi_platform(&options, platforms.len())?;
     let run = steps::settle(&args.steps, &mut options, environment)?;
-    let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
-    let progress = match progress {
-        Some(mode) => mode,
-        None => environment_mode(environment)?.or_else(|| config.progress()).unwrap_or_default(),
-    };
-    let display = Display {
-        mode: progress,
-        log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()),
-        debug: args.debug,
-    };
+    let display = display(&args, environment, config)?;
     let secrets = values::secrets(&args.secret, environment)?;
     let limits = steps::limits(&args.limits)?;
-    let pull = match args.pull {
-        PullArg::Always => PullPolicy::Always,
-        PullArg::Newer => PullPolicy::Newer,
-        PullArg::Missing => PullPolicy::Missing,
-        PullArg::Never => PullPolicy::Never,
-    };
+    let pull = pull(args.pull);
     let verify_cache = args.verify_cache.as_deref().map(values::share).transpose()?;
     let git_labels = vcs::wanted(environment)?.filter(|_| call == Call::Build);
+    let early = lock::named(&args, call, &context, environment)?;
     // Last, when all else is known to be right: it may take long.
-    let mut elsewhere =
-        Elsewhere { bring, options: FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull }, display };
+    let no_pins = Pins::default();
+    let pins = early.as_ref().map_or(&no_pins, |lock| &lock.pins);
+    let fetch = FetchOptions { secrets: &secrets, ssh: run.ssh.get("default"), pull, pins };
+    let mut elsewhere = Elsewhere { bring, options: fetch, display };
     let loaded = dockerfile::load(args.file.as_deref(), context, environment, &mut elsewhere)?;
+    let lock = early.map_or_else(|| lock::beside(&args, call, &loaded), Ok)?;
     let mut warnings = Vec::new();
+    notes.extend(lock.is_used(call, display));
     let is_directory = |source: &ContextSource| matches!(source, ContextSource::Directory { .. });
     if args.context_mode.is_some() && !named_contexts.values().chain([&loaded.context]).any(is_directory) {
         notes.push("--context-mode changes nothing: it is about contexts that are directories".to_owned());
@@ -150,6 +141,7 @@ pub(crate) fn from_args(
         multi_platform,
         omit_history: args.edits.omit_history,
         pull,
+        pins: Arc::clone(&lock.pins),
         secrets,
         limits,
         run,
@@ -178,9 +170,44 @@ pub(crate) fn from_args(
         metadata_warnings: environment.get("BUILDX_METADATA_WARNINGS").and_then(values::boolean).unwrap_or(false),
         all_platforms: args.all_platforms,
         fix,
+        lock,
         notes,
         warnings,
     })
+}
+
+/// Options that only some calls have.
+fn for_this_call(args: &BuildArgs, call: Call) -> Result<()> {
+    if args.all_platforms && !matches!(call, Call::Build | Call::DryRun { .. } | Call::Probe { .. }) {
+        return Err(CommandError::usage("--all-platforms is for builds, dry runs and `cache probe`")
+            .with_hint("name a platform with `--platform`"));
+    }
+    if args.fix && !matches!(call, Call::Check(_)) {
+        return Err(CommandError::usage("--fix is for --check"));
+    }
+    Ok(())
+}
+
+fn display(args: &BuildArgs, environment: &Environment, config: &ConfigFile) -> Result<Display> {
+    let progress = if args.quiet { Some(Mode::Quiet) } else { args.progress };
+    let progress = match progress {
+        Some(mode) => mode,
+        None => environment_mode(environment)?.or_else(|| config.progress()).unwrap_or_default(),
+    };
+    Ok(Display {
+        mode: progress,
+        log_lines: environment.get("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok()),
+        debug: args.debug,
+    })
+}
+
+fn pull(given: PullArg) -> PullPolicy {
+    match given {
+        PullArg::Always => PullPolicy::Always,
+        PullArg::Newer => PullPolicy::Newer,
+        PullArg::Missing => PullPolicy::Missing,
+        PullArg::Never => PullPolicy::Never,
+    }
 }
 
 /// Where the context is.
@@ -385,6 +412,11 @@ fn call(args: &BuildArgs) -> Result<Call> {
         return Err(CommandError::usage("the format is given twice, by --call and by --format"));
     }
     let format = args.format.or(written);
+    if let Some(action) = args.lock_action {
+        let plain = method == "build" && !args.check && !args.dry_run && format.is_none();
+        let reason = "`rbuild lock` is no build: --check, --call, --dry-run and --format are not for it";
+        return if plain { Ok(Call::Lock(action)) } else { Err(CommandError::usage(reason)) };
+    }
     if let Some(json) = args.probe {
         let plain = method == "build" && !args.check && !args.dry_run;
         return match format {

@@ -2,7 +2,7 @@
 
 use crate::env::{TestEnv, end};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "build",
     "run",
     "push",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 19] = [
     "logout",
     "prune",
     "du",
+    "lock",
     "version",
     "debug",
     "completion",

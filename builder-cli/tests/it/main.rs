@@ -35,6 +35,7 @@ mod inline_cache;
 mod keys;
 mod layers;
 mod limits;
+mod lock;
 mod moto;
 mod outputs;
 mod platforms;

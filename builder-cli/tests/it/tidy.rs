@@ -23,7 +23,7 @@ fn every_flag_is_documented() {
     let env = TestEnv::new();
     for command in [
         "build", "run", "push", "pull", "images", "rmi", "inspect", "history", "explain", "save", "load", "login",
-        "prune", "du",
+        "prune", "du", "lock",
     ] {
         let help = end(env.command([command, "--help"]).env("COLUMNS", "100")).stdout;
         let options = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));

@@ -10,6 +10,7 @@ use super::error::{BuildError, StepError};
 use super::filesystem::{Access, Work};
 use super::layout;
 use super::request::PullPolicy;
+use super::sources;
 use crate::cancel::{CancelToken, Cancelled};
 use crate::content::{ContentError, ImageRecord, LayerRecord, ResolvedTag};
 use crate::graph::{ImageRequest, KnownImage, Plan};
@@ -17,6 +18,7 @@ use crate::image::{ImageLayer, LayerSource};
 use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
 use crate::lock::{lock, unlocked};
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, MediaKind, Reference, chain_id};
+use crate::pins::{Pins, SourceName};
 use crate::progress::{Outcome, TaskId};
 use crate::registry::RegistryError;
 use crate::snapshot::{Active, Snapshot};
@@ -58,17 +60,34 @@ struct BaseLayer {
     chain: DiffId,
 }
 
-/// Finds out what `request` means now.
+/// Finds out what `request` means now, or what it meant when it was locked.
 pub(super) fn resolve(
     engine: &Engine,
     request: &ImageRequest,
     pull: PullPolicy,
+    pins: &Pins,
     cancel: &CancelToken,
 ) -> Result<BaseImage, StepError> {
     if let Some(layout) = &request.layout {
         let descriptor = layout::bring(engine, layout, &request.platform, cancel)?;
         return pinned(engine, request, descriptor)?.ok_or_else(|| vanished(request));
     }
+    let Some(digest) = sources::image(engine, &request.reference, pull, pins, cancel)? else {
+        return find(engine, request, pull, cancel);
+    };
+    let locked = ImageRequest { reference: request.reference.with_digest(digest), ..request.clone() };
+    // What has a digest means the same whenever it is asked for.
+    let pull = if pull == PullPolicy::Never { pull } else { PullPolicy::Missing };
+    let found = find(engine, &locked, pull, cancel);
+    found.map_err(|error| sources::of_pin(pins, SourceName::image(&request.reference), error))
+}
+
+fn find(
+    engine: &Engine,
+    request: &ImageRequest,
+    pull: PullPolicy,
+    cancel: &CancelToken,
+) -> Result<BaseImage, StepError> {
     match pull {
         PullPolicy::Always => ask(engine, request, cancel),
         PullPolicy::Newer => match ask(engine, request, cancel) {
@@ -101,6 +120,8 @@ pub(super) fn cannot_be_had(
     error: StepError,
 ) -> BuildError {
     let used = plan.first_use(image);
+    // What a lock file says is no slip.
+    let hinted = !matches!(error, StepError::NotLocked(_) | StepError::Pinned { .. });
     let others = || {
         let known = engine?.known_platforms(image).ok().filter(|_| image.layout.is_none())?;
         if known.is_empty() || known.iter().any(|known| known.distance(&image.platform).is_some()) {
@@ -113,7 +134,7 @@ pub(super) fn cannot_be_had(
     BuildError::Base {
         location: used.map(|used| used.location.clone()),
         origin: used.and_then(|used| used.origin.clone()).map(Box::new),
-        suggestion: used.and_then(|used| used.hint.clone()).or_else(others),
+        suggestion: used.and_then(|used| used.hint.clone()).or_else(others).filter(|_| hinted),
         error: Box::new(error),
     }
 }
@@ -162,7 +183,7 @@ fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, S
 }
 
 /// The beginning of an image id that a reference may be, as in docker: at least 12 hexadecimal digits.
-fn id_in(reference: &Reference) -> Option<&str> {
+pub(super) fn id_in(reference: &Reference) -> Option<&str> {
     let name = reference.path().strip_prefix("library/")?;
     let plain = reference.domain() == "docker.io" && reference.tag() == Some("latest") && reference.digest().is_none();
     (plain && name.len() >= 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)

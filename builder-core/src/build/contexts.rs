@@ -8,7 +8,7 @@ use super::error::{BuildError, StepError};
 use super::events::TaskNumbers;
 use super::filesystem::Filesystem;
 use super::remote::{Bring, FetchedContext};
-use super::request::{BuildRequest, ContextSource};
+use super::request::{BuildRequest, ContextSource, RemoteContext};
 use crate::context::{BuildContext, IgnoreSource};
 use crate::graph::{ContextId, Graph};
 use crate::lock::lock;
@@ -65,6 +65,14 @@ impl<'a> Contexts<'a> {
         let fetched = bring.context(remote, &name, numbers)?;
         self.fetched.insert(id.clone(), fetched.clone());
         Ok(Some(fetched))
+    }
+
+    /// Where a context is, if it is elsewhere.
+    pub(super) fn remote(&self, id: &ContextId) -> Option<&'a RemoteContext> {
+        match self.source(id) {
+            Some(ContextSource::Remote(remote)) => Some(remote),
+            _ => None,
+        }
     }
 
     /// Opens a context, or returns it if it is open.

@@ -20,6 +20,7 @@ use super::request::{BuildRequest, BuildResult, PullPolicy};
 use super::result;
 use super::run_options::BuildNetwork;
 use super::solve::{self, Session};
+use super::sources;
 use super::verify;
 use crate::cache::{CacheMounts, CacheStore};
 use crate::cancel::CancelToken;
@@ -31,6 +32,7 @@ use crate::export::ExportContext;
 use crate::git::{GitEnvironment, Repositories};
 use crate::graph::{self, ContextId, Graph, ImageRequest, Images, NoCache};
 use crate::history::{HistoryStore, Retention};
+use crate::pins::Pins;
 use crate::progress::{Lines, Outcome, Sink, TaskId, Warning};
 use crate::registry::{Registry, RegistryConfig};
 use crate::snapshot::{self, SnapshotError, SnapshotStore, Snapshotter};
@@ -229,14 +231,14 @@ impl Engine {
         let mut contexts = Contexts::new(request, self.content.state());
         let answers = Answers::default();
         let (ssh, ssh_agent) = (request.run.ssh.get("default"), self.git.ssh_agent.as_deref());
-        let git = GitUse { answers: &answers, pull: request.pull, ssh, ssh_agent };
+        let git = GitUse { answers: &answers, pins: &request.pins, pull: request.pull, ssh, ssh_agent };
         let bring = Bring { engine: self, git, secrets: &request.secrets, events: events.clone(), cancel };
         let resolved_epoch = epoch::resolve(&parsed, request, &mut contexts, &bring, &numbers)?;
         let mut known = Known::default();
         let mut joined: Option<Graph> = None;
         for options in request.options_by_platform() {
             let options = graph::Options { resolved_epoch, ..options };
-            self.resolve(&parsed, &options, request.pull, &mut known, (&events, &numbers), cancel)?;
+            self.resolve(&parsed, &options, (request.pull, &request.pins), &mut known, (&events, &numbers), cancel)?;
             let graph = graph::lower(&parsed, &options, &known.images).map_err(BuildError::Graph)?;
             match &mut joined {
                 Some(joined) => joined.join(graph),
@@ -254,6 +256,7 @@ impl Engine {
         if let Some(violations) = graph.violations() {
             return Err(BuildError::Graph(violations));
         }
+        sources::check_locked(&graph, &request.pins)?;
         let tasks = declare(&graph, &events, &numbers);
         bases_belong_to(&graph, &bases, &tasks);
         recorder.plan(&graph, &tasks);
@@ -329,7 +332,7 @@ impl Engine {
         &self,
         parsed: &Dockerfile,
         options: &graph::Options,
-        pull: PullPolicy,
+        (pull, pins): (PullPolicy, &Pins),
         known: &mut Known,
         (events, numbers): (&Events<'_>, &TaskNumbers),
         cancel: &CancelToken,
@@ -344,7 +347,7 @@ impl Engine {
                 let name = format!("[{platform}internal] load metadata for {}", image.reference);
                 let task = numbers.declare(events, &name, Vec::new());
                 events.started(task);
-                match base::resolve(self, image, pull, cancel) {
+                match base::resolve(self, image, pull, pins, cancel) {
                     Ok(found) => {
                         events.finished(task, Outcome::Done);
                         known.images.insert(image.clone(), found.known);

@@ -12,6 +12,7 @@ use crate::git::GitError;
 use crate::graph::GraphErrors;
 use crate::layer::{CaptureError, KeepError, PackError, UnpackError};
 use crate::oci::ParseManifestError;
+use crate::pins::{NotLocked, SourceName};
 use crate::registry::RegistryError;
 use crate::rootfs::{AccountsError, RootPath};
 use crate::snapshot::SnapshotError;
@@ -238,6 +239,22 @@ pub enum StepError {
     /// `--pull=never`, and the store has not got the image.
     #[error("image `{0}` is not in the local store")]
     NotLocal(crate::oci::Reference),
+    /// The build takes only what is locked.
+    #[error(transparent)]
+    NotLocked(#[from] NotLocked),
+    /// What a lock file names cannot be had.
+    #[error("{error}")]
+    Pinned {
+        /// The source.
+        name: SourceName,
+        /// What it stands for.
+        pin: String,
+        /// The lock file, as people name it.
+        file: String,
+        /// What is wrong.
+        #[source]
+        error: Box<StepError>,
+    },
     /// An image in a directory.
     #[error(transparent)]
     Layout(Box<super::layout::LayoutError>),
@@ -335,6 +352,9 @@ impl StepError {
 
     /// Whether this is only the echo of a cancel.
     pub fn is_cancelled(&self) -> bool {
+        if let Self::Pinned { error, .. } = self {
+            return error.is_cancelled();
+        }
         matches!(
             self,
             Self::Cancelled(_)
@@ -419,6 +439,12 @@ impl Diagnostic for StepError {
             Self::NotAllowed { entitlement } => {
                 Some(format!("if you trust the Dockerfile with that, build with `--allow {entitlement}`"))
             }
+            Self::NotLocked(error) => error.hint(),
+            Self::Pinned { name, pin, file, .. } => Some(format!(
+                "`{file}` says {pin} for {name}, which the server does not have or does not give; take what it has now: \
+                 `rbuild lock update --only {}`",
+                name.as_str()
+            )),
             Self::NotLocal(reference) => {
                 Some(format!("pull it with `rbuild pull {}`, or build without `--pull=never`", reference.familiar()))
             }

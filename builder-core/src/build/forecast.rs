@@ -21,10 +21,12 @@ use super::remote_cache::RemoteCache;
 use super::request::{BuildRequest, ContextSource, PullPolicy};
 use super::run_options::BuildNetwork;
 use super::solve::{self, Session};
+use super::sources;
 use crate::cancel::CancelToken;
 use crate::dockerfile::{self, Dockerfile};
 use crate::graph::{self, ContextId, Graph, KnownImage, Op, ResolvedEpoch, VertexId};
 use crate::history::{Build, Step, Verdict};
+use crate::pins::Pins;
 use crate::progress::Silent;
 
 /// What a build would do.
@@ -73,7 +75,7 @@ impl Engine {
     /// As [`Engine::build`], for what is wrong with the Dockerfile and for files that are missing.
     pub fn forecast(&self, request: &BuildRequest, cancel: &CancelToken) -> Result<Forecast, BuildError> {
         let resolve = |parsed: &Dockerfile, options: &graph::Options, known: &mut Known| {
-            self.known_images(parsed, options, known, cancel)
+            self.known_images(parsed, options, &request.pins, known, cancel)
         };
         let Foreseen { build, graph } = self.foresee(request, None, &resolve, cancel)?;
         Ok(forecast(&build, &self.past(&build)?, &graph))
@@ -114,6 +116,7 @@ impl Engine {
         if let Some(violations) = graph.violations() {
             return Err(BuildError::Graph(violations));
         }
+        sources::check_locked(&graph, &request.pins)?;
         let recorder = Recorder::new(&self.history, request, &Silent, false);
         let numbers = TaskNumbers::default();
         let events = Events::Direct(&recorder);
@@ -144,6 +147,7 @@ impl Engine {
         &self,
         parsed: &Dockerfile,
         options: &graph::Options,
+        pins: &Pins,
         known: &mut Known,
         cancel: &CancelToken,
     ) -> Result<(), BuildError> {
@@ -153,11 +157,12 @@ impl Engine {
             if plan.missing.is_empty() {
                 return Ok(());
             }
-            for image in plan.missing {
+            for image in plan.missing.clone() {
                 let found = if store_exists {
-                    base::resolve(self, &image, PullPolicy::Never, cancel)
+                    base::resolve(self, &image, PullPolicy::Never, pins, cancel)
                 } else {
-                    Err(StepError::NotLocal(image.reference.clone()))
+                    let locked = sources::image(self, &image.reference, PullPolicy::Never, pins, cancel);
+                    locked.and_then(|_| Err(StepError::NotLocal(image.reference.clone())))
                 };
                 match found {
                     Ok(found) => {
@@ -165,6 +170,9 @@ impl Engine {
                         known.bases.insert(image, found.layers);
                     }
                     Err(error) if error.is_cancelled() => return Err(BuildError::Cancelled(crate::cancel::Cancelled)),
+                    Err(error @ StepError::NotLocked(_)) => {
+                        return Err(base::cannot_be_had(None, &image, &plan, error));
+                    }
                     Err(_) => {
                         let guess = KnownImage::guess(&image.platform);
                         known.images.insert(image, guess);

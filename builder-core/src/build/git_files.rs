@@ -11,11 +11,13 @@ use super::error::StepError;
 use super::filesystem::{BuiltLayer, Filesystem, Source};
 use super::remote::Bring;
 use super::request::{PullPolicy, SecretSource};
+use super::sources::of_pin;
 use crate::cache::Preimage;
-use crate::git::{Ask, GitAccess, GitContext, GitError, Repository, Resolved, Wanted};
+use crate::git::{Ask, GitAccess, GitContext, Repository, Resolved, Wanted};
 use crate::graph::VertexId;
 use crate::layer;
 use crate::lock::lock;
+use crate::pins::{Pin, Pins, SourceName};
 use crate::progress::{Stream, TaskId};
 use crate::snapshot::Snapshot;
 use crate::ssh::{self, Socket, SshSource};
@@ -32,6 +34,8 @@ pub(super) struct Answers(Mutex<HashMap<(String, Option<String>), Resolved>>);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GitUse<'a> {
     pub(super) answers: &'a Answers,
+    /// What names of sources stand for.
+    pub(super) pins: &'a Pins,
     pub(super) pull: PullPolicy,
     /// The agent for addresses of ssh: `--ssh default`.
     pub(super) ssh: Option<&'a SshSource>,
@@ -60,8 +64,19 @@ impl GitFiles {
 impl Bring<'_> {
     /// The files of a repository, if that can be told without asking anybody and without work.
     pub(super) fn known_git(&self, wanted: &Wanted) -> Result<Option<GitFiles>, StepError> {
-        let Some(resolved) = wanted.pinned()? else { return Ok(None) };
-        self.checked_out(wanted, &resolved)
+        match self.locked(wanted)? {
+            Some(resolved) => self.checked_out(wanted, &resolved),
+            None => Ok(None),
+        }
+    }
+
+    /// The commit that the address or the lock file names.
+    fn locked(&self, wanted: &Wanted) -> Result<Option<Resolved>, StepError> {
+        if let Some(resolved) = wanted.pinned()? {
+            return Ok(Some(resolved));
+        }
+        let locked = self.git.pins.git(&SourceName::git(&wanted.address))?;
+        Ok(locked.map(|resolved| wanted.fitting(resolved)).transpose()?)
     }
 
     /// The files of a repository, fetched if need be. What git says goes to the output of `task`.
@@ -69,14 +84,32 @@ impl Bring<'_> {
         if let Some(files) = self.known_git(wanted)? {
             return Ok(files);
         }
-        if !wanted.address.is_ssh() {
-            let access = GitAccess::for_address(&wanted.address, |id| read_secret(self.secrets, id))?;
-            return self.git_with(wanted, &access, task);
+        let files = self.with_access(wanted, |access| self.git_with(wanted, access, task));
+        files.map_err(|error| of_pin(self.git.pins, SourceName::git(&wanted.address), error))
+    }
+
+    /// Finds out which commit is meant; nothing is fetched.
+    pub(super) fn git_commit(&self, wanted: &Wanted, task: TaskId) -> Result<(), StepError> {
+        if self.locked(wanted)?.is_some() {
+            return Ok(());
         }
-        let with = |agent: Option<&Path>| {
-            let access = GitAccess::with_agent(agent.map(Path::to_owned));
-            self.git_with(wanted, &access, task)
-        };
+        self.with_access(wanted, |access| {
+            let log = |bytes: &[u8]| self.events.output(task, Stream::Stderr, bytes);
+            let context = GitContext { environment: &self.engine.git, access, log: &log, cancel: self.cancel };
+            let repository = self.engine.repositories.open(wanted, context);
+            self.resolve(wanted, &repository, self.ask()).map(drop)
+        })
+    }
+
+    fn with_access<T>(
+        &self,
+        wanted: &Wanted,
+        work: impl Fn(&GitAccess) -> Result<T, StepError>,
+    ) -> Result<T, StepError> {
+        if !wanted.address.is_ssh() {
+            return work(&GitAccess::for_address(&wanted.address, |id| read_secret(self.secrets, id))?);
+        }
+        let with = |agent: Option<&Path>| work(&GitAccess::with_agent(agent.map(Path::to_owned)));
         match self.git.ssh {
             None => with(self.git.ssh_agent),
             Some(SshSource::Agent(agent) | SshSource::Raw(agent)) => with(Some(agent)),
@@ -106,7 +139,7 @@ impl Bring<'_> {
         let environment = &self.engine.git;
         let context = GitContext { environment, access, log: &log, cancel: self.cancel };
         let repository = self.engine.repositories.open(wanted, context);
-        let ask = if self.git.pull == PullPolicy::Never { Ask::Nobody } else { Ask::Server };
+        let ask = self.ask();
         let resolved = self.resolve(wanted, &repository, ask)?;
         if let Some(files) = self.checked_out(wanted, &resolved)? {
             return Ok(files);
@@ -127,17 +160,28 @@ impl Bring<'_> {
         Ok(GitFiles { tree, snapshot, time })
     }
 
-    fn resolve(&self, wanted: &Wanted, repository: &Repository<'_>, ask: Ask) -> Result<Resolved, GitError> {
+    fn ask(&self) -> Ask {
+        if self.git.pull == PullPolicy::Never { Ask::Nobody } else { Ask::Server }
+    }
+
+    fn resolve(&self, wanted: &Wanted, repository: &Repository<'_>, ask: Ask) -> Result<Resolved, StepError> {
+        if let Some(locked) = self.locked(wanted)? {
+            return Ok(locked);
+        }
         let address = &wanted.address;
         let question = (address.remote().to_owned(), address.reference.clone());
         let answers = || lock(&self.git.answers.0);
         if let Some(known) = answers().get(&question) {
-            return wanted.fitting(known.clone());
+            return Ok(wanted.fitting(known.clone())?);
         }
         let resolved = repository.resolve(ask)?;
         // Of two that ask at the same time the first counts.
         let agreed = answers().entry(question).or_insert(resolved).clone();
-        wanted.fitting(agreed)
+        let agreed = match self.git.pins.found(SourceName::git(address), Pin::Git(agreed.clone())) {
+            Pin::Git(first) => first,
+            _ => agreed,
+        };
+        Ok(wanted.fitting(agreed)?)
     }
 
     /// What was checked out before, if it is still there.

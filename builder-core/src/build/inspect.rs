@@ -87,7 +87,7 @@ fn ask(
     cancel: &CancelToken,
 ) -> Result<Result<KnownImage, String>, BuildError> {
     let Some(engine) = engine else { return Ok(Err("there is no store".to_owned())) };
-    match base::resolve(engine, image, request.pull, cancel) {
+    match base::resolve(engine, image, request.pull, &request.pins, cancel) {
         Ok(found) => Ok(Ok(found.known)),
         Err(_) if cancel.is_cancelled() => Ok(Err("its registry does not answer in time".to_owned())),
         Err(error) if is_final(&error) => Err(base::cannot_be_had(Some(engine), image, plan, error)),
@@ -102,7 +102,8 @@ fn is_final(error: &StepError) -> bool {
             error,
             RegistryError::ImageNotFound { .. } | RegistryError::Unauthorized { .. } | RegistryError::Refused { .. }
         ),
-        StepError::Layout(_) | StepError::MalformedImage { .. } => true,
+        StepError::Layout(_) | StepError::MalformedImage { .. } | StepError::NotLocked(_) => true,
+        StepError::Pinned { error, .. } => is_final(error),
         _ => false,
     }
 }

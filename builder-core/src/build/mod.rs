@@ -13,6 +13,8 @@
 //!
 //! `inspect` stops after the graph (`--check`). `explain` says why steps ran, `forecast` what a build would do, `verify` runs known steps again.
 //!
+//! `sources` asks what a build takes from outside for (`rbuild.lock`).
+//!
 //! `by_hand` sends and brings caches without a build.
 //!
 //! `start` runs a command in an image with the same sandbox (`rbuild run`); `images` is what can be done with the
@@ -47,6 +49,7 @@ mod request;
 mod result;
 mod run_options;
 mod solve;
+mod sources;
 mod start;
 mod verify;
 

@@ -5,10 +5,11 @@ use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::layout;
 use super::request::{BuildRequest, PullPolicy};
+use super::sources;
 use crate::cancel::CancelToken;
 use crate::dockerfile;
 use crate::graph::{self, ImageRequest, Images};
-use crate::oci::{Index, MediaKind, Platform};
+use crate::oci::{Index, MediaKind, Platform, Reference};
 use crate::registry;
 
 /// Why there is nothing to choose from.
@@ -43,7 +44,7 @@ impl Engine {
         let mut common: Option<Vec<Platform>> = None;
         let mut offers = Vec::new();
         for image in plan.missing.iter().filter(|image| image.platform == platform) {
-            let offered = self.offered(image, request.pull, cancel);
+            let offered = self.offered(image, request, cancel);
             let offered = offered.map_err(|error| base::cannot_be_had(None, image, &plan, error))?;
             let names: Vec<String> = offered.iter().map(ToString::to_string).collect();
             offers.push(format!("`{}` has {}", image.reference.familiar(), names.join(", ")));
@@ -63,11 +64,14 @@ impl Engine {
     fn offered(
         &self,
         image: &ImageRequest,
-        pull: PullPolicy,
+        request: &BuildRequest,
         cancel: &CancelToken,
     ) -> Result<Vec<Platform>, StepError> {
+        let pull = request.pull;
         let index = if let Some(layout) = &image.layout {
             layout::index(self, layout, cancel)?
+        } else if let Some(digest) = sources::image(self, &image.reference, pull, &request.pins, cancel)? {
+            self.registry_index(&image.reference.with_digest(digest), cancel)?
         } else {
             let stored = match pull {
                 PullPolicy::Never => self.known_platforms(image)?,
@@ -76,13 +80,7 @@ impl Engine {
             if pull == PullPolicy::Never || (pull == PullPolicy::Missing && !stored.is_empty()) {
                 return if stored.is_empty() { Err(StepError::NotLocal(image.reference.clone())) } else { Ok(stored) };
             }
-            let resolved = self.registry().resolve(&image.reference, cancel)?;
-            match resolved.descriptor.media_type.kind() {
-                MediaKind::Index => Index::parse(&resolved.bytes, &resolved.descriptor.media_type)
-                    .map(Some)
-                    .map_err(|error| StepError::Manifest { image: image.reference.familiar(), error })?,
-                _ => None,
-            }
+            self.registry_index(&image.reference, cancel)?
         };
         let mut offered: Vec<Platform> = Vec::new();
         match index {
@@ -94,7 +92,9 @@ impl Engine {
                 }
             }
             // The config of the only image says what it is for.
-            None => offered.push(base::resolve(self, image, pull, cancel)?.known.config.platform()),
+            None => {
+                offered.push(base::resolve(self, image, request.pull, &request.pins, cancel)?.known.config.platform());
+            }
         }
         Ok(offered)
     }
@@ -109,6 +109,17 @@ impl Engine {
             }
         }
         Ok(platforms)
+    }
+
+    /// What a registry has under a name, if it is an index.
+    fn registry_index(&self, reference: &Reference, cancel: &CancelToken) -> Result<Option<Index>, StepError> {
+        let resolved = self.registry().resolve(reference, cancel)?;
+        match resolved.descriptor.media_type.kind() {
+            MediaKind::Index => Index::parse(&resolved.bytes, &resolved.descriptor.media_type)
+                .map(Some)
+                .map_err(|error| StepError::Manifest { image: reference.familiar(), error }),
+            _ => Ok(None),
+        }
     }
 
     /// Those of the images that have this name in the store.

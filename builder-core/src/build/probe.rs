@@ -124,7 +124,7 @@ impl Engine {
         let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
         let (events, numbers) = (Events::Direct(&Silent), TaskNumbers::default());
         let resolve: &Resolve<'_> = &|parsed, options, known: &mut Known| {
-            self.resolve(parsed, options, request.pull, known, (&events, &numbers), cancel)
+            self.resolve(parsed, options, (request.pull, &request.pins), known, (&events, &numbers), cancel)
         };
         let remote = RemoteCache::new(self, request, cancel);
         let Foreseen { build, graph } = self.foresee(request, remote.clone(), resolve, cancel)?;

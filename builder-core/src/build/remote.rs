@@ -25,6 +25,7 @@ use crate::content::Lease;
 use crate::diagnostic::{Diagnostic, Source, nearest};
 use crate::graph::VertexId;
 use crate::layer::{self, Archive, Files, LowerLink, UnpackError, UnpackOptions};
+use crate::pins::Pins;
 use crate::progress::{Outcome, Sink, TaskId};
 use crate::rootfs::RootPath;
 use crate::snapshot::Snapshot;
@@ -153,6 +154,17 @@ impl FetchedContext {
         self.find_dockerfile(name).map_err(BuildError::from)
     }
 
+    /// Reads a text of at most 16 MiB that is in it; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`BuildError::Remote`] if it is no file, or cannot be read.
+    pub fn text(&self, name: &str) -> Result<Option<Source>, BuildError> {
+        if self.inner.only_file {
+            return Ok(None);
+        }
+        Ok(self.read(name)?)
+    }
+
     /// As the root filesystem of one layer.
     pub(super) fn filesystem(&self) -> Filesystem {
         let Inner { tree, snapshot, .. } = &*self.inner;
@@ -246,8 +258,10 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<FetchedContext, BuildError> {
         let secrets = BTreeMap::new();
-        let (options, answers) =
-            (FetchOptions { secrets: &secrets, ssh: None, pull: PullPolicy::Missing }, Answers::default());
+        let (options, answers) = (
+            FetchOptions { secrets: &secrets, ssh: None, pull: PullPolicy::Missing, pins: &Pins::default() },
+            Answers::default(),
+        );
         let bring = self.bring(options, &answers, sink, cancel);
         let numbers = TaskNumbers::before_build(0);
         bring.shown("[internal] load remote build context", &numbers, |_| {
@@ -301,7 +315,7 @@ impl Engine {
         cancel: &'a CancelToken,
     ) -> Bring<'a> {
         let ssh_agent = self.git.ssh_agent.as_deref();
-        let git = GitUse { answers, pull: options.pull, ssh: options.ssh, ssh_agent };
+        let git = GitUse { answers, pins: options.pins, pull: options.pull, ssh: options.ssh, ssh_agent };
         Bring { engine: self, git, secrets: options.secrets, events: Events::Direct(sink), cancel }
     }
 }
@@ -338,7 +352,7 @@ impl Bring<'_> {
         })
     }
 
-    fn shown<T>(
+    pub(super) fn shown<T>(
         &self,
         name: &str,
         numbers: &TaskNumbers,
@@ -364,7 +378,7 @@ impl Bring<'_> {
         Ok(self.engine.content.lease(self.cancel).map_err(StepError::from)?)
     }
 
-    fn download(&self, url: &str, task: TaskId) -> Result<Fetched, RemoteError> {
+    pub(super) fn download(&self, url: &str, task: TaskId) -> Result<Fetched, RemoteError> {
         let Self { engine, events, cancel, .. } = self;
         let shown = http::redacted(url);
         let fetcher = Fetcher {
@@ -375,7 +389,7 @@ impl Bring<'_> {
             progress: &|current, total| events.status(task, &shown, current, total, false),
             cancel,
         };
-        let fetched = fetcher.fetch(url, None);
+        let fetched = fetcher.fetch_pinned(url, None, self.git.pins);
         let fetched = fetched.map_err(StepError::from)?;
         events.status(task, &shown, fetched.size, Some(fetched.size), true);
         Ok(fetched)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::op::http::redacted;
 use super::remote::FetchedContext;
@@ -17,6 +18,7 @@ use crate::executor::Limits;
 use crate::git::{Address, AddressError, Wanted};
 use crate::graph;
 use crate::oci::{Descriptor, ImageId, Platform, Reference};
+use crate::pins::Pins;
 use crate::remote::{CacheDestination, CacheSource};
 use crate::ssh::SshSource;
 
@@ -39,6 +41,8 @@ pub struct BuildRequest {
     pub multi_platform: Option<bool>,
     /// When registries are asked although the store knows the image.
     pub pull: PullPolicy,
+    /// What names of sources stand for (`rbuild.lock`), and what is done about others.
+    pub pins: Arc<Pins>,
     /// `--omit-history`: the image says nothing of how it was made.
     pub omit_history: bool,
     /// Values of `--secret`, by id.
@@ -85,6 +89,7 @@ impl BuildRequest {
             platforms: Vec::new(),
             multi_platform: None,
             pull: PullPolicy::default(),
+            pins: Arc::default(),
             omit_history: false,
             secrets: BTreeMap::new(),
             limits: Limits::default(),
@@ -299,4 +304,6 @@ pub struct FetchOptions<'a> {
     pub ssh: Option<&'a SshSource>,
     /// Whether a server is asked what the reference of a repository means now; without it, what it meant last counts.
     pub pull: PullPolicy,
+    /// What names of sources stand for.
+    pub pins: &'a Pins,
 }

@@ -17,6 +17,7 @@ use crate::executor::{
 };
 use crate::graph::ImageRequest;
 use crate::oci::{ContainerConfig, Platform, Reference};
+use crate::pins::Pins;
 use crate::progress::Sink;
 use crate::rootfs::RootPath;
 use crate::sys::mount::{Attributes, bind_path};
@@ -82,7 +83,7 @@ impl Engine {
 
     fn run_image(&self, request: StartRequest, access: &Access<'_>) -> Result<Exit, StepError> {
         let wanted = ImageRequest::new(request.image.clone(), request.platform.clone());
-        let image = base::resolve(self, &wanted, request.pull, &access.cancel)?;
+        let image = base::resolve(self, &wanted, request.pull, &Pins::default(), &access.cancel)?;
         let task =
             TaskNumbers::default().declare(&access.events, &format!("pull {}", request.image.familiar()), Vec::new());
         image.layers.belongs_to(task);

@@ -53,6 +53,18 @@ pub enum GitError {
         /// What it is.
         actual: String,
     },
+    /// A tag leads to another commit than was said of it.
+    #[error("tag {tag} of `{address}` is commit {actual}, and not {expected}")]
+    Tag {
+        /// The repository with its reference.
+        address: String,
+        /// The object of the tag.
+        tag: String,
+        /// What was said.
+        expected: String,
+        /// What it is.
+        actual: String,
+    },
     /// There is no such directory.
     #[error("`{subdir}` of `{address}` is not a directory")]
     Subdir {

@@ -1,16 +1,16 @@
 //! What a reference means: read from the answer of `git ls-remote`. Pure.
 
-use super::address::is_commit_id;
+use super::address::{is_commit_id, is_reference};
 
 /// What a reference came to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Resolved {
     /// The commit, or the annotated tag.
-    pub(super) object: String,
+    pub object: String,
     /// The commit of an annotated tag.
-    pub(super) commit: Option<String>,
+    pub commit: Option<String>,
     /// The full name, `refs/heads/main`; none where a commit was asked for.
-    pub(super) name: Option<String>,
+    pub name: Option<String>,
 }
 
 impl Resolved {
@@ -22,6 +22,12 @@ impl Resolved {
     /// Whether the commit or the tag has an id that begins so.
     pub(super) fn matches(&self, checksum: &str) -> bool {
         std::iter::once(&self.object).chain(&self.commit).any(|id| id.starts_with(checksum))
+    }
+
+    /// Whether its parts can be what a server says: whole ids, and a name that is one.
+    pub fn is_well_formed(&self) -> bool {
+        let ids = std::iter::once(&self.object).chain(&self.commit).all(|id| is_commit_id(id));
+        ids && self.name.as_ref().is_none_or(|name| name.starts_with("refs/") && is_reference(name))
     }
 
     /// What is checked out: the same for a branch, for a tag and for an id that name one commit.

@@ -246,6 +246,15 @@ impl Repository<'_> {
                 .commit(&resolved.object)
                 .ok_or_else(|| GitError::NotLocal { address: self.git.address.to_string() })?,
         };
+        // What a lock file says of a tag may be wrong, and the files are remembered under the commit.
+        if resolved.commit.as_ref().is_some_and(|expected| *expected != commit.id) {
+            return Err(GitError::Tag {
+                address: self.git.address.to_string(),
+                tag: resolved.object.clone(),
+                expected: resolved.identity().to_owned(),
+                actual: commit.id,
+            });
+        }
         mirror.check_out(resolved, &commit, &self.shape, into)?;
         remember(&self.directory.join("times").join(resolved.identity()), commit.time.to_string().as_bytes());
         Ok(())

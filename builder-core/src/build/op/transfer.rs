@@ -166,7 +166,13 @@ impl Finder<'_> {
         let session = self.job.session;
         // A Dockerfile is not handed the keys of whoever builds it, unless `--ssh` says so.
         let ssh = session.request.run.ssh.get("default");
-        let git = GitUse { answers: session.answers, pull: session.request.pull, ssh, ssh_agent: None };
+        let git = GitUse {
+            pins: &session.request.pins,
+            answers: session.answers,
+            pull: session.request.pull,
+            ssh,
+            ssh_agent: None,
+        };
         let (engine, secrets, events) = (session.engine, &session.request.secrets, session.events.clone());
         let bring = Bring { engine, git, secrets, events, cancel: &session.cancel };
         let files = match self.work {
@@ -273,7 +279,8 @@ impl Finder<'_> {
             progress: &|current, total| session.events.status(job.task, &shown, current, total, false),
             cancel: &session.cancel,
         };
-        let Fetched { digest, content, size, modified, .. } = fetcher.fetch(url, checksum.as_ref())?;
+        let Fetched { digest, content, size, modified, .. } =
+            fetcher.fetch_pinned(url, checksum.as_ref(), &session.request.pins)?;
         session.events.status(job.task, &shown, size, Some(size), true);
         let path = engine.content.blob_path(&digest);
         let file = LooseFile {

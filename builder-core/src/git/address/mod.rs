@@ -268,7 +268,7 @@ fn is_lower_hex(text: &str) -> bool {
 }
 
 /// What `git-check-ref-format(1)` lets through, so that no reference is taken for an option, a range or a pattern.
-fn is_reference(text: &str) -> bool {
+pub(super) fn is_reference(text: &str) -> bool {
     let bad = |character: char| character.is_control() || " ~^:?*[\\".contains(character);
     !text.starts_with(['-', '/', '.'])
         && !text.ends_with(['/', '.'])

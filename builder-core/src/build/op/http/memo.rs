@@ -1,7 +1,8 @@
 //! [`Memo`]: what servers said about addresses.
 //!
 //! ```text
-//! STATE/downloads/<BLAKE3 of the address>    BLAKE3 of the rest (64 hex digits) newline,
+//! STATE/downloads/<BLAKE3 of the address, or of that and a digest>
+//!                                            BLAKE3 of the rest (64 hex digits) newline,
 //!                                            what the server said last time, and the digests of the body (JSON)
 //! ```
 
@@ -25,6 +26,11 @@ impl Memo {
     pub(super) fn of(content: &ContentStore, url: &str) -> Self {
         let name = blake3::hash(url.as_bytes()).to_hex();
         Self { path: directory(content.state()).join(name.as_str()) }
+    }
+
+    /// That of one content of an address: it stays known when the address has another by now.
+    pub(super) fn of_content(content: &ContentStore, url: &str, digest: &Digest) -> Self {
+        Self::of(content, &format!("{url} {digest}"))
     }
 
     /// What is known, as long as the body is in the store. A damaged memo counts as none.

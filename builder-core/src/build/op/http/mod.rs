@@ -27,6 +27,7 @@ use crate::cancel::{CancelToken, Cancelled};
 use crate::content::{ContentError, ContentStore};
 use crate::diagnostic::Diagnostic;
 use crate::oci::{Digest, Hasher};
+use crate::pins::{NotLocked, Pin, Pins, SourceName, UrlPin};
 use crate::registry::{Backoff, DownloadError, Registry, is_temporary, retry_after};
 use crate::tree::{ContentDigest, ContentHasher};
 use memo::Memo;
@@ -84,6 +85,21 @@ pub enum FetchError {
         /// What came.
         actual: Digest,
     },
+    /// A lock file names another content.
+    #[error("{url} has digest {actual}, but `{file}` says {expected}")]
+    Locked {
+        /// The address, without user and password.
+        url: String,
+        /// The lock file, as people name it.
+        file: String,
+        /// What it says.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// The build takes only what is locked.
+    #[error(transparent)]
+    NotLocked(#[from] NotLocked),
     /// The body ends early, or cannot be kept.
     #[error("cannot fetch {url}: {source}")]
     Body {
@@ -134,6 +150,10 @@ impl Diagnostic for FetchError {
             }
             Self::Status { status, .. } if *status == StatusCode::NOT_FOUND => Some("check the address".to_owned()),
             Self::Checksum { actual, .. } => Some(format!("if the new content is right, write `--checksum={actual}`")),
+            Self::Locked { url, .. } => {
+                Some(format!("if the new content is right, take it over: `rbuild lock update --only {url}`"))
+            }
+            Self::NotLocked(error) => error.hint(),
             Self::Body { source, .. } => crate::build::error::storage_hint(source),
             _ => None,
         }
@@ -173,9 +193,64 @@ impl Fetcher<'_> {
         }
     }
 
+    /// The same for an address that may have a pin: its content has to be that, and keeps the time that it had then.
+    ///
+    /// # Errors
+    /// Every case of [`FetchError`].
+    pub(crate) fn fetch_pinned(
+        &self,
+        url: &str,
+        checksum: Option<&Digest>,
+        pins: &Pins,
+    ) -> Result<Fetched, FetchError> {
+        let name = SourceName::url(redacted(url));
+        let pin = pins.url(&name)?;
+        // One that the instruction names itself is asked for as that, and compared afterwards.
+        let asked = checksum.or(pin.as_ref().map(|pin| &pin.digest));
+        let other = |expected: &Digest, actual: Digest| FetchError::Locked {
+            url: redacted(url),
+            file: pins.shown().to_owned(),
+            expected: expected.clone(),
+            actual,
+        };
+        let fetched = match (self.fetch(url, asked), &pin) {
+            (Err(FetchError::Checksum { actual, expected, .. }), Some(pin)) if checksum.is_none() => {
+                debug_assert_eq!(expected, pin.digest);
+                return Err(other(&expected, actual));
+            }
+            (fetched, _) => fetched?,
+        };
+        let found = UrlPin { digest: fetched.digest.clone(), modified: fetched.modified };
+        let pin = match pin {
+            Some(pin) => pin,
+            None => match pins.found(name.clone(), Pin::Url(found.clone())) {
+                Pin::Url(agreed) => agreed,
+                _ => found,
+            },
+        };
+        if pin.digest != fetched.digest {
+            return Err(other(&pin.digest, fetched.digest));
+        }
+        if pins.holds(&name) {
+            // It stays known when a build without pins brings another content.
+            let memo = Memo::of_content(self.content, url, &pin.digest);
+            if memo.read(self.content)?.is_none() {
+                memo.write(&fetched);
+            }
+        }
+        Ok(Fetched { modified: pin.modified, ..fetched })
+    }
+
     fn try_fetch(&self, url: &str, checksum: Option<&Digest>) -> Result<Fetched, FetchError> {
         let shown = redacted(url);
         let memo = Memo::of(self.content, url);
+        let by_content = checksum.map(|checksum| Memo::of_content(self.content, url, checksum));
+        if let Some(checksum) = checksum
+            && let Some(memo) = &by_content
+            && let Some(known) = memo.read(self.content)?.filter(|known| known.digest == *checksum)
+        {
+            return Ok(known);
+        }
         let known = memo.read(self.content)?;
         if let Some(known) = &known
             && (self.offline || checksum == Some(&known.digest))
@@ -218,6 +293,9 @@ impl Fetcher<'_> {
         let modified = last_modified.as_deref().and_then(name::http_date);
         let fetched = Fetched { digest, content, size, modified, etag, last_modified };
         memo.write(&fetched);
+        if let Some(memo) = by_content {
+            memo.write(&fetched);
+        }
         Ok(fetched)
     }
 
