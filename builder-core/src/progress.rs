@@ -128,6 +128,8 @@ pub struct Warning {
     pub url: Option<String>,
     /// Lines of a text, where it is about some.
     pub place: Option<Lines>,
+    /// Something that was asked for was not done: to be said even where nothing else is.
+    pub undone: bool,
 }
 
 /// Some lines of a text.
@@ -144,6 +146,6 @@ pub struct Lines {
 impl Warning {
     /// A warning of one line that is about nothing in particular.
     pub fn new(short: impl Into<String>) -> Self {
-        Self { task: None, short: short.into(), detail: Vec::new(), url: None, place: None }
+        Self { task: None, short: short.into(), detail: Vec::new(), url: None, place: None, undone: false }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use builder_core::build::Engine;
+use builder_core::build::{CacheTransferError, Engine};
 use builder_core::cache::Record;
 use serde_json::json;
 
@@ -21,8 +21,7 @@ pub(super) fn run(session: &Session, args: &CacheInspectArgs) -> Outcome {
     // The first result of a root filesystem is kept a second time.
     found.dedup_by_key(|record| record.preimage.key());
     if found.is_empty() {
-        return Err(CommandError::failed(format!("there is no result with the key or id `{}`", args.key))
-            .with_hint("`rbuild cache ls` lists ids, `rbuild explain --json` the keys of a build"));
+        return Err(CommandError::diagnostic(&CacheTransferError::NoSuchResult { key: args.key.clone() }));
     }
     if args.json {
         let all: Vec<_> = found.iter().map(|record| as_json(&engine, record)).collect();

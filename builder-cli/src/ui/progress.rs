@@ -159,6 +159,11 @@ impl Sink for Progress {
                 plain.is_waiting()
             }
             View::Quiet => {
+                if let Event::Warning(warning) = &event
+                    && warning.undone
+                {
+                    super::warning(&warning.short);
+                }
                 state.apply(event);
                 false
             }

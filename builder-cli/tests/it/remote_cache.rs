@@ -388,6 +388,8 @@ fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
     env.write("Dockerfile", "FROM scratch\nLABEL a=b\n");
     let (_, _, warnings) = build(&env, "--cache-to 127.0.0.1:1/cache:1");
     assert!(warnings[0].starts_with("the cache was not written to `127.0.0.1:1/cache:1`: "), "{warnings:?}");
+    let quiet = env.ok("build -q --cache-to 127.0.0.1:1/cache:1 .").stderr;
+    assert!(quiet.starts_with("warning: the cache was not written to `127.0.0.1:1/cache:1`: "), "{quiet}");
     let failed = env.fails("build --progress=quiet --cache-to type=registry,ref=127.0.0.1:1/cache:1,strict .");
     assert!(failed.contains("cannot write the cache to `127.0.0.1:[PORT]/cache:1`"), "{failed}");
 }

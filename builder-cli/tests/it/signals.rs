@@ -63,6 +63,40 @@ fn a_signal_ends_the_build_cleanly_and_the_store_stays_usable() {
 }
 
 #[test]
+fn a_shell_starts_nothing_more_and_its_children_may_end_in_order() {
+    if !require_sandbox("a_shell_starts_nothing_more_and_its_children_may_end_in_order") {
+        return;
+    }
+    let env = TestEnv::new();
+    let mark = env.mark();
+    // The child has a handler, the shell that waits for it has none.
+    let child = format!(
+        "sh -c 'trap \"sleep 0.3; touch /c/cleaned; exit\" TERM; echo {mark}; while true; do sleep 0.05; done'"
+    );
+    env.write(
+        "Dockerfile",
+        format!(
+            "FROM {}\nRUN --mount=type=cache,target=/c {child}; touch /c/next; sleep 0.1; touch /c/after\n",
+            base()
+        ),
+    );
+    let log = std::fs::File::create(env.path("log")).expect("a file");
+    let mut child =
+        env.command(["build", "--progress=plain", "."]).stderr(log).stdout(Stdio::null()).spawn().expect("starts");
+    while !std::fs::read_to_string(env.path("log")).expect("readable").contains(&format!(" {mark}\n")) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begin = Instant::now();
+    signal(&child, Signal::INT);
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert!(begin.elapsed() < Duration::from_millis(1900), "it took {:?}", begin.elapsed());
+    let mount = std::fs::read_dir(env.path("state/mounts")).expect("listed").next().expect("one").expect("read");
+    let made: Vec<_> = std::fs::read_dir(mount.path().join("content")).expect("listed").collect();
+    let made: Vec<_> = made.into_iter().map(|entry| entry.expect("read").file_name()).collect();
+    assert_eq!(made, ["cleaned"]);
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     if !require_sandbox("a_second_signal_ends_it_at_once") {
         return;

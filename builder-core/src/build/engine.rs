@@ -415,6 +415,7 @@ fn warn(warnings: &[(LintWarning, Location)], parsed: &Dockerfile, reading: Task
             detail: vec![warning.rule.text().to_owned()],
             url: warning.rule.url().map(str::to_owned),
             place: Some(Lines { source: parsed.source.clone(), first: line, last: warning.last_line }),
+            undone: false,
         }));
     }
 }

@@ -56,6 +56,11 @@ impl Events<'_> {
         self.emit(Event::Status { task, id, current, total, at: SystemTime::now(), finished });
     }
 
+    /// Says that something that was asked for was not done, which is no error.
+    pub(super) fn undone(&self, task: TaskId, short: impl Into<String>) {
+        self.emit(Event::Warning(Warning { task: Some(task), undone: true, ..Warning::new(short) }));
+    }
+
     pub(super) fn warning(&self, task: Option<TaskId>, short: impl Into<String>) {
         self.emit(Event::Warning(Warning { task, ..Warning::new(short) }));
     }

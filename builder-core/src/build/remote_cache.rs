@@ -362,9 +362,7 @@ pub(super) fn export(
             }
             Err(error) => {
                 let reason = crate::remote::chain(&error);
-                session
-                    .events
-                    .warning(Some(task), format!("the cache was not written to {}: {reason}", destination.place));
+                session.events.undone(task, format!("the cache was not written to {}: {reason}", destination.place));
                 session.events.finished(task, Outcome::Done);
             }
         }

@@ -52,7 +52,9 @@ pub trait Executor: Send + Sync {
     /// Runs `process` until it ends, with everything that it started.
     ///
     /// `output` gets what it writes, in pieces of at most 64 KiB as they come, when its streams are
-    /// [`Stdio::Captured`]. Once `cancel` is cancelled the process gets SIGTERM, and SIGKILL two seconds later.
+    /// [`Stdio::Captured`]. Once `cancel` is cancelled the process gets SIGTERM, and SIGKILL two seconds later. One
+    /// without a handler for the first, as a shell, is stopped meanwhile: its children get that time, and nothing more is
+    /// started.
     ///
     /// # Errors
     /// When the process could not be started, or was cancelled. A process that ran and failed is not an error here.

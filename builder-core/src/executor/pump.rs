@@ -17,6 +17,9 @@ use crate::progress::Stream;
 /// Between the SIGTERM of a cancel and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the children of a process that is held have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Largest piece of output, in bytes; the size of a pipe.
 const PIECE: usize = 64 * 1024;
 
@@ -69,6 +72,8 @@ fn pump(running: &Running, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cance
     let cancel_event = cancel.fd().map_err(setup)?;
     // Set once the process was told to end.
     let mut kill_at: Option<Instant> = None;
+    // Whether the first process is held, so that it starts nothing more, while its children end.
+    let mut is_held = false;
     loop {
         let mut set = vec![PollFd::new(&running.pidfd, PollFlags::IN)];
         set.extend(streams.iter().map(|(_, end)| PollFd::from_borrowed_fd(*end, PollFlags::IN)));
@@ -76,6 +81,7 @@ fn pump(running: &Running, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cance
             set.push(PollFd::from_borrowed_fd(cancel_event, PollFlags::IN));
         }
         let timeout = kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map(|left| if is_held { left.min(LOOK_AGAIN) } else { left });
         let timeout =
             timeout.map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() });
         match poll(&mut set, timeout.as_ref()) {
@@ -99,13 +105,17 @@ fn pump(running: &Running, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cance
         });
         match kill_at {
             None if cancel.is_cancelled() => {
-                let grace = if would_ignore_term(running.pid) { Duration::ZERO } else { GRACE };
-                kill_at = Some(Instant::now() + grace);
+                is_held = !handles_term(running.pid);
+                if is_held {
+                    let _ = pidfd_send_signal(&running.pidfd, Signal::STOP);
+                }
                 terminate(running);
+                kill_at = Some(Instant::now() + GRACE);
             }
-            Some(at) if at <= Instant::now() => {
+            Some(at) if at <= Instant::now() || (is_held && !has_children(running.pid)) => {
                 let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
                 kill_at = Some(Instant::now() + GRACE);
+                is_held = false;
             }
             _ => {}
         }
@@ -113,7 +123,8 @@ fn pump(running: &Running, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cance
 }
 
 /// Asks the process, and what is in its process group, to end. The kernel drops the signal for a first process without a handler, but
-/// a shell's children get it.
+/// a shell's children get it. Such a shell is stopped before, which nothing in its namespace could do: it would go on with the next
+/// command of its script.
 fn terminate(running: &Running) {
     let group = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
     if let Some(group) = group {
@@ -121,17 +132,27 @@ fn terminate(running: &Running) {
     }
 }
 
-/// Whether nothing would come of SIGTERM, so that there is nothing to wait for: the process has no handler, and no
-/// children.
-fn would_ignore_term(pid: u32) -> bool {
-    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
-    let handles = |status: &str| {
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        caught.is_none_or(|mask| mask & 1 << (libc::SIGTERM - 1) != 0)
+/// Whether a process has a handler for SIGTERM; if that cannot be told, it may.
+fn handles_term(pid: u32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_none_or(|mask| mask & 1 << (libc::SIGTERM - 1) != 0)
+}
+
+/// Whether a first process has children that have not ended; whatever lives in its namespace is below one of them. If that
+/// cannot be told, there may be some.
+fn has_children(pid: u32) -> bool {
+    let lives = |child: &str| {
+        // The name, in brackets, may hold anything.
+        let stat = fs::read_to_string(format!("/proc/{child}/stat"));
+        stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
     };
-    let childless = read(&format!("task/{pid}/children")).is_ok_and(|children| children.trim().is_empty());
-    childless && read("status").is_ok_and(|status| !handles(&status))
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().any(|thread| match fs::read_to_string(thread.path().join("children")) {
+        Ok(children) => children.split_whitespace().any(lives),
+        Err(_) => true,
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]
