@@ -144,6 +144,7 @@ fn shell(root: &Path, script: &str) -> Process {
         no_new_privileges: false,
         limits: Limits::default(),
         stdio: Stdio::Captured,
+        trace: None,
     }
 }
 

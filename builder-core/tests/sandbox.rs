@@ -86,6 +86,7 @@ impl Root {
             no_new_privileges: false,
             limits: Limits::default(),
             stdio: Stdio::Captured,
+            trace: None,
         }
     }
 

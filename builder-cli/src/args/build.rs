@@ -209,6 +209,10 @@ pub(crate) struct BuildArgs {
     #[arg(help_heading = "Cache", long, value_name = "N%[,strict]")]
     pub(crate) verify_cache: Option<String>,
 
+    /// Record which copied files RUN steps look at; `explain` says what would be enough to copy
+    #[arg(help_heading = "Cache", long)]
+    pub(crate) trace_reads: bool,
+
     /// How the result of `--check`, `--call` and `--dry-run` is printed: `text`, `json`, `sarif` (`--check` only)
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<CallFormat>,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use builder_core::build::{ExplainedStep, Explanation, ParentChange, Reason};
+use builder_core::build::{ExplainedStep, Explanation, ParentChange, Proposal, ReadCopy, Reason, StepReads};
 use builder_core::cache::explain::{Change, TreeChange};
 use builder_core::history::{Build, BuildId, Status, Verdict};
 use serde_json::{Value, json};
@@ -76,8 +76,33 @@ fn text(build: &Build, explanation: &Explanation) -> String {
         if step.verdict != Verdict::Hit {
             reasons(step, usual, &mut text);
         }
+        for line in step.reads.iter().flat_map(read) {
+            let _ = writeln!(text, "    {}", escape::line(&line));
+        }
     }
     text
+}
+
+/// What a step looked at.
+fn read(reads: &StepReads) -> Vec<String> {
+    if let (Some(why), true) = (&reads.unknown, reads.copies.is_empty()) {
+        return vec![format!("what it reads is not known: {why}")];
+    }
+    let mut lines = Vec::new();
+    for ReadCopy { step, files, read, proposal } in &reads.copies {
+        let count = format!("read {read} of {files} files that step {step} copied");
+        lines.push(match proposal {
+            Proposal::Nothing => format!("{count}: it can stand before that step"),
+            Proposal::All if read == files => count,
+            Proposal::All => format!("{count}, and depends on the rest by its names"),
+            Proposal::Copy { .. } => format!("{count}; this would be enough up to here, in place of step {step}:"),
+            Proposal::Unknown { why } => format!("{count}; what would be enough is not known: {why}"),
+        });
+        if let Proposal::Copy { lines: instructions } = proposal {
+            lines.extend(instructions.iter().map(|line| format!("  {line}")));
+        }
+    }
+    lines
 }
 
 /// The build that the first step which is compared with a build at all is compared with: mostly that of all steps.

@@ -294,6 +294,7 @@ fn inputs(request: &BuildRequest) -> Inputs {
         target: options.target.clone(),
         platform: platforms.join(","),
         build_args: arguments.map(|(name, value)| (name.clone(), without_credentials(value))).collect(),
+        trace_reads: request.trace_reads,
         secrets: request.secrets.keys().cloned().collect(),
         names: request.tags.iter().map(crate::oci::Reference::familiar).collect(),
     }

@@ -71,6 +71,8 @@ pub struct BuildRequest {
     pub mount_sizes: BTreeMap<String, u64>,
     /// Percentage of the known results that are made again, to compare them.
     pub verify_cache: Option<u8>,
+    /// Whether commands are traced, to say which copied files they look at.
+    pub trace_reads: bool,
     /// Most steps at the same time; the number of processors if unset.
     pub jobs: Option<usize>,
     /// Text of the host's `resolv.conf`, for steps; the library does not look for it.
@@ -104,6 +106,7 @@ impl BuildRequest {
             secret_epochs: BTreeMap::new(),
             mount_sizes: BTreeMap::new(),
             verify_cache: None,
+            trace_reads: false,
             jobs: None,
             resolv_conf: None,
         }

@@ -76,6 +76,11 @@ impl Job<'_> {
         vertex.map(|vertex| self.solver.result(vertex)).unwrap_or_default()
     }
 
+    /// What made a layer of the root.
+    pub(super) fn op_of(&self, vertex: VertexId) -> &Op {
+        &self.solver.graph.vertices[vertex.0].op
+    }
+
     /// Notes which ignore file decided what the vertex sees of a context, for explanations.
     pub(super) fn note_ignore_file(&self, context: &BuildContext) {
         let ignore = context.ignore_file().map_or_else(

@@ -143,6 +143,7 @@ impl Engine {
             no_new_privileges: false,
             limits: request.limits,
             stdio: request.stdio,
+            trace: None,
         };
         Ok(self.executor.run(process, &mut |_, _| {}, &access.cancel)?)
     }

@@ -16,7 +16,7 @@
 //! | 11 | umask, resource limits, session keyring | `umask(2)`, `setrlimit(2)`, `keyctl(2)` |
 //! | 12 | working directory, and that it is inside | `fchdir(2)`, `getcwd(2)` |
 //! | 13 | AppArmor profile for the program | `proc_pid_attr(5)` |
-//! | 14 | no-new-privileges if asked for, then the system call filter | `seccomp(2)` |
+//! | 14 | no-new-privileges if asked for, then the system call filter, and the one that traces | `seccomp(2)`, `seccomp_unotify(2)` |
 //! | 15 | the program is none of ours, reached through `/proc` | `openat2(2)` `RESOLVE_NO_MAGICLINKS` |
 //! | 16 | bounding set, groups, user, capabilities | `capabilities(7)`, `setgroups(2)`, `setresuid(2)` |
 //! | 17 | step 1 again: a change of the user clears it | `prctl(2)` |
@@ -45,6 +45,7 @@ use rustix::thread::{
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::trace;
 use crate::sys::child::{self, StringArray};
 use crate::sys::mount::{Attributes, Depth, attach, set_attributes};
 
@@ -77,7 +78,15 @@ pub(super) struct Plan<'a> {
     pub(super) env: StringArray,
     /// Paths to try, in the order of `PATH`.
     pub(super) programs: Vec<CString>,
+    /// Where the descriptor of the filter goes that tells which files are looked at.
+    pub(super) trace: Option<TracePlan<'a>>,
     pub(super) report: Report,
+}
+
+#[derive(Debug)]
+pub(super) struct TracePlan<'a> {
+    pub(super) filter: &'a [libc::sock_filter],
+    pub(super) socket: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -268,6 +277,9 @@ fn set_up(plan: &Plan<'_>) -> Result<(), Failed> {
     }
     if let Some(filter) = plan.filter {
         child::install_filter(filter).map_err(at(Stage::Filter))?;
+    }
+    if let Some(trace) = &plan.trace {
+        trace::hand_over(&trace.socket, trace.filter).map_err(at(Stage::Filter))?;
     }
     for program in &plan.programs {
         check_program(program).map_err(at(Stage::Exec))?;

@@ -14,6 +14,7 @@
 //! - `child` has the numbered list of what happens before the program runs, `devices` what `/dev`, `/proc` and `/sys` hold,
 //!   `seccomp` the system calls that are allowed.
 //! - `cgroup` guards devices and sets limits, with v2, v1, or neither.
+//! - `trace` tells which files a process looks at, if somebody wants to know.
 //! - [`PrivateNetwork`] is a network that reaches out, and from which the host cannot be reached.
 //! - [`enter_user_namespace`] makes all of it work without root; [`Terminal`] serves an interactive process; [`hosts_file`] and
 //!   [`resolv_conf`] are the texts that callers mount.
@@ -31,6 +32,7 @@ mod pump;
 mod sandbox;
 mod seccomp;
 mod terminal;
+mod trace;
 mod userns;
 mod watcher;
 
@@ -42,6 +44,7 @@ pub use process::{
     Device, Exit, Identity, Mount, MountSource, Network, Process, REQUIRED_DIRECTORIES, Security, Stdio, Terminal,
 };
 pub use sandbox::{Sandbox, SandboxOptions};
+pub use trace::{PathUse, Trace, Traced};
 pub use userns::{UserNamespace, UserNamespaceError, enter_user_namespace};
 
 use crate::cancel::CancelToken;

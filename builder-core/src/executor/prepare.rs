@@ -115,6 +115,7 @@ pub(super) fn prepare<'a>(
         args,
         env,
         programs,
+        trace: None,
         report: Report::default(),
     };
     Ok((plan, captured))

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::Limits;
+use super::{Limits, Trace};
 use crate::rootfs::RootPath;
 
 /// One process, ready to be run; nothing in it is looked up later.
@@ -39,6 +40,8 @@ pub struct Process {
     pub limits: Limits,
     /// Where its streams lead.
     pub stdio: Stdio,
+    /// Gets the files that it looks at. Only for [`Security::Sandbox`]; another one is run and has a gap.
+    pub trace: Option<Arc<Trace>>,
 }
 
 /// Directories that the root of a [`Process`] must have, and which must not be links: file systems of the sandbox are

@@ -10,12 +10,12 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{DumpableBehavior, PidfdFlags, dumpable_behavior, getpid, pidfd_open};
 
 use super::cgroup::{Cgroups, Guard, StepCgroup};
-use super::child::{self, Failure, NetworkPlan, Plan, Stage};
+use super::child::{self, Failure, NetworkPlan, Plan, Stage, TracePlan};
 use super::devices::{Hierarchies, HostDevice};
-use super::prepare::{Surroundings, prepare};
+use super::prepare::{Captured, Surroundings, prepare};
 use super::pump::{self, Running};
 use super::watcher::Watcher;
-use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp};
+use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp, trace};
 use crate::cancel::CancelToken;
 use crate::lock::lock;
 use crate::sys::clone::{CloneOptions, Stack, spawn};
@@ -108,8 +108,43 @@ impl Executor for Sandbox {
         }
         let cgroup = host.cgroups.create(name, &process.limits, guard)?;
         let kills = cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());
-        let (plan, captured) = prepare(process, devices, &host.surroundings(&cgroup))?;
+        let traced = process.trace.take();
+        if let Some(trace) = traced.as_ref().filter(|_| process.security == Security::Insecure) {
+            trace.gap("it runs with `--security=insecure`");
+        }
+        let traced = traced.filter(|_| process.security == Security::Sandbox);
+        let (mut plan, captured) = prepare(process, devices, &host.surroundings(&cgroup))?;
+        let exit = match traced {
+            None => self.start(plan, captured, &cgroup, output, cancel),
+            Some(traced) => {
+                let filter = trace::filter();
+                let run = |socket| {
+                    plan.trace = Some(TracePlan { filter: &filter, socket });
+                    self.start(plan, captured, &cgroup, output, cancel)
+                };
+                trace::beside(&traced, run).map_err(setup("tracing"))?
+            }
+        }?;
+        let now = || cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());
+        Ok(match exit {
+            Exit::Signal(libc::SIGKILL) | Exit::Code(137) if now() > kills => Exit::OutOfMemory,
+            exit => exit,
+        })
+    }
+}
 
+impl Sandbox {
+    /// Starts the process and waits for its end.
+    fn start(
+        &self,
+        plan: Plan<'_>,
+        captured: Option<Captured>,
+        cgroup: &StepCgroup,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &CancelToken,
+    ) -> Result<Exit, ExecuteError> {
+        let setup = |what| move |source: io::Error| ExecuteError::Setup { what, source };
+        let host = self.host()?;
         let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if matches!(plan.network, NetworkPlan::Loopback) {
             namespaces |= libc::CLONE_NEWNET;
@@ -128,16 +163,11 @@ impl Executor for Sandbox {
         }
         // Our copies of its ends of the pipes go, and with them the mounts.
         drop(plan);
-        if let Err(source) = self.watch(&running, &cgroup) {
+        if let Err(source) = self.watch(&running, cgroup) {
             cancel_without_cancelling(&running);
             return Err(setup("starting the watcher")(source));
         }
-        let exit = pump::wait(&running, output, cancel)?;
-        let now = || cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());
-        Ok(match exit {
-            Exit::Signal(libc::SIGKILL) | Exit::Code(137) if now() > kills => Exit::OutOfMemory,
-            exit => exit,
-        })
+        pump::wait(&running, output, cancel)
     }
 }
 
@@ -344,6 +374,7 @@ mod tests {
             no_new_privileges: false,
             limits: Limits::default(),
             stdio: Stdio::Captured,
+            trace: None,
         };
         let mut said = Vec::new();
         let exit = sandbox.run(process, &mut |_, bytes| said.extend_from_slice(bytes), &CancelToken::new());

@@ -14,11 +14,13 @@
 
 mod log;
 mod mask;
+mod reads;
 mod record;
 mod store;
 
 pub use log::{LogEntry, LogReader, LogWriter};
 pub use mask::Mask;
+pub use reads::{CopyReads, Origin, READS_VERSION, Reads, Used};
 pub(crate) use record::platform_in;
 pub use record::{
     Build, BuildId, BuildSummary, End, Inputs, Line, LogSize, Miss, ParseBuildIdError, Status, Step, Verdict, Verified,

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::Reads;
 use crate::cache::Preimage;
 use crate::cache::explain::TreeChange;
 use crate::context::ContextMode;
@@ -109,6 +110,8 @@ pub struct Inputs {
     pub platform: String,
     /// `--build-arg`, proxies left out.
     pub build_args: BTreeMap<String, String>,
+    /// `--trace-reads`
+    pub trace_reads: bool,
     /// Ids of secrets.
     pub secrets: Vec<String>,
     /// Names of the result.
@@ -219,6 +222,9 @@ pub struct Step {
     pub image: Option<String>,
     /// Bytes of the files of its layer; only for a step that ran.
     pub bytes: Option<u64>,
+    /// What a command looked at, if it ran and was traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<Reads>,
     /// When it began, in milliseconds since 1970.
     pub started: Option<i64>,
     /// How long it took.

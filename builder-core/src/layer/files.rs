@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use crate::rootfs::RootPath;
 use crate::snapshot::Snapshot;
 use crate::tree::{Entry, TreeId};
 
@@ -17,6 +18,11 @@ pub trait Files: Sync {
     /// The snapshot of the store that holds the file of an entry, if one does: a file that is not what its tree says is
     /// damaged then, and not changed by somebody.
     fn snapshot(&self, _entry: &Entry) -> Option<TreeId> {
+        None
+    }
+
+    /// Where the file of an entry is in the build context, if it is in one and that is known.
+    fn origin(&self, _entry: &Entry) -> Option<RootPath> {
         None
     }
 }
@@ -38,5 +44,9 @@ impl<F: Files + ?Sized> Files for &F {
 
     fn snapshot(&self, entry: &Entry) -> Option<TreeId> {
         (**self).snapshot(entry)
+    }
+
+    fn origin(&self, entry: &Entry) -> Option<RootPath> {
+        (**self).origin(entry)
     }
 }

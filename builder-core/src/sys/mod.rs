@@ -6,12 +6,14 @@
 //! - `child`: what such a child calls.
 //! - `bpf`: a device filter for a cgroup.
 //! - `lease`: whether somebody can write to a file.
+//! - `notify`: system calls of a child that wait until they were looked at.
 
 pub(crate) mod bpf;
 pub(crate) mod child;
 pub(crate) mod clone;
 pub(crate) mod lease;
 pub mod mount;
+pub(crate) mod notify;
 
 use std::io;
 

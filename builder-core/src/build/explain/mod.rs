@@ -8,10 +8,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 mod matching;
+mod proposal;
+mod reads;
 
 use serde::Serialize;
 
 pub(super) use self::matching::chain;
+pub use self::proposal::Proposal;
+pub use self::reads::{ReadCopy, StepReads};
 use self::matching::{base, matching};
 use super::engine::Engine;
 use crate::cache::explain::{Change, FieldChange, TreeChange, fields, likeness, trees};
@@ -54,6 +58,9 @@ pub struct ExplainedStep {
     pub compared_with: Option<Earlier>,
     /// Why.
     pub reasons: Vec<Reason>,
+    /// What it looked at, in a build with `--trace-reads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<StepReads>,
 }
 
 /// The nearest earlier step.
@@ -247,6 +254,7 @@ impl<'a> Past<'a> {
             key: step.key.clone(),
             compared_with,
             reasons,
+            reads: self.reads(build, step),
         }
     }
 

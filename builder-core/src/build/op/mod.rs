@@ -6,6 +6,7 @@ pub(super) mod devices;
 pub mod http;
 pub(super) mod image;
 pub(super) mod mounts;
+mod reads;
 pub(super) mod run;
 pub(super) mod transfer;
 mod unchanged;

@@ -9,18 +9,20 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::Timespec;
 
 use super::devices::{self, Found};
 use super::mounts::{self, Prepared};
+use super::reads;
 use crate::build::error::StepError;
 use crate::build::filesystem::{Access, Filesystem, Source, Work};
 use crate::build::solve::{Job, Session, Solved};
 use crate::cache::key;
 use crate::dockerfile;
-use crate::executor::{self, ExecFailure, ExecuteError, Process, REQUIRED_DIRECTORIES, Security, Stdio, hosts_file};
+use crate::executor::{self, ExecFailure, ExecuteError, Process, REQUIRED_DIRECTORIES, Security, Stdio, Trace, hosts_file};
 use crate::graph::{MountTarget, RunOp};
 use crate::layer;
 use crate::oci::Platform;
@@ -75,7 +77,12 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
         Solved::layer(job, known, Source::Rerun, true)
     } else {
         let begun = Instant::now();
-        let (active, tree) = execute(job, op, &stack, &sources, found)?;
+        let trace = session.request.trace_reads.then(|| Arc::new(Trace::default()));
+        let (active, tree) = execute(job, op, &stack, &sources, found, trace.clone())?;
+        if let Some(trace) = trace {
+            let seen = reads::of(job, &stack, &trace.take());
+            session.recorder.note(job.vertex, |step| step.reads = Some(seen));
+        }
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let made = job.remember(preimage, &stack.state(), tree, milliseconds)?;
         keep(session, active, &made.0)?;
@@ -92,7 +99,7 @@ pub(crate) fn again(job: &Job<'_>, op: &RunOp) -> Result<Tree, StepError> {
     let sources = mounts::sources(job, op, Work::Allowed)?.expect(known);
     let options = &job.session.request.run;
     let found = devices::find(op, &options.entitlements.devices, &options.cdi_directories)?;
-    execute(job, op, &stack, &sources, found).map(|(_, tree)| tree)
+    execute(job, op, &stack, &sources, found, None).map(|(_, tree)| tree)
 }
 
 /// Commits what a step made as the snapshot of `tree`, which says the same apart from times.
@@ -132,6 +139,7 @@ fn execute(
     stack: &Stack,
     sources: &[Option<mounts::Source>],
     found: Found,
+    trace: Option<Arc<Trace>>,
 ) -> Result<(Active, Tree), StepError> {
     let session = job.session;
     let engine = session.engine;
@@ -175,6 +183,7 @@ fn execute(
         no_new_privileges: op.no_new_privileges,
         limits: session.request.limits.clone(),
         stdio: Stdio::Captured,
+        trace,
     };
     let mut last = LastLines::default();
     let mut output = |stream, bytes: &[u8]| {

@@ -341,6 +341,13 @@ impl layer::Files for Copied {
             Some(FileSource::Layer { .. }) | None => Err(io::ErrorKind::NotFound.into()),
         }
     }
+
+    fn origin(&self, entry: &Entry) -> Option<RootPath> {
+        match self.files.get(&entry.path)? {
+            FileSource::Context { path, .. } => Some(path.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl Copied {

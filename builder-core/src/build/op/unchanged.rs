@@ -22,6 +22,7 @@ use crate::cache::Preimage;
 use crate::context::{BuildContext, Request, Survey};
 use crate::graph::{AddSource, CopyOp, Files};
 use crate::layer;
+use crate::rootfs::RootPath;
 use crate::tree::{Entry, Stack};
 
 /// Raised whenever a copy of the same files comes to something else than it did before.
@@ -103,9 +104,19 @@ impl UnplannedFiles {
     }
 }
 
+impl UnplannedFiles {
+    fn planned(&self) -> Result<&Copied, &str> {
+        let planned = self.planned.get_or_init(|| self.plan().map_err(|error| error.to_string()));
+        planned.as_ref().map_err(String::as_str)
+    }
+}
+
 impl layer::Files for UnplannedFiles {
     fn open(&self, entry: &Entry) -> io::Result<File> {
-        let planned = self.planned.get_or_init(|| self.plan().map_err(|error| error.to_string()));
-        layer::Files::open(planned.as_ref().map_err(|error| io::Error::other(error.as_str()))?, entry)
+        layer::Files::open(self.planned().map_err(io::Error::other)?, entry)
+    }
+
+    fn origin(&self, entry: &Entry) -> Option<RootPath> {
+        layer::Files::origin(self.planned().ok()?, entry)
     }
 }
