@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use builder_core::cancel::CancelToken;
 use builder_core::diagnostic::Diagnostic;
 use builder_core::executor::{
-    ExecuteError, Executor, Exit, Identity, Limits, Mount, MountSource, Network, Process, Sandbox, SandboxOptions,
-    Security, Stdio, Terminal, enter_user_namespace,
+    ExecuteError, Executor, Exit, Identity, Limits, Mount, MountSource, Network, PathUse, Process, Sandbox,
+    SandboxOptions, Security, Stdio, Terminal, Trace, enter_user_namespace,
 };
 use builder_core::rootfs::RootPath;
 use builder_core::sys::mount::{Attributes, bind_path};
@@ -88,12 +89,12 @@ fn as_user(home: &Path) {
         assert_eq!(fs::metadata(root.join("tmp/x")).unwrap().uid(), 33);
         assert_eq!(output(shell(&root, "chown 7:8 /tmp/x && stat -c %u:%g /tmp/x")), "7:8\n");
     }
-    look_around(&root);
+    look_around(&root, !ranges.is_empty());
     assert_eq!(outside.lines().count(), fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count());
 }
 
 /// What is as for root.
-fn look_around(root: &Path) {
+fn look_around(root: &Path, nobody: bool) {
     assert_eq!(output(shell(root, "id -u; id -g; hostname; echo $$")), "0\n0\nsandboxed\n1\n");
     let status = output(shell(root, "grep -E '^(CapEff|CapBnd|Seccomp):' /proc/self/status"));
     assert_eq!(status, "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\n");
@@ -105,6 +106,16 @@ fn look_around(root: &Path) {
         "net\n"
     );
     assert_eq!(output(Process { network: Network::None, ..shell(root, "ls /sys/class/net") }), "lo\n");
+    let trace = Arc::new(Trace::default());
+    let script = "cat /run/secret; test ! -e /run/none; cd /tmp && test -e ../bin/sh";
+    let user = Identity { uid: if nobody { 33 } else { 0 }, ..Identity::default() };
+    output(Process { trace: Some(Arc::clone(&trace)), user, ..shell(root, script) });
+    let traced = trace.take();
+    let seen = |path: &str| traced.paths.get(&RootPath::clean(path).unwrap()).copied();
+    assert_eq!(
+        (seen("run/secret"), seen("run/none"), seen("bin/busybox"), traced.gap.as_deref()),
+        (Some(PathUse::Touched), Some(PathUse::Missing), Some(PathUse::Touched), None)
+    );
     let source = MountSource::File { content: b"s3cret".to_vec(), mode: 0o400, uid: 0, gid: 0 };
     let secret = Mount { target: RootPath::clean("/run/secret").unwrap(), source, read_only: true };
     assert_eq!(output(Process { mounts: vec![secret], ..shell(root, "cat /run/secret") }), "s3cret");

@@ -45,6 +45,7 @@ mod pty;
 mod push_pull;
 mod random;
 mod read_only;
+mod reads;
 mod recorder;
 mod registry;
 mod remote_cache;

@@ -14,9 +14,9 @@ mod reads;
 use serde::Serialize;
 
 pub(super) use self::matching::chain;
+use self::matching::{base, matching};
 pub use self::proposal::Proposal;
 pub use self::reads::{ReadCopy, StepReads};
-use self::matching::{base, matching};
 use super::engine::Engine;
 use crate::cache::explain::{Change, FieldChange, TreeChange, fields, likeness, trees};
 use crate::cache::key::FINGERPRINT;

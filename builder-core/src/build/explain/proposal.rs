@@ -44,16 +44,13 @@ pub(super) fn propose(tree: &Tree, used: &BTreeMap<String, Used>, origin: &Origi
     let places = origin.places.iter().filter_map(|(to, from)| path(to).zip(path(from))).collect();
     let search = Search { tree, used, places, directories: origin.directories.iter().filter_map(path).collect() };
     let part = search.visit(&RootPath::root(), false);
-    if part.needed == 0 && part.items.is_empty() && part.stuck.is_none() {
-        return Proposal::Nothing;
+    // Without the copy the destination may not be there.
+    let bare = part.bare.as_ref().filter(|_| !origin.existed).map(has_to_be_there);
+    if let Some(why) = part.stuck.or(bare) {
+        return Proposal::Unknown { why };
     }
-    if let Some(why) = part.stuck {
-        // A command that only needs the directory finds it there without the copy.
-        let only_above = search.used.keys().all(|path| search.places.iter().any(|(to, _)| to.starts_with(path)));
-        return match only_above && origin.existed {
-            true => Proposal::Nothing,
-            false => Proposal::Unknown { why },
-        };
+    if part.items.is_empty() {
+        return Proposal::Nothing;
     }
     if part.needed == part.total || part.items.iter().any(|item| search.is_all(item)) {
         return Proposal::All;
@@ -89,6 +86,19 @@ struct Part {
     items: Vec<Item>,
     /// Why only a directory above can be copied.
     stuck: Option<String>,
+    /// A destination, or a directory above one, that was looked at and of which nothing else is needed.
+    bare: Option<RootPath>,
+}
+
+impl Part {
+    /// All of a directory.
+    fn whole(directory: &RootPath, total: usize) -> Self {
+        Self { total, needed: total, items: vec![Item::Directory(directory.clone())], ..Self::default() }
+    }
+}
+
+fn has_to_be_there(directory: &RootPath) -> String {
+    format!("the directory `{directory}` has to be there")
 }
 
 impl Search<'_> {
@@ -107,6 +117,7 @@ impl Search<'_> {
                 part.needed += below.needed;
                 part.items.extend(below.items);
                 part.stuck = part.stuck.or(below.stuck);
+                part.bare = part.bare.or(below.bare);
                 continue;
             }
             if entry.node == Node::Whiteout {
@@ -124,7 +135,7 @@ impl Search<'_> {
             part.items.push(Item::File(entry.path));
         }
         if named > MAX_NAMED && self.is_below_source(directory) {
-            return self.whole(directory, part);
+            return Part::whole(directory, part.total);
         }
         part
     }
@@ -133,26 +144,31 @@ impl Search<'_> {
     fn settle(&self, directory: &RootPath, seen: Option<Used>, covered: bool, mut part: Part) -> Part {
         let empty = part.items.is_empty();
         if empty && (seen.is_some() || covered) && part.stuck.is_none() {
-            part.stuck = Some(format!("the directory `{directory}` has to be there"));
+            if self.is_destination(directory) {
+                part.bare = Some(directory.clone());
+            } else {
+                part.stuck = Some(has_to_be_there(directory));
+            }
         }
         let wanted = part.stuck.is_some() || (covered && !empty);
         let most = part.needed >= FEW && part.needed * 4 >= part.total * 3;
         let all = part.total > 0 && part.needed == part.total;
         let allowed = self.is_below_source(directory) || (wanted && self.is_source(directory));
         if allowed && (wanted || most || all) {
-            return self.whole(directory, part);
+            return Part::whole(directory, part.total);
         }
         part
-    }
-
-    fn whole(&self, directory: &RootPath, part: Part) -> Part {
-        Part { total: part.total, needed: part.total, items: vec![Item::Directory(directory.clone())], stuck: None }
     }
 
     /// Where a path is in the context; `None` above the destination.
     fn source(&self, path: &RootPath) -> Option<RootPath> {
         let (to, from) = self.places.iter().find(|(to, _)| path.starts_with(to))?;
         path.moved(to, from)
+    }
+
+    /// Whether a directory is where the copy goes, or above that.
+    fn is_destination(&self, directory: &RootPath) -> bool {
+        self.places.iter().any(|(to, _)| to.starts_with(directory))
     }
 
     /// Whether a directory was copied as part of another one.
@@ -242,9 +258,28 @@ mod tests {
     }
 
     const PROJECT: &[&str] = &[
-        "app/", "app/.git/", "app/.git/HEAD", "app/Makefile", "app/README", "app/a b", "app/inc/", "app/inc/1.h",
-        "app/inc/2.h", "app/inc/3.h", "app/inc/4.h", "app/inc/5.h", "app/link@", "app/main.c", "app/src/", "app/src/a.c",
-        "app/src/b.c", "app/src/deep/", "app/src/deep/c.c", "app/sub/", "app/sub/l@", "app/sub/x",
+        "app/",
+        "app/.git/",
+        "app/.git/HEAD",
+        "app/Makefile",
+        "app/README",
+        "app/a b",
+        "app/inc/",
+        "app/inc/1.h",
+        "app/inc/2.h",
+        "app/inc/3.h",
+        "app/inc/4.h",
+        "app/inc/5.h",
+        "app/link@",
+        "app/main.c",
+        "app/src/",
+        "app/src/a.c",
+        "app/src/b.c",
+        "app/src/deep/",
+        "app/src/deep/c.c",
+        "app/sub/",
+        "app/sub/l@",
+        "app/sub/x",
     ];
 
     fn whole() -> Origin {

@@ -1,6 +1,7 @@
 //! From a trace of a command to what it looked at of the files that were copied from a build context.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use crate::build::filesystem::{BuiltLayer, Source};
 use crate::build::solve::Job;
@@ -150,7 +151,7 @@ fn instruction(op: &CopyOp) -> Option<String> {
     };
     for (name, value) in [("from", from), ("chown", op.chown.as_ref()), ("chmod", op.chmod.as_ref())] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            text.push_str(&format!(" --{name}={value}"));
+            let _ = write!(text, " --{name}={value}");
         }
     }
     if op.link {

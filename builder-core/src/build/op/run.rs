@@ -22,7 +22,9 @@ use crate::build::filesystem::{Access, Filesystem, Source, Work};
 use crate::build::solve::{Job, Session, Solved};
 use crate::cache::key;
 use crate::dockerfile;
-use crate::executor::{self, ExecFailure, ExecuteError, Process, REQUIRED_DIRECTORIES, Security, Stdio, Trace, hosts_file};
+use crate::executor::{
+    self, ExecFailure, ExecuteError, Process, REQUIRED_DIRECTORIES, Security, Stdio, Trace, hosts_file,
+};
 use crate::graph::{MountTarget, RunOp};
 use crate::layer;
 use crate::oci::Platform;

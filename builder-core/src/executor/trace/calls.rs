@@ -133,7 +133,7 @@ const REMOVEXATTRAT: c_long = 466;
 /// What a call names.
 pub(super) fn named(number: i64) -> impl Iterator<Item = (At, Kind)> {
     let all = CALLS.iter().chain(OLD_CALLS);
-    all.filter(move |(call, ..)| i64::from(*call) == number).map(|(_, at, kind)| (*at, *kind))
+    all.filter(move |(call, ..)| *call == number).map(|(_, at, kind)| (*at, *kind))
 }
 
 /// Offsets in `struct seccomp_data`.
@@ -148,8 +148,7 @@ pub(in crate::executor) fn filter() -> Vec<sock_filter> {
     numbers.sort_unstable();
     numbers.dedup();
     let count = u8::try_from(numbers.len()).expect("fewer than 250 calls");
-    let mut program =
-        vec![load(ARCHITECTURE), jump_if(NATIVE, 0, count + 2), load(NUMBER)];
+    let mut program = vec![load(ARCHITECTURE), jump_if(NATIVE, 0, count + 2), load(NUMBER)];
     // Each one that matches jumps over the rest and over what lets the others pass.
     program.extend(numbers.into_iter().zip(0..).map(|(number, at)| jump_if(number, count - at, 0)));
     program.push(answer(SECCOMP_RET_ALLOW));
@@ -210,11 +209,11 @@ mod tests {
         // What looks as if, and takes descriptors only, or names something else.
         let others = "arch_prctl cachestat inotify_rm_watch close_range fchdir fchmod fchown fgetxattr flistxattr fremovexattr fsetxattr fstat \
                       fstatfs statmount mq_open mq_unlink pidfd_open timer_create timerfd_create epoll_create \
-                      epoll_create1 ftruncate landlock_create_ruleset";
+                      epoll_create1 listmount ftruncate landlock_create_ruleset";
         let signs = "open stat xattr link chmod chown exec dir mknod trunc utime access creat rename chroot dents watch \
                      handle uselib mount";
         let others: Vec<&str> = others.split_whitespace().collect();
-        let known: Vec<i64> = CALLS.iter().chain(OLD_CALLS).map(|(number, ..)| i64::from(*number)).collect();
+        let known: Vec<i64> = CALLS.iter().chain(OLD_CALLS).map(|(number, ..)| *number).collect();
         for (name, number) in crate::executor::seccomp::allowed() {
             if signs.split_whitespace().any(|sign| name.contains(sign)) && !others.contains(&name) {
                 assert!(known.contains(&number), "{name}");

@@ -72,7 +72,9 @@ fn serve(socket: &OwnedFd, stop: BorrowedFd<'_>, trace: &Trace) {
         Ok(Some(Ok(listener))) => listener,
         // The program was not even started.
         Ok(None) => return,
-        Ok(Some(Err(error))) | Err(error) => return trace.gap(format!("the kernel does not allow to trace it: {error}")),
+        Ok(Some(Err(error))) | Err(error) => {
+            return trace.gap(format!("the kernel does not allow to trace it: {error}"));
+        }
     };
     trace.attach();
     notify::answer_at_once(listener.as_fd());
@@ -142,7 +144,7 @@ impl Watch<'_> {
                 }
                 let path = format!("/proc/{}/root", call.thread);
                 let root = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-                self.root = Some(root.map_err(|errno| refused(errno.into()))?);
+                self.root = Some(root.map_err(|errno| refused(&errno.into()))?);
             }
             match kind {
                 Kind::Chroot => return Err(Unclear("it calls `chroot`".to_owned())),
@@ -166,14 +168,16 @@ impl Watch<'_> {
 
     fn named(&self, call: &Notification, thread: &Thread, at: At, kind: Kind) -> Result<(), Unclear> {
         let Some(path) = self.path(call, at)? else { return Ok(()) };
-        let descriptor = at.directory.map(|index| low(call.arguments[index])).filter(|number| *number != libc::AT_FDCWD);
+        let descriptor =
+            at.directory.map(|index| low(call.arguments[index])).filter(|number| *number != libc::AT_FDCWD);
         if path.is_empty() {
             // The descriptor itself: it was seen when it was opened.
             let memory = || Unclear("a program is executed that is no file".to_owned());
             return match (kind, descriptor) {
                 (Kind::Run, Some(number)) => {
                     let Ok(path) = thread.link(&format!("fd/{number}")) else { return Ok(()) };
-                    self.run(&RootPath::root(), &path, INTERPRETERS).and_then(|ran| if ran { Ok(()) } else { Err(memory()) })
+                    self.run(&RootPath::root(), &path, INTERPRETERS)
+                        .and_then(|ran| if ran { Ok(()) } else { Err(memory()) })
                 }
                 _ => Ok(()),
             };
@@ -250,14 +254,14 @@ impl Watch<'_> {
                 Ok(end.map(|end| buffer[..end].to_vec()))
             }
             Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(None),
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(refused(&error)),
         }
     }
 
     fn directory(&self, call: &Notification, link: io::Result<Vec<u8>>) -> Result<RootPath, Unclear> {
         match link {
             Err(_) if !notify::is_waiting(self.listener, call.id) => Ok(RootPath::root()),
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(refused(&error)),
             Ok(path) => RootPath::clean(path).map_err(|error| Unclear(error.to_string())),
         }
     }
@@ -267,11 +271,11 @@ impl Watch<'_> {
     }
 }
 
-fn refused(error: io::Error) -> Unclear {
+fn refused(error: &io::Error) -> Unclear {
     Unclear(format!("the kernel does not allow to look into its processes: {error}"))
 }
 
 /// The low half of an argument, which is all that the kernel uses of a descriptor or of flags.
 fn low(argument: u64) -> i32 {
-    (argument as u32).cast_signed()
+    u32::try_from(argument & u64::from(u32::MAX)).unwrap_or(0).cast_signed()
 }

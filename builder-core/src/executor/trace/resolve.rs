@@ -177,7 +177,11 @@ mod tests {
                 Ok(Found::Nothing) => "nothing".to_owned(),
                 Err(Unclear(why)) => why,
             };
-            assert_eq!((found.as_str(), noted), (expected, on_the_way.iter().map(ToString::to_string).collect()), "{path}");
+            assert_eq!(
+                (found.as_str(), noted),
+                (expected, on_the_way.iter().map(ToString::to_string).collect()),
+                "{path}"
+            );
         };
         check("/app", "src/main.c", "/app/src/main.c", &[]);
         check("/app/src", "/app", "/app", &[]);
