@@ -14,8 +14,9 @@ use super::child::{self, Failure, NetworkPlan, Plan, Stage, TracePlan};
 use super::devices::{Hierarchies, HostDevice};
 use super::prepare::{Captured, Surroundings, prepare};
 use super::pump::{self, Running};
+use super::trace::{self, Beginning};
 use super::watcher::Watcher;
-use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp, trace};
+use super::{Device, ExecFailure, ExecuteError, Executor, Exit, Process, Security, Stream, seccomp};
 use crate::cancel::CancelToken;
 use crate::lock::lock;
 use crate::sys::clone::{CloneOptions, Stack, spawn};
@@ -113,16 +114,23 @@ impl Executor for Sandbox {
             trace.gap("it runs with `--security=insecure`");
         }
         let traced = traced.filter(|_| process.security == Security::Sandbox);
+        let directory = process.cwd.clone();
         let (mut plan, captured) = prepare(process, devices, &host.surroundings(&cgroup))?;
         let exit = match traced {
             None => self.start(plan, captured, &cgroup, output, cancel),
             Some(traced) => {
                 let filter = trace::filter();
+                let programs = plan.programs.iter().map(|path| (path.as_ptr().addr() as u64, path.to_bytes().to_vec()));
+                let beginning = Beginning {
+                    root: plan.root.try_clone().map_err(setup("tracing"))?,
+                    directory,
+                    programs: programs.collect(),
+                };
                 let run = |socket| {
                     plan.trace = Some(TracePlan { filter: &filter, socket });
                     self.start(plan, captured, &cgroup, output, cancel)
                 };
-                trace::beside(&traced, run).map_err(setup("tracing"))?
+                trace::beside(&traced, beginning, run).map_err(setup("tracing"))?
             }
         }?;
         let now = || cgroup.kills().unwrap_or_else(|| host.cgroups.own_kills());

@@ -209,7 +209,7 @@ mod tests {
         // What looks as if, and takes descriptors only, or names something else.
         let others = "arch_prctl cachestat inotify_rm_watch close_range fchdir fchmod fchown fgetxattr flistxattr fremovexattr fsetxattr fstat \
                       fstatfs statmount mq_open mq_unlink pidfd_open timer_create timerfd_create epoll_create \
-                      epoll_create1 listmount ftruncate landlock_create_ruleset";
+                      epoll_create1 memfd_create listmount ftruncate landlock_create_ruleset";
         let signs = "open stat xattr link chmod chown exec dir mknod trunc utime access creat rename chroot dents watch \
                      handle uselib mount";
         let others: Vec<&str> = others.split_whitespace().collect();

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::{CWD, Mode, OFlags, openat, readlink};
+use rustix::fs::readlink;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -26,16 +26,32 @@ const INTERPRETERS: usize = 6;
 /// `PATH_MAX`
 const PATH_MAX: usize = 4096;
 
+/// What is known of a process before it has executed its program.
+#[derive(Debug)]
+pub(in crate::executor) struct Beginning {
+    /// The root of the sandbox.
+    pub(in crate::executor) root: OwnedFd,
+    /// The working directory.
+    pub(in crate::executor) directory: RootPath,
+    /// The paths that are tried, each with its address.
+    pub(in crate::executor) programs: Vec<(u64, Vec<u8>)>,
+}
+
 /// Runs `run` with the socket for [`hand_over`], and beside it a thread that looks at what is handed over.
 ///
 /// # Errors
 /// If there are no descriptors or threads left.
-pub(in crate::executor) fn beside<T>(trace: &Trace, run: impl FnOnce(OwnedFd) -> T) -> io::Result<T> {
+pub(in crate::executor) fn beside<T>(
+    trace: &Trace,
+    beginning: Beginning,
+    run: impl FnOnce(OwnedFd) -> T,
+) -> io::Result<T> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // Not the end of a pipe: a child of another thread that is just being made may have a copy of that.
     let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
     thread::scope(|scope| {
-        let serve = || serve(&ours, stop.as_fd(), trace);
+        let (socket, stopped) = (&ours, stop.as_fd());
+        let serve = move || serve(socket, stopped, trace, beginning);
         thread::Builder::new().name("trace".to_owned()).spawn_scoped(scope, serve)?;
         let result = run(theirs);
         // Nothing can go wrong with the first number that is added to an eventfd.
@@ -67,7 +83,7 @@ pub(in crate::executor) fn hand_over(socket: &OwnedFd, filter: &[libc::sock_filt
     }
 }
 
-fn serve(socket: &OwnedFd, stop: BorrowedFd<'_>, trace: &Trace) {
+fn serve(socket: &OwnedFd, stop: BorrowedFd<'_>, trace: &Trace, beginning: Beginning) {
     let listener = match ready(socket.as_fd(), stop).map(|ready| ready.then(|| take_over(socket))) {
         Ok(Some(Ok(listener))) => listener,
         // The program was not even started.
@@ -78,7 +94,7 @@ fn serve(socket: &OwnedFd, stop: BorrowedFd<'_>, trace: &Trace) {
     };
     trace.attach();
     notify::answer_at_once(listener.as_fd());
-    let mut watch = Watch { listener: listener.as_fd(), trace, root: None };
+    let mut watch = Watch { listener: listener.as_fd(), trace, beginning, stage: Stage::SetUp };
     while let Ok(true) = ready(listener.as_fd(), stop) {
         // It is gone when its process was killed meanwhile.
         let Ok(call) = notify::receive(listener.as_fd()) else { continue };
@@ -118,8 +134,19 @@ fn take_over(socket: &OwnedFd) -> io::Result<OwnedFd> {
 struct Watch<'a> {
     listener: BorrowedFd<'a>,
     trace: &'a Trace,
-    /// The root of the sandbox, from the first program on: what comes before is its setup.
-    root: Option<OwnedFd>,
+    beginning: Beginning,
+    stage: Stage,
+}
+
+/// How far the process is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The sandbox is set up, in the memory of this process.
+    SetUp,
+    /// The programs are tried, still there.
+    Tries,
+    /// One of them runs.
+    Runs,
 }
 
 /// Paths and files of a thread, as `/proc` shows them.
@@ -136,33 +163,55 @@ impl Watch<'_> {
         if call.architecture != calls::NATIVE {
             return Err(Unclear("a program is of another architecture than this machine".to_owned()));
         }
+        if self.stage != Stage::Runs
+            && let Some(tried) = self.tried(call)
+        {
+            return tried;
+        }
         let thread = Thread(call.thread);
         for (at, kind) in calls::named(call.number) {
-            if self.root.is_none() {
-                if kind != Kind::Run {
-                    return Ok(());
-                }
-                let path = format!("/proc/{}/root", call.thread);
-                let root = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-                self.root = Some(root.map_err(|errno| refused(&errno.into()))?);
-            }
             match kind {
                 Kind::Chroot => return Err(Unclear("it calls `chroot`".to_owned())),
-                Kind::List => self.list(&thread, call.arguments[at.path]),
+                Kind::List => {
+                    if let Some(path) = self.opened(call, &thread, low(call.arguments[at.path]))? {
+                        self.note(path, PathUse::Listed);
+                    }
+                }
                 _ => self.named(call, &thread, at, kind)?,
             }
         }
         Ok(())
     }
 
-    /// The names in a directory are read.
-    fn list(&self, thread: &Thread, descriptor: u64) {
-        // A number that is not open gives the process an error.
-        if let Ok(path) = thread.link(&format!("fd/{}", low(descriptor)))
-            && let Ok(directory) = RootPath::clean(&path)
-            && path.starts_with(b"/")
-        {
-            self.note(directory, PathUse::Listed);
+    /// What is done before a program runs; `None` once one does.
+    ///
+    /// Until then the memory is this process's own, and may be closed to this very process: the child has become another user
+    /// in it. But what it does is known.
+    fn tried(&mut self, call: &Notification) -> Option<Result<(), Unclear>> {
+        let address = call.arguments[0];
+        let program = self.beginning.programs.iter().find(|(known, _)| *known == address);
+        match (program.filter(|_| call.number == libc::SYS_execve), self.stage) {
+            (Some((_, path)), _) => {
+                let path = path.clone();
+                self.stage = Stage::Tries;
+                Some(self.run(&self.beginning.directory, &path, INTERPRETERS).map(drop))
+            }
+            (None, Stage::SetUp) => Some(Ok(())),
+            (None, _) => {
+                self.stage = Stage::Runs;
+                None
+            }
+        }
+    }
+
+    /// The path of what a thread has open; `None` if it has no such number open, or it is not a file.
+    fn opened(&self, call: &Notification, thread: &Thread, number: i32) -> Result<Option<RootPath>, Unclear> {
+        match thread.link(&format!("fd/{number}")) {
+            Ok(path) if path.starts_with(b"/") => Ok(RootPath::clean(path).ok()),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(_) if !notify::is_waiting(self.listener, call.id) => Ok(None),
+            Err(error) => Err(refused(&error)),
         }
     }
 
@@ -172,23 +221,20 @@ impl Watch<'_> {
             at.directory.map(|index| low(call.arguments[index])).filter(|number| *number != libc::AT_FDCWD);
         if path.is_empty() {
             // The descriptor itself: it was seen when it was opened.
-            let memory = || Unclear("a program is executed that is no file".to_owned());
-            return match (kind, descriptor) {
-                (Kind::Run, Some(number)) => {
-                    let Ok(path) = thread.link(&format!("fd/{number}")) else { return Ok(()) };
-                    self.run(&RootPath::root(), &path, INTERPRETERS)
-                        .and_then(|ran| if ran { Ok(()) } else { Err(memory()) })
-                }
-                _ => Ok(()),
+            let (Kind::Run, Some(number)) = (kind, descriptor) else { return Ok(()) };
+            let ran = match self.opened(call, thread, number)? {
+                Some(path) => self.run(&RootPath::root(), &[b"/", path.as_bytes()].concat(), INTERPRETERS)?,
+                None => false,
             };
+            return if ran { Ok(()) } else { Err(Unclear("a program is executed that is no file".to_owned())) };
         }
         let from = match (path.starts_with(b"/"), descriptor) {
             (true, _) => RootPath::root(),
             (false, None) => self.directory(call, thread.link("cwd"))?,
-            // What is not open, or no directory, gives the process an error.
-            (false, Some(number)) => match thread.link(&format!("fd/{number}")) {
-                Ok(path) if path.starts_with(b"/") => self.directory(call, Ok(path))?,
-                _ => return Ok(()),
+            (false, Some(number)) => match self.opened(call, thread, number)? {
+                Some(path) => path,
+                // The process gets an error.
+                None => return Ok(()),
             },
         };
         let makes = match kind {
@@ -234,8 +280,7 @@ impl Watch<'_> {
     }
 
     fn resolve(&self, from: &RootPath, path: &[u8]) -> Result<Found, Unclear> {
-        let Some(root) = &self.root else { return Ok(Found::Nothing) };
-        resolve(root, from, path, &mut |path, seen| self.note(path, seen))
+        resolve(&self.beginning.root, from, path, &mut |path, seen| self.note(path, seen))
     }
 
     /// The path that a call names, without the NUL; `None` if there is none.

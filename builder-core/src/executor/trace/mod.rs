@@ -25,7 +25,7 @@ use crate::lock::lock;
 use crate::rootfs::RootPath;
 
 pub(super) use calls::filter;
-pub(super) use listener::{beside, hand_over};
+pub(super) use listener::{Beginning, beside, hand_over};
 
 /// What was done with a path; of several things the last in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
