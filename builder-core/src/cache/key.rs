@@ -211,10 +211,10 @@ fn describe(mount: &MountOp, digest: Option<SemanticDigest>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dockerfile::{Network, Security};
-    use crate::graph::{ContextId, Files, Script};
+    use crate::dockerfile::{Network, Security, Sharing};
+    use crate::graph::{ContextId, Files, Script, SshMount};
     use crate::rootfs::RootPath;
-    use crate::tree::{Stack, Tree};
+    use crate::tree::{Entry, Stack, Time, Tree, TreeBuilder};
 
     fn op() -> RunOp {
         RunOp {
@@ -275,6 +275,70 @@ mod tests {
             assert_ne!(key_of(&changed, 0, &Stack::default()), base, "{what}");
         }
         assert_ne!(key_of(&op(), 1, &Stack::default()), base, "content of the mount");
+        let mut builder = TreeBuilder::new();
+        builder.push(Entry::directory(RootPath::clean("/d").expect("clean"), 0o755, 0, 0, Time::default()));
+        assert_ne!(key_of(&op(), 0, &Stack::new(vec![builder.finish()])), base, "root");
+    }
+
+    #[test]
+    fn whatever_a_mount_is_is_in_the_key() {
+        let cache = CacheMount {
+            id: "id".into(),
+            sharing: Sharing::Shared,
+            read_only: false,
+            seed: None,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        };
+        let secret =
+            SecretMount { id: "id".into(), required: false, env: None, file: true, mode: 0o400, uid: 0, gid: 0 };
+        let ssh = SshMount { id: "id".into(), required: false, mode: 0o600, uid: 0, gid: 0 };
+        let bind =
+            |writable| MountTarget::Bind { from: Files::Context(ContextId::Main), source: RootPath::root(), writable };
+        let kinds = [
+            bind(false),
+            bind(true),
+            MountTarget::Tmpfs { size: None },
+            MountTarget::Tmpfs { size: Some(1) },
+            MountTarget::Tmpfs { size: Some(2) },
+            MountTarget::Cache(cache.clone()),
+            MountTarget::Cache(CacheMount { id: "other".into(), ..cache.clone() }),
+            MountTarget::Cache(CacheMount { read_only: true, ..cache.clone() }),
+            MountTarget::Cache(CacheMount { mode: 0o700, ..cache.clone() }),
+            MountTarget::Cache(CacheMount { uid: 1, ..cache.clone() }),
+            MountTarget::Cache(CacheMount { gid: 1, ..cache.clone() }),
+            MountTarget::Secret(secret.clone()),
+            MountTarget::Secret(SecretMount { id: "other".into(), ..secret.clone() }),
+            MountTarget::Secret(SecretMount { required: true, ..secret.clone() }),
+            MountTarget::Secret(SecretMount { env: Some("A".into()), ..secret.clone() }),
+            MountTarget::Secret(SecretMount { file: false, ..secret.clone() }),
+            MountTarget::Secret(SecretMount { mode: 0o444, ..secret.clone() }),
+            MountTarget::Secret(SecretMount { uid: 1, ..secret.clone() }),
+            MountTarget::Secret(SecretMount { gid: 1, ..secret }),
+            MountTarget::Ssh(ssh.clone()),
+            MountTarget::Ssh(SshMount { id: "other".into(), ..ssh.clone() }),
+            MountTarget::Ssh(SshMount { required: true, ..ssh.clone() }),
+            MountTarget::Ssh(SshMount { mode: 0o660, ..ssh.clone() }),
+            MountTarget::Ssh(SshMount { uid: 1, ..ssh.clone() }),
+            MountTarget::Ssh(SshMount { gid: 1, ..ssh }),
+        ];
+        let mut keys = std::collections::BTreeMap::new();
+        for kind in kinds {
+            let mut op = op();
+            op.mounts[0].kind = kind.clone();
+            if let Some(same) = keys.insert(key_of(&op, 0, &Stack::default()), kind.clone()) {
+                panic!("{kind:?} and {same:?}");
+            }
+        }
+        let shared = MountTarget::Cache(cache.clone());
+        let locked = MountTarget::Cache(CacheMount { sharing: Sharing::Locked, ..cache });
+        let key = |kind| {
+            let mut op = op();
+            op.mounts[0].kind = kind;
+            key_of(&op, 0, &Stack::default())
+        };
+        assert_eq!(key(shared), key(locked), "who else may use it at the same time");
     }
 
     #[test]

@@ -87,6 +87,10 @@ pub(super) struct World {
     pub(super) seen: HashSet<String>,
     /// What an empty store made of a state.
     pub(super) fresh: HashMap<String, Built>,
+    /// The empty store did not get the file that a checksum is of.
+    pub(super) refused: bool,
+    /// States in which that is so: only a store that has the file can build them.
+    pub(super) only_known: HashSet<String>,
     /// Builds of the store since it was pruned.
     pub(super) past: Vec<Past>,
     /// Something may be gone for good.
@@ -149,6 +153,8 @@ impl World {
             project,
             seen: HashSet::new(),
             fresh: HashMap::new(),
+            refused: false,
+            only_known: HashSet::new(),
             past: Vec::new(),
             was_pruned: false,
             names: Vec::new(),
