@@ -54,7 +54,7 @@ pub(super) fn plant(root: &Path, dice: &mut Dice) {
 /// Files that weigh enough for snapshots of copies to be differences from earlier ones.
 pub(super) fn plant_heavy(root: &Path) {
     for number in 0..40 {
-        write(&root.join(format!("src/{MANY}/{number}")), &format!("{number:07}\n").repeat(4096));
+        write(&root.join(format!("src/{MANY}/heavy/{number}")), &format!("{number:07}\n").repeat(4096));
     }
 }
 
