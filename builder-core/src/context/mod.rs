@@ -25,14 +25,18 @@ mod survey;
 mod walk;
 mod lookup;
 mod read;
+mod outline;
+mod bases;
 
 #[cfg(test)]
 mod tests;
 
+pub use bases::Base;
 pub use error::{ContextError, IgnoredBy};
 pub use glob::{BadPattern, Glob};
 pub use ignore::{IgnoreFile, IgnoreSource};
 pub use mode::ContextMode;
+pub use outline::{Changes, Outline};
 pub use pattern::{Above, Matcher, Verdict};
 pub use read::Reading;
 pub use select::{Compiled, Filter, FilterAbove, Match, Request, RequestError, Selected};
@@ -41,11 +45,12 @@ pub use survey::{Fingerprint, Survey};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::diagnostic::Source;
 use crate::rootfs::RootPath;
 use crate::tree::{Entry, Node, SemanticDigest};
+use bases::Bases;
 use disk::Disk;
 use index::Index;
 use memo::Memo;
@@ -63,6 +68,7 @@ pub struct BuildContext {
     mode: ContextMode,
     index: Mutex<Index>,
     memo: Mutex<Memo>,
+    bases: Mutex<Bases>,
 }
 
 impl BuildContext {
@@ -83,7 +89,9 @@ impl BuildContext {
         let ignore = ignore.map(IgnoreFile::parse).transpose()?;
         let index = Mutex::new(Index::new(state, &canonical));
         let memo = Mutex::new(Memo::new(state, &canonical));
-        Ok(Self { root: canonical, disk, ignore, nothing: Matcher::default(), mode: ContextMode::Docker, index, memo })
+        let bases = Mutex::new(Bases::new(state, &canonical));
+        let (nothing, mode) = (Matcher::default(), ContextMode::Docker);
+        Ok(Self { root: canonical, disk, ignore, nothing, mode, index, memo, bases })
     }
 
     /// The same with other rights of its files.
@@ -154,6 +162,17 @@ impl BuildContext {
         self.memo.lock().expect("no holder panics").put(inputs, result);
     }
 
+    /// What was made of a whole directory before, and how that was then; `None` if that is not known. `making` is a digest of
+    /// all that decides what is made, but for what is in the directory.
+    pub fn base(&self, making: &[u8; 32]) -> Option<Arc<Base>> {
+        self.bases.lock().expect("no holder panics").get(making)
+    }
+
+    /// Remembers what was made of a directory, for [`BuildContext::base`]. Only for what was [settled](Reading::settled).
+    pub fn remember_base(&self, making: [u8; 32], base: Base) {
+        self.bases.lock().expect("no holder panics").put(making, base);
+    }
+
     /// Writes what is new in the index, and what was remembered. Dropping the context does the same.
     ///
     /// # Errors
@@ -161,7 +180,8 @@ impl BuildContext {
     pub fn save(&self) -> io::Result<()> {
         let disk = &self.disk;
         self.index.lock().expect("no holder panics").save(|path| disk.has(path))?;
-        self.memo.lock().expect("no holder panics").save()
+        self.memo.lock().expect("no holder panics").save()?;
+        self.bases.lock().expect("no holder panics").save()
     }
 
     fn matcher(&self) -> &Matcher {
@@ -171,11 +191,12 @@ impl BuildContext {
 
 impl Drop for BuildContext {
     fn drop(&mut self) {
-        // Both only save time: a build does not fail for them.
-        if let (Ok(index), Ok(memo)) = (self.index.get_mut(), self.memo.get_mut()) {
+        // They only save time: a build does not fail for them.
+        if let (Ok(index), Ok(memo), Ok(bases)) = (self.index.get_mut(), self.memo.get_mut(), self.bases.get_mut()) {
             let disk = &self.disk;
             let _ = index.save(|path| disk.has(path));
             let _ = memo.save();
+            let _ = bases.save();
         }
     }
 }

@@ -47,23 +47,35 @@ impl BuildContext {
     pub fn read(&self, survey: &Survey) -> Result<Reading, ContextError> {
         let mut reading = Reading { matches: Vec::with_capacity(survey.matches.len()), settled: true };
         for seen in &survey.matches {
-            let mut entries = self.known(seen);
-            reading.settled &= self.read_files(seen, &mut entries)?;
-            number_links(&mut entries);
-            entries.all.iter_mut().for_each(|selected| self.mode.apply(&mut selected.entry));
-            reading.matches.push(Match { name: seen.name.clone(), root: seen.root.clone(), entries: entries.all });
+            let (found, settled) = self.read_entries(seen, seen.order())?;
+            reading.settled &= settled;
+            reading.matches.push(found);
         }
         Ok(reading)
     }
 
+    /// Reads entries of what was seen, each given as the numbers of its directory and in it. Also says whether they are
+    /// [settled](Reading::settled).
+    pub(super) fn read_entries(&self, seen: &Seen, order: Vec<(usize, usize)>) -> Result<(Match, bool), ContextError> {
+        let mut entries = self.known(seen, order);
+        let settled = self.read_files(seen, &mut entries)?;
+        number_links(&mut entries);
+        entries.all.iter_mut().for_each(|selected| self.mode.apply(&mut selected.entry));
+        Ok((Match { name: seen.name.clone(), root: seen.root.clone(), entries: entries.all }, settled))
+    }
+
     /// Makes the entries; the content of files is that of the index.
-    fn known(&self, seen: &Seen) -> Entries {
-        let order = seen.order();
+    fn known(&self, seen: &Seen, order: Vec<(usize, usize)>) -> Entries {
+        let mut has_files = vec![false; seen.directories.len()];
+        for (slot, number) in &order {
+            has_files[*slot] |= seen.directories[*slot].entries[*number].stat.kind == FileType::RegularFile;
+        }
         let mut index = self.index.lock().expect("no holder panics");
-        let has_files = |entry: &SeenEntry| entry.stat.kind == FileType::RegularFile;
-        let records = seen.directories.iter().map(|directory| {
-            directory.entries.iter().any(has_files).then(|| index.directory(directory.path.as_bytes())).flatten()
-        });
+        let records = seen
+            .directories
+            .iter()
+            .zip(has_files)
+            .map(|(directory, has_files)| has_files.then(|| index.directory(directory.path.as_bytes())).flatten());
         let records: Vec<Option<Records>> = records.collect();
         drop(index);
         let mut readers: Vec<_> = records.iter().map(|records| records.as_ref().map(Records::reader)).collect();

@@ -249,6 +249,12 @@ impl Tree {
         &self.bytes[at(range.start)..at(range.end)]
     }
 
+    /// Where the times are in the encoding of an entry: after its path, kind, mode, owner and group.
+    pub(super) fn times(&self, index: usize) -> Range<usize> {
+        let start = 2 + self.path(index).len() + 1 + 3 * 4;
+        start..start + 12
+    }
+
     pub(super) fn path(&self, index: usize) -> &[u8] {
         let start = self.offset(index);
         let length = usize::from(u16::from_le_bytes([self.bytes[start], self.bytes[start + 1]]));
@@ -377,32 +383,62 @@ impl Tree {
     /// that every tree has: sorted attributes, numbers of link groups in order, no number for a file with one name.
     pub fn of_sorted<T>(items: &mut [T], entry: impl Fn(&mut T) -> &mut Entry) -> Self {
         normalise(items, &entry);
-        let mut semantic = blake3::Hasher::new();
-        // Hashed in large pieces: that takes a quarter of the time of small ones.
-        let mut timeless = Vec::with_capacity(2 * HASHED_AT_ONCE);
-        let mut bytes = Vec::with_capacity(HEADER + items.len() * 128);
-        let mut offsets = Vec::with_capacity(items.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.resize(40, 0);
-        bytes.extend_from_slice(&u32::try_from(items.len()).expect("fewer than 2^32 paths").to_le_bytes());
+        let mut writer = Writer::new(items.len(), items.len() * 128);
         for item in items {
-            let start = bytes.len();
-            offsets.push(u32::try_from(start).expect("a tree is smaller than 4 GiB"));
-            let times = encode(entry(item), &mut bytes);
-            timeless.extend_from_slice(&bytes[start..times.start]);
-            timeless.extend_from_slice(&bytes[times.end..]);
-            if timeless.len() >= HASHED_AT_ONCE {
-                semantic.update(&timeless);
-                timeless.clear();
-            }
+            let start = writer.bytes.len();
+            let times = encode(entry(item), &mut writer.bytes);
+            writer.note(start, times);
         }
+        writer.finish()
+    }
+}
+
+/// Writes a tree: entries are appended to `bytes` in order, and each is noted.
+pub(super) struct Writer {
+    pub(super) bytes: Vec<u8>,
+    offsets: Vec<u32>,
+    semantic: blake3::Hasher,
+    /// Hashed in large pieces: that takes a quarter of the time of small ones.
+    timeless: Vec<u8>,
+}
+
+impl Writer {
+    /// Makes room for entries, and for the bytes of their encodings.
+    pub(super) fn new(entries: usize, size: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEADER + size + entries * 4);
+        bytes.extend_from_slice(MAGIC);
+        bytes.resize(HEADER, 0);
+        let timeless = Vec::with_capacity(2 * HASHED_AT_ONCE);
+        Self { bytes, offsets: Vec::with_capacity(entries), semantic: blake3::Hasher::new(), timeless }
+    }
+
+    /// The entry that begins at `start` and ends with the bytes has its times there.
+    fn note(&mut self, start: usize, times: Range<usize>) {
+        self.note_within(start..self.bytes.len(), times);
+    }
+
+    /// The same for an entry that others follow already.
+    pub(super) fn note_within(&mut self, entry: Range<usize>, times: Range<usize>) {
+        self.offsets.push(u32::try_from(entry.start).expect("a tree is smaller than 4 GiB"));
+        self.timeless.extend_from_slice(&self.bytes[entry.start..times.start]);
+        self.timeless.extend_from_slice(&self.bytes[times.end..entry.end]);
+        if self.timeless.len() >= HASHED_AT_ONCE {
+            self.semantic.update(&self.timeless);
+            self.timeless.clear();
+        }
+    }
+
+    pub(super) fn finish(self) -> Tree {
+        let Self { mut bytes, offsets, mut semantic, timeless } = self;
         semantic.update(&timeless);
         let table = bytes.len();
         for offset in &offsets {
             bytes.extend_from_slice(&offset.to_le_bytes());
         }
         bytes[8..40].copy_from_slice(semantic.finalize().as_bytes());
-        Self { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default() }
+        let count = u32::try_from(offsets.len()).expect("fewer than 2^32 paths");
+        bytes[40..HEADER].copy_from_slice(&count.to_le_bytes());
+        Tree { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default() }
     }
 }
 

@@ -71,6 +71,11 @@ impl Node {
         matches!(self, Self::Directory { .. })
     }
 
+    /// Whether it is a regular file with other names in its tree.
+    pub fn is_linked(&self) -> bool {
+        matches!(self, Self::File { link: 1.., .. })
+    }
+
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         matches!(self, Self::File { .. })

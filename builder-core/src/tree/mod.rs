@@ -14,6 +14,7 @@ mod difference;
 mod digest;
 mod entry;
 mod encoding;
+mod patch;
 mod stack;
 mod store;
 

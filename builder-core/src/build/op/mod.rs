@@ -8,6 +8,7 @@ pub(super) mod image;
 pub(super) mod mounts;
 mod reads;
 pub(super) mod run;
+mod patch;
 pub(super) mod transfer;
 mod unchanged;
 pub(super) mod workdir;

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::archive;
-use super::copy::{self, Attributes, CopyError, CopySource, FileSource, LooseFile, PlannedFiles};
+use super::copy::{self, Attributes, CopyError, CopyPlan, CopySource, FileSource, LooseFile, PlannedFiles};
 use super::http::{self, Fetched, Fetcher};
+use super::patch;
 use super::run::accounts_for_key;
 use super::unchanged;
 use crate::build::contexts::OpenContext;
@@ -59,30 +60,42 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
         return Ok(Some(Solved::layer(job, known, Source::Files(Arc::new(files)), true)));
     }
 
-    let surveys = seen.map(|seen| seen.surveys).unwrap_or_default().into_iter();
-    let unpacked = below.clone();
-    let found = Found::default();
-    let mut finder = Finder { job, op, work, below: &below, unpacked, owner, surveys, settled: true, found };
-    if !finder.all()? {
-        return Ok(None);
-    }
-    let (found, settled) = (finder.found, finder.settled);
-    let plan = copy::plan(op, found.sources, &below, attributes)?;
+    let patching = match &seen {
+        Some(seen) => patch::Patching::of(job, op, seen, &below, attributes),
+        None => None,
+    };
+    let patched = patching.as_ref().map(|patching| patching.plan(&below, attributes)).transpose()?.flatten();
+    let planned = match patched {
+        Some(planned) => planned,
+        None => {
+            let surveys = seen.as_ref().map_or(&[][..], |seen| &seen.surveys).iter();
+            let unpacked = below.clone();
+            let found = Found::default();
+            let mut finder = Finder { job, op, work, below: &below, unpacked, owner, surveys, settled: true, found };
+            if !finder.all()? {
+                return Ok(None);
+            }
+            let Finder { found: Found { sources, places }, settled, .. } = finder;
+            let plan = copy::plan(op, sources, &below, attributes)?;
+            Planned { plan, places, settled }
+        }
+    };
+    let Planned { plan, places, settled } = planned;
     let result = plan.tree.semantic();
-    if let (Some(context), Some(inputs)) = (&found.places.context, inputs) {
+    if let (Some(context), Some(inputs)) = (&places.context, inputs) {
         if settled && recalled.is_some_and(|recalled| recalled != result) {
             session
                 .events
                 .warning(Some(job.task), "the memo of the build context was wrong; it is not used".to_owned());
         }
         // What an archive holds is looked at each time, as its files are somewhere else.
-        if settled && found.places.unpacked.is_empty() && !session.dry {
+        if settled && places.unpacked.is_empty() && !session.dry {
             context.remember(inputs, result);
         }
     }
     let preimage = preimage(op, result);
-    let from_layers = plan.files.values().any(|file| matches!(file, FileSource::Layer { .. }));
-    let files = Arc::new(Copied { files: plan.files, places: found.places });
+    let from_layers = plan.files.is_in_layers();
+    let files = Arc::new(Copied { files: plan.files, places });
     let source = if from_layers { Source::Layers(files) } else { Source::Files(files) };
     if asked != Some(result)
         && let Some(known) = job.lookup(&preimage)?
@@ -91,8 +104,19 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
     }
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     // The root is left out: the same files are the same layer wherever they are copied to.
-    let made = job.remember(preimage, &Stack::default().state(), plan.tree, milliseconds)?;
+    let made = job.remember(preimage, &Stack::default().state(), plan.tree.clone(), milliseconds)?;
+    if let Some(patching) = patching.filter(|_| settled && !session.dry && made.0 == plan.tree) {
+        patching.remember(plan.tree.id());
+    }
     Ok(Some(Solved::layer(job, made, source, false)))
+}
+
+/// A copy as far as it was worked out.
+pub(super) struct Planned {
+    pub(super) plan: CopyPlan,
+    pub(super) places: Places,
+    /// What was read is as it was looked at, and stays so unless that shows.
+    pub(super) settled: bool,
 }
 
 /// What the key of a copy is made of: its result.
@@ -111,13 +135,20 @@ struct Found {
 
 /// Where the bytes of sources are.
 #[derive(Default)]
-struct Places {
+pub(super) struct Places {
     context: Option<Arc<BuildContext>>,
     filesystem: Option<Filesystem>,
     /// Repositories, by the number of their source.
     repositories: BTreeMap<usize, Filesystem>,
     /// Snapshots of archives, by the number of their source.
     unpacked: BTreeMap<usize, Snapshot>,
+}
+
+impl Places {
+    /// All of them are in one context.
+    pub(super) fn of_context(context: Arc<BuildContext>) -> Self {
+        Self { context: Some(context), ..Self::default() }
+    }
 }
 
 /// Finds the sources of one copy.
@@ -130,7 +161,7 @@ struct Finder<'a> {
     unpacked: Stack,
     owner: Option<Owner>,
     /// Of the sources in order, if all of them were looked at before.
-    surveys: std::vec::IntoIter<Survey>,
+    surveys: std::slice::Iter<'a, Survey>,
     /// What was read is as it was looked at, and stays so unless that shows.
     settled: bool,
     found: Found,
@@ -194,8 +225,10 @@ impl Finder<'_> {
         let filesystem = match &self.op.from {
             Files::Context(id) => match self.job.session.contexts.get(id)? {
                 OpenContext::Directory(context) => {
-                    let survey = self.surveys.next().map_or_else(|| context.survey(&request), Ok)?;
-                    let Reading { matches, settled } = context.read(&survey)?;
+                    let Reading { matches, settled } = match self.surveys.next() {
+                        Some(survey) => context.read(survey)?,
+                        None => context.read(&context.survey(&request)?)?,
+                    };
                     self.settled &= settled;
                     self.found.places.context = Some(Arc::clone(&context));
                     return self.add_matches(matches, CopySource::Context, |found| context.open_file(&found.entry));
@@ -323,21 +356,21 @@ pub(super) struct Copied {
 impl Copied {
     /// All of them are in one context.
     pub(super) fn of_context(files: PlannedFiles, context: Arc<BuildContext>) -> Self {
-        Self { files, places: Places { context: Some(context), ..Places::default() } }
+        Self { files, places: Places::of_context(context) }
     }
 }
 
 impl layer::Files for Copied {
     fn open(&self, entry: &Entry) -> io::Result<File> {
-        match self.files.get(&entry.path) {
+        match self.files.get(entry) {
             Some(FileSource::Context { path, size, .. }) => {
-                self.places.context.as_ref().ok_or(io::ErrorKind::NotFound)?.open_path(path, *size)
+                self.places.context.as_ref().ok_or(io::ErrorKind::NotFound)?.open_path(&path, size)
             }
             Some(FileSource::Unpacked { source }) => {
-                self.places.unpacked.get(source).ok_or(io::ErrorKind::NotFound)?.open(entry)
+                self.places.unpacked.get(&source).ok_or(io::ErrorKind::NotFound)?.open(entry)
             }
             Some(FileSource::Host(path)) => File::open(path),
-            Some(FileSource::Inline(bytes)) => in_memory(bytes),
+            Some(FileSource::Inline(bytes)) => in_memory(&bytes),
             Some(FileSource::Layer { .. }) | None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -352,19 +385,17 @@ impl layer::Files for Copied {
 
 impl Copied {
     /// The file system, layer and path of a file that comes from another stage.
-    fn in_layer(&self, entry: &Entry) -> Option<(&Filesystem, usize, &RootPath)> {
-        let FileSource::Layer { source, layer, path } = self.files.get(&entry.path)? else { return None };
+    fn in_layer(&self, entry: &Entry) -> Option<(&Filesystem, usize, RootPath)> {
+        let FileSource::Layer { source, layer, path } = self.files.get(entry)? else { return None };
         let places = &self.places;
-        places.repositories.get(source).or(places.filesystem.as_ref()).map(|files| (files, *layer, path))
+        places.repositories.get(&source).or(places.filesystem.as_ref()).map(|files| (files, layer, path))
     }
 }
 
 impl LayerFiles for Copied {
     fn open(&self, access: &Access<'_>, entry: &Entry) -> Result<File, StepError> {
         match self.in_layer(entry) {
-            Some((filesystem, layer, path)) => {
-                filesystem.open(access, layer, &Entry { path: path.clone(), ..entry.clone() })
-            }
+            Some((filesystem, layer, path)) => filesystem.open(access, layer, &Entry { path, ..entry.clone() }),
             None => layer::Files::open(self, entry)
                 .map_err(|source| StepError::Io { what: format!("cannot read `{}`", entry.path), source }),
         }

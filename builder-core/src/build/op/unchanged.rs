@@ -61,20 +61,18 @@ fn requests(op: &CopyOp) -> impl Iterator<Item = Request<'_>> {
 impl Seen {
     /// Digest of everything that decides what the copy comes to, apart from times.
     pub(super) fn inputs(&self, op: &CopyOp, below: &Stack, attributes: Attributes) -> [u8; 32] {
-        let CopyOp { add, from: _, sources: _, destination, workdir, chown: _, chmod, link, .. } = op;
-        let CopyOp { parents, exclude, checksum, unpack, keep_git_dir, .. } = op;
-        let mut inputs = Preimage::new("what a copy comes to");
-        inputs.add("version", VERSION);
-        inputs.add("program", env!("CARGO_PKG_VERSION"));
-        inputs.add("add", add);
-        inputs.add("destination", destination);
-        inputs.add("directory", workdir.as_bytes().escape_ascii());
-        inputs.add("owner", format!("{:?}", attributes.owner.map(|owner| (owner.uid, owner.gid))));
-        inputs.add("mode", format!("{chmod:?}"));
-        inputs.add("flags", format!("{link:?} {parents:?} {exclude:?} {checksum:?} {unpack:?} {keep_git_dir:?}"));
-        inputs.add("below", below.state());
+        let mut inputs = making(op, below, attributes);
         for (path, survey) in paths(op).zip(&self.surveys) {
             inputs.add(format!("source {path}"), blake3::Hash::from_bytes(*survey.fingerprint().as_bytes()));
+        }
+        *inputs.key().as_bytes()
+    }
+
+    /// The same, but for the files themselves.
+    pub(super) fn making(&self, op: &CopyOp, below: &Stack, attributes: Attributes) -> [u8; 32] {
+        let mut inputs = making(op, below, attributes);
+        for (path, survey) in paths(op).zip(&self.surveys) {
+            inputs.add(format!("source {path}"), survey.subject());
         }
         *inputs.key().as_bytes()
     }
@@ -84,6 +82,23 @@ impl Seen {
         let context = Arc::clone(&self.context);
         UnplannedFiles { context, op: op.clone(), below: below.clone(), attributes, planned: OnceLock::new() }
     }
+}
+
+/// Everything that decides what a copy comes to, apart from its sources.
+fn making(op: &CopyOp, below: &Stack, attributes: Attributes) -> Preimage {
+    let CopyOp { add, from: _, sources: _, destination, workdir, chown: _, chmod, link, .. } = op;
+    let CopyOp { parents, exclude, checksum, unpack, keep_git_dir, .. } = op;
+    let mut inputs = Preimage::new("what a copy comes to");
+    inputs.add("version", VERSION);
+    inputs.add("program", env!("CARGO_PKG_VERSION"));
+    inputs.add("add", add);
+    inputs.add("destination", destination);
+    inputs.add("directory", workdir.as_bytes().escape_ascii());
+    inputs.add("owner", format!("{:?}", attributes.owner.map(|owner| (owner.uid, owner.gid))));
+    inputs.add("mode", format!("{chmod:?}"));
+    inputs.add("flags", format!("{link:?} {parents:?} {exclude:?} {checksum:?} {unpack:?} {keep_git_dir:?}"));
+    inputs.add("below", below.state());
+    inputs
 }
 
 /// The files of a copy that was not planned: it is when somebody reads one, which seldom happens.

@@ -140,7 +140,7 @@ impl Seen {
     }
 
     /// Whether every entry is wanted for itself.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.directories.iter().flat_map(|directory| &directory.entries).all(|entry| entry.visible && entry.included)
     }
 

@@ -1,6 +1,6 @@
 //! Whether a fingerprint tells all that reading would.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, FileTimes};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -10,7 +10,8 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 
 use crate::context::{BuildContext, Fingerprint, IgnoreSource, Match, Reading, Request};
 use crate::diagnostic::Source;
-use crate::tree::Time;
+use crate::rootfs::RootPath;
+use crate::tree::{Entry, Time};
 
 const IGNORE: &str = "**/*.log\nout\n!out/keep\n";
 
@@ -176,6 +177,56 @@ fn every_change_shows_in_the_fingerprint() {
             assert_eq!(again.matches, read.matches, "{change}");
         }
     }
+}
+
+/// Entries by path, the one that matched left out.
+fn by_path(found: &Match) -> BTreeMap<RootPath, Entry> {
+    found.entries[1..].iter().map(|selected| (selected.entry.path.clone(), selected.entry.clone())).collect()
+}
+
+#[test]
+fn what_changed_replaces_what_was() {
+    let state = tempfile::tempdir().expect("temporary directory");
+    let ignore = || IgnoreSource::Text(Source::new(".dockerignore", b"**/*.log\nout\n".as_slice()));
+    let open = |folder: &Path| BuildContext::open(folder, &ignore(), state.path()).expect("opened");
+    let (mut patched, mut left) = (0, Vec::new());
+    for (change, _, make) in CHANGES {
+        let folder = plant();
+        for name in ["hard2", "twin2"] {
+            fs::remove_file(folder.path().join(name)).expect("removed");
+        }
+        // Enough beside it that a change is one of little.
+        for number in 0..40 {
+            fs::create_dir_all(folder.path().join(format!("many/{}", number % 4))).expect("made");
+            fs::write(folder.path().join(format!("many/{}/{number}", number % 4)), number.to_string())
+                .expect("written");
+        }
+        settle();
+        let context = open(folder.path());
+        let before = context.survey(&ALL).expect("surveyed");
+        let base = before.outline().expect("plain");
+        let reading = context.read(&before).expect("read");
+        assert!(reading.settled, "{change}");
+        drop(context);
+        make(folder.path());
+        let context = open(folder.path());
+        let after = context.survey(&ALL).expect("surveyed");
+        let Some(now) = after.outline() else {
+            left.push(change);
+            continue;
+        };
+        let changes = context.read_changes(&after, &base, &now).expect("read").expect("few");
+        let mut found = by_path(&reading.matches[0]);
+        found.retain(|path, _| path.parent().is_some_and(|parent| !changes.renewed.contains(&parent)));
+        found.extend(by_path(&changes.found));
+        let whole = context.read(&after).expect("read");
+        assert_eq!(found, by_path(&whole.matches[0]), "{change}");
+        assert_eq!(changes.found.entries[0], whole.matches[0].entries[0], "{change}");
+        assert!(changes.found.entries.len() <= 20, "{change}: {} were read", changes.found.entries.len());
+        patched += 1;
+    }
+    let linked = ["hard links of two files instead of one", "one more name"];
+    assert_eq!((patched, left.as_slice()), (CHANGES.len() - 2, &linked[..]));
 }
 
 #[test]

@@ -131,14 +131,31 @@ pub struct CopyPlan {
     pub files: PlannedFiles,
     /// What was looked at in the destination; none with `--link`.
     pub facts: Vec<Fact>,
+    /// Where each match of the sources landed, in order.
+    pub landings: Vec<Landing>,
 }
 
 /// For each regular file of a plan, where its bytes are.
 #[derive(Debug, Clone)]
-pub struct PlannedFiles {
-    tree: Tree,
-    /// One for each entry of the tree.
-    files: Vec<Option<FileSource>>,
+pub enum PlannedFiles {
+    /// As the plan says.
+    Each {
+        /// What is made.
+        tree: Tree,
+        /// One for each entry of the tree.
+        files: Vec<Option<FileSource>>,
+    },
+    /// All of them are below one directory of a context, at the same paths.
+    Moved(Landing),
+}
+
+/// Where a match of a source lands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landing {
+    /// Its path in the source.
+    pub from: RootPath,
+    /// Its path in the layer.
+    pub to: RootPath,
 }
 
 /// Something that was looked at in the destination.
@@ -215,6 +232,7 @@ pub fn plan(
         mode,
         destination,
         links: 0,
+        landings: Vec::new(),
     };
     for (number, source) in sources.into_iter().enumerate() {
         match source {
@@ -239,18 +257,25 @@ pub fn plan(
     }
     let tree = Tree::of_sorted(&mut placed, |placed| &mut placed.entry);
     let files = placed.into_iter().map(|placed| placed.bytes).collect();
-    Ok(CopyPlan { files: PlannedFiles { tree: tree.clone(), files }, tree, facts })
+    Ok(CopyPlan { files: PlannedFiles::Each { tree: tree.clone(), files }, tree, facts, landings: copy.landings })
 }
 
 impl PlannedFiles {
-    /// Where the bytes of a path are; `None` if it is not a regular file of the plan.
-    pub fn get(&self, path: &RootPath) -> Option<&FileSource> {
-        self.files[self.tree.position(path)?].as_ref()
+    /// Where the bytes of an entry are; `None` if it is not a regular file of the plan.
+    pub fn get(&self, entry: &Entry) -> Option<FileSource> {
+        match self {
+            Self::Each { tree, files } => files[tree.position(&entry.path)?].clone(),
+            Self::Moved(Landing { from, to }) => {
+                let Node::File { size, .. } = entry.node else { return None };
+                Some(FileSource::Context { source: 0, path: entry.path.moved(to, from)?, size })
+            }
+        }
     }
 
-    /// All of them, in order of their paths.
-    pub fn values(&self) -> impl Iterator<Item = &FileSource> {
-        self.files.iter().flatten()
+    /// Whether any of them is in a layer.
+    pub fn is_in_layers(&self) -> bool {
+        let is_in_layer = |source: &FileSource| matches!(source, FileSource::Layer { .. });
+        matches!(self, Self::Each { files, .. } if files.iter().flatten().any(is_in_layer))
     }
 }
 
@@ -277,6 +302,7 @@ struct Copy<'a> {
     destination: Destination<'a>,
     /// Link groups so far.
     links: u32,
+    landings: Vec<Landing>,
 }
 
 impl Copy<'_> {
@@ -350,6 +376,7 @@ impl Copy<'_> {
                 (false, false) => self.replace(entry, source)?,
             }
         }
+        self.landings.push(Landing { from: root, to: target });
         Ok(())
     }
 

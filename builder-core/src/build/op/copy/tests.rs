@@ -87,7 +87,7 @@ fn shown(plan: &CopyPlan) -> String {
     let one = |entry: Entry| match &entry.node {
         Node::Directory { .. } => format!("{}/", entry.path),
         Node::Symlink { target } => format!("{}>{}", entry.path, String::from_utf8_lossy(target)),
-        _ => match plan.files.get(&entry.path).expect("a file") {
+        _ => match plan.files.get(&entry).expect("a file") {
             FileSource::Layer { layer, path, .. } => format!("{}<{layer}{path}", entry.path),
             other => format!("{}<{other:?}", entry.path),
         },

@@ -1,0 +1,143 @@
+//! [`Tree::patched`]: a tree that says most of what another one says, made from its bytes.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use super::Tree;
+use super::encoding::Writer;
+use crate::rootfs::compare_paths;
+
+impl Tree {
+    /// This tree with the entries of `with`, and without those that are right in a directory that is `renewed` (given as
+    /// the bytes of its path). Of two entries with one path, that of `with` stays.
+    ///
+    /// It is what [`TreeBuilder`](super::TreeBuilder) makes of the same entries, without decoding those that stay. `None`
+    /// if there are hard links, whose numbers one entry alone does not decide.
+    pub fn patched(&self, renewed: impl Fn(&[u8]) -> bool, with: &Self) -> Option<Self> {
+        let size = self.as_bytes().len() + with.as_bytes().len();
+        let mut patch = Patch { writer: Writer::new(self.len() + with.len(), size), linked: false };
+        let mut kept = 0..0;
+        let mut parent: (&[u8], bool) = (b"", renewed(b""));
+        let mut new = 0;
+        for old in 0..self.len() {
+            let path = self.path(old);
+            while new < with.len() && compare_paths(with.path(new), path).is_lt() {
+                patch.copy(self, std::mem::take(&mut kept));
+                patch.copy(with, new..new + 1);
+                new += 1;
+            }
+            let is_replaced = new < with.len() && compare_paths(with.path(new), path) == Ordering::Equal;
+            let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            if path[..slash] != *parent.0 {
+                parent = (&path[..slash], renewed(&path[..slash]));
+            }
+            // The root is in no directory.
+            if is_replaced || (parent.1 && !path.is_empty()) {
+                continue;
+            }
+            if kept.end != old || kept.is_empty() {
+                patch.copy(self, std::mem::replace(&mut kept, old..old));
+            }
+            kept.end = old + 1;
+        }
+        patch.copy(self, kept);
+        patch.copy(with, new..with.len());
+        (!patch.linked).then(|| patch.writer.finish())
+    }
+}
+
+struct Patch {
+    writer: Writer,
+    linked: bool,
+}
+
+impl Patch {
+    fn copy(&mut self, from: &Tree, entries: Range<usize>) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut start = self.writer.bytes.len();
+        self.writer.bytes.extend_from_slice(from.encoded_range(entries.clone()));
+        for index in entries {
+            let encoded = from.encoded(index);
+            let times = from.times(index);
+            self.linked |= from.file_size(index).is_some_and(|(_, link)| link != 0);
+            let end = start + encoded.len();
+            self.writer.note_within(start..end, start + times.start..start + times.end);
+            start = end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use super::*;
+    use crate::rootfs::RootPath;
+    use crate::tree::{ContentDigest, Entry, Node, Time, TreeBuilder};
+
+    fn tree<'a>(entries: impl IntoIterator<Item = (&'a str, i64)>) -> Tree {
+        let mut builder = TreeBuilder::new();
+        for (name, number) in entries {
+            let path = RootPath::clean(name).expect("clean");
+            let node = if name.ends_with('/') {
+                Node::Directory { opaque: false }
+            } else if name.ends_with('l') {
+                Node::Symlink { target: number.to_string().into_bytes() }
+            } else {
+                Node::File { size: 1, content: ContentDigest::of(&number.to_le_bytes()), link: 0 }
+            };
+            builder.push(Entry { node, ..Entry::directory(path, 0o755, 0, 0, Time::from_seconds(number)) });
+        }
+        builder.finish()
+    }
+
+    /// A path as the entry's and its parent's.
+    fn parent(name: &str) -> &str {
+        let name = name.trim_end_matches('/');
+        name.rsplit_once('/').map_or("", |(parent, _)| parent)
+    }
+
+    #[test]
+    fn a_patched_tree_is_the_one_that_is_made_of_its_entries() {
+        let all = ["/", "a/", "a/b/", "a/b/c", "a/b-", "a/bl", "a-/", "a-/x", "b", "b.d/", "b.d/e/", "b.d/e/f", "z"];
+        let directories = ["", "a", "a/b", "a-", "b.d", "b.d/e"];
+        let mut random = 7_u64;
+        let mut next = move |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for round in 0..3000 {
+            let mut some =
+                |number, share| all.iter().filter(|_| next(share) != 0).map(|name| (*name, number)).collect::<Vec<_>>();
+            let (old, with) = (some(1, 5), some(2, 2));
+            let renewed: HashSet<&str> = directories.iter().copied().filter(|_| next(3) == 0).collect();
+            let stays = |name: &str| name == "/" || !renewed.contains(parent(name));
+            let mut expected: BTreeMap<&str, i64> = old.iter().copied().filter(|(name, _)| stays(name)).collect();
+            expected.extend(with.iter().copied());
+            let is_renewed = |path: &[u8]| renewed.contains(str::from_utf8(path).expect("a name"));
+            let found = tree(old.clone()).patched(is_renewed, &tree(with.clone())).expect("no hard links");
+            let expected = tree(expected);
+            assert_eq!(found, expected, "round {round}: {old:?} with {with:?}, anew {renewed:?}");
+            assert_eq!((found.id(), found.semantic()), (expected.id(), expected.semantic()));
+        }
+    }
+
+    #[test]
+    fn hard_links_are_left_to_others() {
+        let linked = |names: &[&str]| {
+            let mut builder = TreeBuilder::new();
+            for name in names {
+                let path = RootPath::clean(name).expect("clean");
+                let node = Node::File { size: 1, content: ContentDigest::of(b"x"), link: 1 };
+                builder.push(Entry { node, ..Entry::directory(path, 0o755, 0, 0, Time::default()) });
+            }
+            builder.finish()
+        };
+        let plain = tree([("x", 1)]);
+        assert_eq!(plain.patched(|_| false, &linked(&["a", "b"])), None);
+        assert_eq!(linked(&["a", "b"]).patched(|_| false, &plain), None);
+        assert!(linked(&["a"]).patched(|_| false, &plain).is_some(), "a group of one is none");
+    }
+}
