@@ -13,7 +13,11 @@ type Change = (&'static str, fn(&TestEnv));
 
 /// The cache keys of the steps of the last build: for copies they are their results.
 fn keys(env: &TestEnv) -> Vec<String> {
-    let text = env.ok("history inspect --format json").stdout;
+    keys_in(env, "../state")
+}
+
+fn keys_in(env: &TestEnv, root: &str) -> Vec<String> {
+    let text = env.ok(&format!("--root {root} history inspect --format json")).stdout;
     let build: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     build["Steps"].as_array().expect("steps").iter().map(|step| step["Key"].to_string()).collect()
 }
@@ -83,6 +87,51 @@ fn nothing_changed_is_seen_without_reading_anything() {
     assert_eq!(build(&env, "").0.len(), 4);
     assert_eq!(keys(&env), known);
     assert!(is_recalled(&env));
+}
+
+/// What the store knows of whole directories.
+fn bases(env: &TestEnv) -> Option<Vec<u8>> {
+    let file = files(env, false).into_iter().find(|path| path.extension().is_some_and(|ending| ending == "bases"));
+    file.map(|file| fs::read(file).expect("readable"))
+}
+
+#[test]
+fn a_copy_of_a_directory_is_made_from_the_one_before() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY src /app/\n");
+    for number in 0..2000 {
+        env.write(&format!("src/{}/d{}/f{number}", number % 5, number % 200), number.to_string());
+    }
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(40));
+    pause();
+    build(&env, "");
+    let base = bases(&env).expect("written");
+    // Each step comes to what a store that has nothing makes of it. The base stays while little differs from it.
+    let mut round = 0;
+    let mut check = |change: &str, stays: bool| {
+        pause();
+        assert_eq!(build(&env, "").0.len(), 1, "{change}");
+        let known = keys(&env);
+        round += 1;
+        env.ok(&format!("--root ../fresh{round} build -q ."));
+        assert_eq!(known, keys_in(&env, &format!("../fresh{round}")), "{change}");
+        assert_eq!(bases(&env).expect("there") == base, stays, "{change}");
+    };
+    env.write("src/2/d7/f7", "other");
+    check("a file", true);
+    env.write("src/2/d7/f7", "7").write("src/new/deep/f", "new");
+    check("a new directory, the file back", true);
+    fs::remove_dir_all(env.context("src/0/d5")).expect("removed");
+    check("a directory gone", true);
+    fs::rename(env.context("src/4/d9"), env.context("src/4/d9x")).expect("renamed");
+    symlink("d1", env.context("src/4/d9")).expect("linked");
+    check("a directory becomes a link", true);
+    fs::hard_link(env.context("src/1/d1/f1"), env.context("src/2/d2/name")).expect("linked");
+    check("a hard link", true);
+    fs::remove_file(env.context("src/2/d2/name")).expect("removed");
+    fs::remove_dir_all(env.path("state/trees")).expect("removed");
+    env.write("src/2/d7/f7", "once more");
+    check("the tree is gone", false);
 }
 
 #[test]

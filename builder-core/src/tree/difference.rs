@@ -32,9 +32,15 @@ pub fn differences(before: &Tree, after: &Tree, limit: usize) -> Option<Vec<Diff
         let (one, other) = (Parts::of(before.encoded(old)), Parts::of(after.encoded(new)));
         one.head == other.head && one.tail == other.tail && same_group(one.link, other.link)
     };
+    let no_links = old_groups.is_empty() && new_groups.is_empty();
     let mut found = Vec::new();
     let (mut old, mut new) = (0, 0);
     while old < before.len() || new < after.len() {
+        // Where trees agree, they do so for long, and then their bytes do.
+        if no_links && same_run(before, old, after, new) {
+            (old, new) = (old + RUN, new + RUN);
+            continue;
+        }
         let order = match (old < before.len(), new < after.len()) {
             (true, true) => compare_paths(before.path(old), after.path(new)),
             (true, false) => Ordering::Less,
@@ -51,6 +57,15 @@ pub fn differences(before: &Tree, after: &Tree, limit: usize) -> Option<Vec<Diff
         new += usize::from(order.is_ge());
     }
     Some(found)
+}
+
+/// Entries that are compared at once.
+const RUN: usize = 64;
+
+fn same_run(before: &Tree, old: usize, after: &Tree, new: usize) -> bool {
+    old + RUN <= before.len()
+        && new + RUN <= after.len()
+        && before.encoded_range(old..old + RUN) == after.encoded_range(new..new + RUN)
 }
 
 impl Tree {
@@ -167,6 +182,15 @@ mod tests {
         check(&["b=1", "c=1"], &["a=1", "aa=1", "b=2", "c=2"], &["+/a", "+/aa"]);
         check(&["a=1", "b=1", "c=1"], &["a=1", "b=1", "c"], &["~/a", "~/b", "~/c"]);
         check(&["a=1", "b=1", "c=2", "d=2"], &["a=1", "b=2", "c=1", "d=2"], &["~/a", "~/b", "~/c", "~/d"]);
+
+        let many: Vec<String> = (0..3 * RUN).map(|number| format!("{number:04}")).collect();
+        let without = |gone: &[usize]| {
+            let left = many.iter().enumerate().filter(|(number, _)| !gone.contains(number));
+            left.map(|(_, name)| name.as_str()).collect::<Vec<_>>()
+        };
+        check(&without(&[]), &without(&[]), &[]);
+        check(&without(&[]), &without(&[0, RUN, 3 * RUN - 1]), &["-/0000", "-/0064", "-/0191"]);
+        check(&without(&[70, 150]), &without(&[70, 100]), &["-/0100", "+/0150"]);
     }
 
     #[test]

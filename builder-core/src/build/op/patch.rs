@@ -26,6 +26,10 @@ use crate::tree::{Stack, Tree, TreeId};
 /// Entries below which it is as quick to plan all.
 const WORTH: usize = if cfg!(debug_assertions) { 1 } else { 64 };
 
+/// An earlier tree stays the one that others are made from as long as at most one entry in so many has to be looked at. The
+/// files that the store keeps of it are then those that others are derived from, too, and it is read once.
+const MAX_SHARE: usize = 16;
+
 /// A copy of one whole directory.
 pub(super) struct Patching<'a> {
     job: &'a Job<'a>,
@@ -34,6 +38,8 @@ pub(super) struct Patching<'a> {
     /// Digest of all that decides what becomes of the directory, but for what is in it.
     making: [u8; 32],
     now: Outline,
+    /// The base that is known is as good as a new one.
+    base_is_near: bool,
 }
 
 impl<'a> Patching<'a> {
@@ -50,36 +56,41 @@ impl<'a> Patching<'a> {
             return None;
         }
         let now = survey.outline()?;
-        Some(Self { job, op, seen, making: seen.making(op, below, attributes), now })
+        Some(Self { job, op, seen, making: seen.making(op, below, attributes), now, base_is_near: false })
     }
 
     /// The plan; `None` if nothing is known that it could be made from.
-    pub(super) fn plan(&self, below: &Stack, attributes: Attributes) -> Result<Option<Planned>, StepError> {
+    pub(super) fn plan(&mut self, below: &Stack, attributes: Attributes) -> Result<Option<Planned>, StepError> {
         let context = &self.seen.context;
-        let Some(base) = context.base(&self.making) else { return Ok(None) };
-        let Some(earlier) = self.job.session.engine.trees.get(&base.tree)? else { return Ok(None) };
         let survey = &self.seen.surveys[0];
-        let Some(changes) = context.read_changes(survey, &base.outline, &self.now)? else { return Ok(None) };
+        let Some(base) = context.base(&self.making) else { return Ok(None) };
+        // Both take their time to read what the store has.
+        let (earlier, changes) = std::thread::scope(|scope| {
+            let earlier = scope.spawn(|| self.job.session.engine.trees.get(&base.tree));
+            let changes = context.read_changes(survey, &base.outline, &self.now);
+            (earlier.join().expect("it does not panic"), changes)
+        });
+        let (Some(earlier), Some(changes)) = (earlier?, changes?) else { return Ok(None) };
         let Changes { found, renewed, settled } = changes;
-        let root = found.root.clone();
+        let (count, root) = (found.entries.len(), found.root.clone());
         let small = copy::plan(self.op, vec![CopySource::Context(vec![found])], below, attributes)?;
-        let Some(tree) = patched(&small, &root, &renewed, &earlier) else { return Ok(None) };
         let [landing] = small.landings.as_slice() else { return Ok(None) };
-        let plan = CopyPlan {
-            tree,
-            files: PlannedFiles::Moved(landing.clone()),
-            facts: small.facts,
-            landings: small.landings,
-        };
+        let landing = landing.clone();
+        let Some(tree) = patched(&small, &root, &landing.to, &renewed, &earlier) else { return Ok(None) };
+        let plan = CopyPlan { tree, files: PlannedFiles::Moved(landing), ..small };
         if cfg!(debug_assertions) {
             self.compare(&plan, settled, below, attributes)?;
         }
+        self.base_is_near = count <= survey.count() / MAX_SHARE;
         let places = Places::of_context(Arc::clone(context));
         Ok(Some(Planned { plan, places, settled }))
     }
 
     /// Remembers the tree that was made.
     pub(super) fn remember(self, tree: TreeId) {
+        if self.base_is_near {
+            return;
+        }
         self.seen.context.remember_base(self.making, Base { outline: self.now, tree });
     }
 
@@ -102,13 +113,18 @@ impl<'a> Patching<'a> {
 }
 
 /// The earlier tree with what is new; `None` if nothing new landed, or there are hard links.
-fn patched(small: &CopyPlan, root: &RootPath, renewed: &HashSet<RootPath>, earlier: &Tree) -> Option<Tree> {
-    let [landing] = small.landings.as_slice() else { return None };
+fn patched(
+    small: &CopyPlan,
+    root: &RootPath,
+    to: &RootPath,
+    renewed: &HashSet<RootPath>,
+    earlier: &Tree,
+) -> Option<Tree> {
     // Otherwise nothing says what the directories above are like.
-    let lands = |path: &RootPath| *path != landing.to && path.starts_with(&landing.to);
+    let lands = |path: &RootPath| path != to && path.starts_with(to);
     if !small.tree.iter().any(|entry| lands(&entry.path)) {
         return None;
     }
-    let renewed: HashSet<RootPath> = renewed.iter().filter_map(|path| path.moved(root, &landing.to)).collect();
+    let renewed: HashSet<RootPath> = renewed.iter().filter_map(|path| path.moved(root, to)).collect();
     earlier.patched(|directory| renewed.contains(directory), &small.tree)
 }

@@ -60,11 +60,8 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
         return Ok(Some(Solved::layer(job, known, Source::Files(Arc::new(files)), true)));
     }
 
-    let patching = match &seen {
-        Some(seen) => patch::Patching::of(job, op, seen, &below, attributes),
-        None => None,
-    };
-    let patched = patching.as_ref().map(|patching| patching.plan(&below, attributes)).transpose()?.flatten();
+    let mut patching = seen.as_ref().and_then(|seen| patch::Patching::of(job, op, seen, &below, attributes));
+    let patched = patching.as_mut().map(|patching| patching.plan(&below, attributes)).transpose()?.flatten();
     let planned = match patched {
         Some(planned) => planned,
         None => {
