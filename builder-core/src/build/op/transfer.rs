@@ -373,8 +373,8 @@ impl layer::Files for Copied {
     }
 
     fn origin(&self, entry: &Entry) -> Option<RootPath> {
-        match self.files.get(&entry.path)? {
-            FileSource::Context { path, .. } => Some(path.clone()),
+        match self.files.get(entry)? {
+            FileSource::Context { path, .. } => Some(path),
             _ => None,
         }
     }
