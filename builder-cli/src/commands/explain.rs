@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use builder_core::build::{ExplainedStep, Explanation, ParentChange, Proposal, ReadCopy, Reason, StepReads};
+use builder_core::build::{
+    ExplainedStep, Explanation, LockChange, ParentChange, Proposal, ReadCopy, Reason, StepReads,
+};
 use builder_core::cache::explain::{Change, TreeChange};
 use builder_core::history::{Build, BuildId, Status, Verdict};
 use serde_json::{Value, json};
@@ -173,7 +175,7 @@ fn sentence(reason: &Reason) -> Vec<String> {
         Reason::Instruction { before, after } => return change("the instruction", Some(before), Some(after)),
         Reason::IgnoreFile { name } => format!("`{name}` changed, which says what is ignored"),
         Reason::Files { input, changes, count } => return files(input, changes, *count),
-        Reason::Base { before, after } => base(before, after),
+        Reason::Base { before, after, lock } => base(before, after) + &lock.as_ref().map_or_else(String::new, locked),
         // All in one line, before the others.
         Reason::Parent { change: ParentChange::Result, .. } => return Vec::new(),
         Reason::Parent { step, name, change: ParentChange::Added } => {
@@ -199,6 +201,14 @@ fn base(before: &str, after: &str) -> String {
         return format!("the base image changed: {new} ({before} → {after})");
     }
     format!("the base image changed: {old} ({before}) → {new} ({after})")
+}
+
+fn locked(change: &LockChange) -> String {
+    match change {
+        LockChange::Renewed(file) => format!("; `{file}` was renewed"),
+        LockChange::Added(file) => format!("; `{file}` says so now"),
+        LockChange::Left(file) => format!("; `{file}` said the first, and was not asked"),
+    }
 }
 
 fn change(name: &str, before: Option<&str>, after: Option<&str>) -> Vec<String> {

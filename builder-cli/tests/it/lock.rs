@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::contexts::listing;
-use crate::env::{TestEnv, end};
+use crate::env::{TestEnv, end, require_sandbox};
 use crate::git::Upstream;
-use crate::registry::Registry;
+use crate::registry::{Registry, base};
 use crate::web::{Page, Web};
 
 const BUILD: &str = "build --progress=quiet -o type=tar,dest=out.tar";
@@ -44,6 +44,11 @@ fn a_moved_tag_stays_what_it_was() {
     assert!(begun.stderr.contains("note: 1 source added to `rbuild.lock`"), "{}", begun.stderr);
     insta::assert_snapshot!(env.stable(&locked(&env)));
     let before = id(&env, "build -q --source-date-epoch=0 .");
+
+    // The lock changes no key: what it names is what the tag means.
+    let same = env.ok("build --progress=plain --no-lock --pull .").stderr;
+    assert!(same.contains("CACHED"), "{same}");
+    assert_eq!(id(&env, "build -q --source-date-epoch=0 --no-lock --pull ."), before);
 
     push(&name, "two", "");
     assert_eq!(id(&env, "build -q --source-date-epoch=0 --pull ."), before);
@@ -295,6 +300,55 @@ fn contexts_from_elsewhere_are_locked() {
         env.fails(&format!("--root ../second {BUILD} {named} -f d/Dockerfile {at}")).contains("`rbuild.lock` says")
     );
     env.ok(&format!("--root ../second {BUILD} {named} -f d/Dockerfile --no-lock {at}"));
+}
+
+// Rows: P12, P24.
+#[test]
+fn a_renewed_lock_is_the_reason_of_another_base() {
+    if !require_sandbox("a_renewed_lock_is_the_reason_of_another_base") {
+        return;
+    }
+    let (env, registry) = (TestEnv::new(), Registry::start());
+    let name = registry.name("base:1");
+    let push = |content: &str| {
+        let made = TestEnv::new();
+        made.write("Dockerfile", format!("FROM {}\nCOPY <<E /content\n{content}\nE\n", base()));
+        made.ok(&format!("build --progress=quiet --push -t {name} ."));
+    };
+    env.write("Dockerfile", format!("FROM {name}\nRUN cat content >copy\n"));
+    let base_of = |options: &str| {
+        env.ok(&format!("build --progress=quiet {options} ."));
+        let ended = env.ok("explain --json");
+        let explained: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        let reasons = explained["steps"][0]["reasons"].as_array().expect("reasons").clone();
+        let found = reasons.into_iter().find(|reason| reason["reason"] == "base");
+        (found.map(|reason| (reason["lock"].clone(), reason["lock_file"].clone())), env.ok("explain").stdout)
+    };
+    let lock_is = |change: &str| Some((change.into(), "rbuild.lock".into()));
+    push("one");
+    assert_eq!(base_of("").0, None);
+    // What the name means does not change with the lock, so nothing runs.
+    env.ok("lock update --progress=quiet");
+    assert!(env.ok("build --progress=plain --locked .").stderr.contains("CACHED"));
+    push("two");
+    env.ok("lock update --progress=quiet");
+    // Keys are known when the layers of the base are.
+    env.write("other", format!("FROM {name}\nRUN true\n")).ok("build --progress=quiet -f other .");
+    let probe = env.rbuild("cache probe --locked .");
+    assert!(
+        probe.code == 1 && probe.stdout.contains("; `rbuild.lock` was renewed"),
+        "{}{}",
+        probe.stdout,
+        probe.stderr
+    );
+    let (found, text) = base_of("--locked");
+    assert_eq!(found, lock_is("renewed"));
+    assert!(text.contains("; `rbuild.lock` was renewed\n"), "{text}");
+    push("three");
+    assert_eq!(base_of("--no-lock --pull").0, lock_is("left"));
+    push("four");
+    env.ok("lock update --progress=quiet");
+    assert_eq!(base_of("--pull").0, lock_is("added"));
 }
 
 // Rows: P24.

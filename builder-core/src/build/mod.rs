@@ -57,7 +57,9 @@ pub use by_hand::{CacheExported, CacheImport, CacheImported, CacheSelection, Cac
 pub use clean::{CacheItem, CacheKind, Damage, DiskUsage, ItemFilter, Policy, PruneRequest, Pruned, Space, Verified};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
-pub use explain::{Earlier, ExplainedStep, Explanation, ParentChange, Proposal, ReadCopy, Reason, StepReads};
+pub use explain::{
+    Earlier, ExplainedStep, Explanation, LockChange, ParentChange, Proposal, ReadCopy, Reason, StepReads,
+};
 pub use forecast::{Forecast, ForecastStep, Prediction};
 pub use inspect::{Inspection, UnknownBase};
 pub use layout::LayoutError;

@@ -4,7 +4,7 @@
 //! at which its first step may start, so that others see it, and so that what it did is known even if it is killed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
 use super::error::BuildError;
@@ -16,6 +16,7 @@ use crate::history::{
 };
 use crate::lock::lock;
 use crate::oci::Digest;
+use crate::pins::{Pins, SourceName};
 use crate::progress::{Event, Outcome, Sink, TaskId};
 
 /// Of so many cached builds, one on average looks whether old builds have to go.
@@ -27,6 +28,7 @@ pub(super) struct Recorder<'a> {
     history: &'a HistoryStore,
     begun: (SystemTime, Instant),
     inputs: Inputs,
+    pins: Arc<Pins>,
     state: Mutex<State>,
 }
 
@@ -63,7 +65,8 @@ impl<'a> Recorder<'a> {
             mask: Mask::default(),
             verified: Vec::new(),
         };
-        Self { sink, history, begun: (now, Instant::now()), inputs: inputs(request), state: Mutex::new(state) }
+        let (inputs, pins, state) = (inputs(request), Arc::clone(&request.pins), Mutex::new(state));
+        Self { sink, history, begun: (now, Instant::now()), inputs, pins, state }
     }
 
     /// Says which steps there are; `tasks` has the number of each for events.
@@ -72,9 +75,20 @@ impl<'a> Recorder<'a> {
         let mut positions: HashMap<(&str, Option<&str>), usize> = HashMap::new();
         for (number, (vertex, task)) in graph.vertices.iter().zip(tasks).enumerate() {
             let position = positions.entry((&vertex.stage, platform_in(&vertex.name))).or_default();
-            state.steps.push(step(number, *position, vertex));
+            let locked = self.locks(vertex).then(|| self.pins.shown().to_owned());
+            state.steps.push(Step { locked, ..step(number, *position, vertex) });
             state.vertices.insert(*task, number);
             *position += 1;
+        }
+    }
+
+    /// Whether a lock file says what a base image is.
+    fn locks(&self, vertex: &Vertex) -> bool {
+        match &vertex.op {
+            Op::Image(image) if image.layout.is_none() && image.reference.digest().is_none() => {
+                self.pins.holds(&SourceName::image(&image.reference))
+            }
+            _ => false,
         }
     }
 

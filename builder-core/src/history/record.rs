@@ -220,6 +220,9 @@ pub struct Step {
     pub ignore: Option<String>,
     /// What identifies a base image.
     pub image: Option<String>,
+    /// The lock file that said what the name of a base image stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<String>,
     /// Bytes of the files of its layer; only for a step that ran.
     pub bytes: Option<u64>,
     /// What a command looked at, if it ran and was traced.

@@ -41,11 +41,6 @@ pub(in crate::build) fn chain<'a>(build: &'a Build, step: &Step) -> Vec<&'a Step
     chain
 }
 
-/// Name and digest of the image that a chain begins with.
-pub(super) fn base(chain: &[&Step]) -> Option<String> {
-    chain.first().and_then(|first| first.image.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ mod reads;
 use serde::Serialize;
 
 pub(super) use self::matching::chain;
-use self::matching::{base, matching};
+use self::matching::matching;
 pub use self::proposal::Proposal;
 pub use self::reads::{ReadCopy, StepReads};
 use super::engine::Engine;
@@ -149,6 +149,9 @@ pub enum Reason {
         before: String,
         /// Name and digest now.
         after: String,
+        /// What a lock file has to do with it.
+        #[serde(flatten)]
+        lock: Option<LockChange>,
     },
     /// A step before it gave another result, is new, or is gone.
     Parent {
@@ -161,6 +164,18 @@ pub enum Reason {
     },
     /// The root filesystem is another, and it is not known any more how the earlier one was made.
     Root,
+}
+
+/// What a lock file says of a base image that is another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "lock", content = "lock_file", rename_all = "kebab-case")]
+pub enum LockChange {
+    /// It was renewed.
+    Renewed(String),
+    /// It says what the name stands for; nothing did before.
+    Added(String),
+    /// It said what the name stood for, and nothing does now.
+    Left(String),
 }
 
 /// How a step before differs.
@@ -436,11 +451,7 @@ fn parents(build: &Build, step: &Step, nearest: &Nearest<'_>) -> Vec<Reason> {
     let Some((earlier, before)) = nearest.from else { return vec![Reason::Root] };
     let (now, old) = (chain(build, step), chain(earlier, before));
     let mut reasons = Vec::new();
-    if let (Some(before), Some(after)) = (base(&old), base(&now))
-        && before != after
-    {
-        reasons.push(Reason::Base { before, after });
-    }
+    reasons.extend(other_base(&old, &now));
     let empty = Tree::empty().semantic();
     let parent = |step: &Step, change| Reason::Parent { step: step.number + 1, name: step.name.clone(), change };
     let mut matched = Vec::new();
@@ -487,8 +498,24 @@ fn configured_by_base(build: &Build, step: &Step, nearest: &Nearest<'_>, reasons
     if said || asked(&build.inputs) != asked(&earlier.inputs) || !reasons.iter().any(configured) {
         return None;
     }
-    let (before, after) = base(&chain(earlier, before)).zip(base(&chain(build, step)))?;
-    (before != after).then_some(Reason::Base { before, after })
+    other_base(&chain(earlier, before), &chain(build, step))
+}
+
+/// That two chains begin with different images.
+fn other_base(old: &[&Step], now: &[&Step]) -> Option<Reason> {
+    let (old, now) = old.first().zip(now.first().copied())?;
+    let (before, after) = old.image.clone().zip(now.image.clone())?;
+    let name = |image: &str| image.split(' ').next().map(str::to_owned);
+    // Another name is the Dockerfile's doing.
+    let same_name = name(&before) == name(&after);
+    let lock = match (old.locked.clone(), now.locked.clone()) {
+        (Some(_), Some(file)) => Some(LockChange::Renewed(file)),
+        (None, Some(file)) => Some(LockChange::Added(file)),
+        (Some(file), None) => Some(LockChange::Left(file)),
+        (None, None) => None,
+    };
+    let lock = lock.filter(|_| same_name);
+    (before != after).then_some(Reason::Base { before, after, lock })
 }
 
 /// The command of a RUN; without the shell if that is the same in both.
