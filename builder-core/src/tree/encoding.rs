@@ -589,6 +589,51 @@ mod tests {
     }
 
     #[test]
+    fn everything_but_times_is_in_the_semantic_digest() {
+        let mut digests = std::collections::BTreeMap::from([(tree(sample()).semantic(), "as it was".to_owned())]);
+        let mut check = |what: String, entries: Vec<Entry>| {
+            if let Some(same) = digests.insert(tree(entries).semantic(), what.clone()) {
+                panic!("{what} is not told from {same}");
+            }
+        };
+        let changes: [(&str, fn(&mut Entry)); 6] = [
+            ("mode", |entry| entry.mode ^= 0o11),
+            ("owner", |entry| entry.uid += 9),
+            ("group", |entry| entry.gid += 9),
+            ("attribute", |entry| entry.xattrs.push(Xattr { name: b"user.c".to_vec(), value: b"1".to_vec() })),
+            ("value", |entry| entry.xattrs.push(Xattr { name: b"user.c".to_vec(), value: b"2".to_vec() })),
+            ("path", |entry| entry.path = RootPath::clean(&format!("{}x", entry.path)).expect("clean")),
+        ];
+        // A whiteout has nothing but its path, and every link has the same mode.
+        for number in 0..8 {
+            for (what, change) in changes.iter().filter(|(what, _)| *what != "mode" || number != 7) {
+                let mut entries = sample();
+                change(&mut entries[number]);
+                check(format!("{what} of {number}"), entries);
+            }
+        }
+        let nodes = [
+            (0, Node::Directory { opaque: true }),
+            (1, Node::File { size: 1, content: ContentDigest::of(b"y"), link: 7 }),
+            (1, Node::File { size: 2, content: ContentDigest::of(b"x"), link: 7 }),
+            (1, Node::File { size: 1, content: ContentDigest::of(b"x"), link: 0 }),
+            (2, Node::Directory { opaque: false }),
+            (4, Node::CharDevice { major: 1, minor: 5 }),
+            (4, Node::CharDevice { major: 2, minor: 3 }),
+            (4, Node::BlockDevice { major: 1, minor: 3 }),
+            (6, Node::File { size: 0, content: ContentDigest::of(b""), link: 0 }),
+            (7, Node::Symlink { target: b"../y".to_vec() }),
+            (8, Node::Fifo),
+        ];
+        for (number, node) in nodes {
+            let mut entries = sample();
+            entries[number].node = node.clone();
+            check(format!("{number} as {node:?}"), entries);
+        }
+        check("none of the last".to_owned(), sample()[..8].to_vec());
+    }
+
+    #[test]
     fn the_last_entry_of_a_path_wins_and_a_lone_link_is_a_plain_file() {
         let one = tree([file("/f", b"old", 0, 1), file("/f", b"new", 4, 1)]);
         assert_eq!(one.len(), 1);

@@ -391,5 +391,9 @@ pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {
     if !is_small || !at.iter().all(|path| alone(path) || fs::symlink_metadata(path).is_err()) {
         names.push(FILES.to_owned());
     }
+    // What is in an archive has names of its own.
+    if names.iter().any(|name| name.contains("p.tar")) {
+        names.push(FILES.to_owned());
+    }
     Changed { what, names, nothing }
 }
