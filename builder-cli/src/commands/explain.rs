@@ -95,12 +95,21 @@ fn read(reads: &StepReads) -> Vec<String> {
         let count = format!("read {read} of {files} files that step {step} copied");
         lines.push(match proposal {
             Proposal::Nothing => format!("{count}: it can stand before that step"),
-            Proposal::All if read == files => count,
-            Proposal::All => format!("{count}, and depends on the rest by its names"),
+            Proposal::All { .. } if read == files => count,
+            Proposal::All { without_names } if without_names.is_empty() => {
+                format!("{count}; up to here all of them are needed")
+            }
+            Proposal::All { .. } => {
+                format!(
+                    "{count}, and names in its directories; if those do not matter, this would be enough up to here:"
+                )
+            }
             Proposal::Copy { .. } => format!("{count}; this would be enough up to here, in place of step {step}:"),
             Proposal::Unknown { why } => format!("{count}; what would be enough is not known: {why}"),
         });
-        if let Proposal::Copy { lines: instructions } = proposal {
+        if let Proposal::Copy { lines: instructions } | Proposal::All { without_names: instructions } = proposal
+            && read < files
+        {
             lines.extend(instructions.iter().map(|line| format!("  {line}")));
         }
     }

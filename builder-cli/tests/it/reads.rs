@@ -90,7 +90,8 @@ fn what_cannot_be_said_is_not_proposed() {
         assert!(!text.contains("in place of"), "{run}\n{text}");
     };
     check("RUN cat /proc/self/cwd/main.c", "it may look at more: it goes through `/proc/self/cwd/main.c`");
-    check("RUN ls", "read 2 of 8 files that step 3 copied, and depends on the rest by its names");
+    check("RUN ls src inc doc; cat main.c README", "read 8 of 8 files that step 3 copied\n");
+    check("RUN echo *; cat main.c", "step 3 copied, and names in its directories; if those do not matter, this");
     check("RUN cd / && true", "read 0 of 8 files that step 3 copied: it can stand before that step");
     check(
         "RUN cat main.c < /proc/self/root/app/README\nRUN cat main.c",

@@ -34,7 +34,7 @@ pub struct CopyReads {
     pub files: usize,
     /// Of these it looked at so many.
     pub read: usize,
-    /// By their paths in the image, with what is below a directory whose names were read left out.
+    /// By their paths in the image, with what is below a renamed directory left out.
     pub used: BTreeMap<String, Used>,
     /// How the copy was made; `None` if that cannot be said in a few words.
     pub origin: Option<Origin>,

@@ -24,7 +24,11 @@ pub enum Proposal {
     /// Nothing: the command can stand before the copy.
     Nothing,
     /// All of it.
-    All,
+    All {
+        /// Where that is because names in directories were read: what would be enough if they do not matter, in place of
+        /// the instruction that there is. None if nothing smaller would be.
+        without_names: Vec<String>,
+    },
     /// What these instructions copy.
     Copy {
         /// In place of the one that there is.
@@ -39,6 +43,28 @@ pub enum Proposal {
 
 /// Finds instructions that copy at least what is `used` of `tree`, the layer of a copy.
 pub(super) fn propose(tree: &Tree, used: &BTreeMap<String, Used>, origin: &Origin) -> Proposal {
+    let found = enough(tree, used, origin);
+    if !matches!(found, Proposal::All { .. }) || used.values().all(|used| *used != Used::Listed) {
+        return found;
+    }
+    // `make` reads the names beside a makefile, and cares for few of them.
+    let touched = |used: &Used| if *used == Used::Listed { Used::Touched } else { *used };
+    // Nor for what is a directory among them.
+    let only_named = |path: &str, seen: Used| {
+        let Ok(path) = RootPath::clean(path) else { return false };
+        let above = path.parent().and_then(|above| used.get(&above.to_string()));
+        let is_directory = tree.get(&path).is_some_and(|entry| entry.node.is_directory());
+        seen == Used::Touched && is_directory && above == Some(&Used::Listed)
+    };
+    let kept = used.iter().filter(|(path, seen)| !only_named(path, **seen));
+    let without = kept.map(|(path, seen)| (path.clone(), touched(seen))).collect();
+    match enough(tree, &without, origin) {
+        Proposal::Copy { lines } => Proposal::All { without_names: lines },
+        _ => found,
+    }
+}
+
+fn enough(tree: &Tree, used: &BTreeMap<String, Used>, origin: &Origin) -> Proposal {
     let used = used.iter().filter_map(|(path, used)| Some((RootPath::clean(path).ok()?, *used))).collect();
     let path = |text: &String| RootPath::clean(text).ok();
     let places = origin.places.iter().filter_map(|(to, from)| path(to).zip(path(from))).collect();
@@ -53,7 +79,7 @@ pub(super) fn propose(tree: &Tree, used: &BTreeMap<String, Used>, origin: &Origi
         return Proposal::Nothing;
     }
     if part.needed == part.total || part.items.iter().any(|item| search.is_all(item)) {
-        return Proposal::All;
+        return Proposal::All { without_names: Vec::new() };
     }
     match search.lines(&part.items, origin) {
         Some(lines) if lines.len() <= MAX_LINES => Proposal::Copy { lines },
@@ -299,7 +325,8 @@ mod tests {
         });
         match propose(&tree(PROJECT), &used.collect(), origin) {
             Proposal::Nothing => "nothing".to_owned(),
-            Proposal::All => "all".to_owned(),
+            Proposal::All { without_names } if without_names.is_empty() => "all".to_owned(),
+            Proposal::All { without_names } => format!("all, or {}", without_names.join("; ")),
             Proposal::Copy { lines } => lines.join("; "),
             Proposal::Unknown { why } => why,
         }
@@ -319,6 +346,8 @@ mod tests {
         check(&["/app/sub/l"], "COPY sub/ ./sub/");
         check(&["/app/link"], "all");
         check(&["/app*"], "all");
+        check(&["/app*", "/app/main.c", "/app/src*"], "all, or COPY main.c ./; COPY src/ ./src/");
+        check(&["/app*", "/app/main.c", "/app/src", "/app/inc"], "all, or COPY main.c ./");
         check(&["/app/a b"], "a path has characters that a Dockerfile reads in its own way");
         check(&["/app"], "nothing");
         check(&[], "nothing");

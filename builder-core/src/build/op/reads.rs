@@ -55,8 +55,8 @@ fn copy(stack: &Stack, layer: usize, traced: &Traced) -> Result<Counted, String>
     let tree = &stack.trees()[layer];
     let (mut files, mut read) = (0, 0);
     let mut used = BTreeMap::new();
-    // The directory that was renamed, or whose names were read, that the walk is in.
-    let (mut moved, mut covered): (Option<RootPath>, Option<RootPath>) = (None, None);
+    // The directory that was renamed and that the walk is in.
+    let mut moved: Option<RootPath> = None;
     for entry in tree.iter() {
         let seen = traced.paths.get(&entry.path).copied().filter(|seen| *seen != PathUse::Missing);
         let inside = |directory: &Option<RootPath>| directory.as_ref().is_some_and(|it| entry.path.starts_with(it));
@@ -75,14 +75,11 @@ fn copy(stack: &Stack, layer: usize, traced: &Traced) -> Result<Counted, String>
             PathUse::Listed if is_directory => Used::Listed,
             _ => Used::Touched,
         };
-        if now == Used::Moved && !inside(&moved) {
-            moved = Some(entry.path.clone());
-        }
-        if inside(&covered) {
+        if inside(&moved) {
             continue;
         }
-        if now > Used::Touched {
-            covered = Some(entry.path.clone());
+        if now == Used::Moved {
+            moved = Some(entry.path.clone());
         }
         let name = std::str::from_utf8(entry.path.as_bytes());
         let name = name.map_err(|_| format!("the name of a copied file is no text: {}", entry.path))?;
@@ -216,7 +213,11 @@ mod tests {
         // It is that of the layer above.
         check(&[("app/b", PathUse::Touched)], (3, 0), &[]);
         check(&[("app/a", PathUse::Missing), ("app/c", PathUse::Touched)], (3, 0), &[]);
-        check(&[("app/sub", PathUse::Listed), ("app/sub/x", PathUse::Touched)], (3, 1), &["Listed /app/sub"]);
+        check(
+            &[("app/sub", PathUse::Listed), ("app/sub/x", PathUse::Touched)],
+            (3, 1),
+            &["Listed /app/sub", "Touched /app/sub/x"],
+        );
         check(&[("app/sub", PathUse::Moved)], (3, 2), &["Moved /app/sub"]);
         check(&[("app/sub", PathUse::Touched)], (3, 0), &["Touched /app/sub"]);
     }
