@@ -18,7 +18,7 @@ const IGNORE: &str = "**/*.log\nout\n!out/keep\n";
 /// A change of the files below a directory, and whether it changes what is selected.
 type Change = (&'static str, bool, fn(&Path));
 
-const CHANGES: [Change; 30] = [
+const CHANGES: [Change; 34] = [
     ("nothing", false, |_| ()),
     ("content", true, |root| fs::write(root.join("file"), "TWO").expect("written")),
     ("content in place, size and time restored", true, |root| in_place(&root.join("file"), "new")),
@@ -33,8 +33,12 @@ const CHANGES: [Change; 30] = [
     ("mode", true, |root| set_mode(&root.join("file"), 0o755)),
     ("mode of a directory", true, |root| set_mode(&root.join("dir/sub"), 0o700)),
     ("mode of the top", true, |root| set_mode(root, 0o711)),
-    ("attribute", true, |root| set_attribute(&root.join("file"))),
-    ("attribute of a directory", true, |root| set_attribute(&root.join("dir"))),
+    ("attribute", true, |root| set_attribute(&root.join("file"), b"1")),
+    ("attribute of a directory", true, |root| set_attribute(&root.join("dir"), b"1")),
+    ("value of an attribute of a directory", true, |root| set_attribute(&root.join("dir/sub"), b"2")),
+    ("content of a hidden file", true, |root| in_place(&root.join(".hidden"), "H")),
+    ("hidden file removed", true, |root| fs::remove_file(root.join(".hidden")).expect("removed")),
+    ("new hidden directory", true, |root| fs::create_dir(root.join("dir/.new")).expect("made")),
     ("renamed", true, |root| fs::rename(root.join("file"), root.join("renamed")).expect("renamed")),
     ("directory renamed", true, |root| fs::rename(root.join("dir"), root.join("dir2")).expect("renamed")),
     ("names swapped", true, |root| swap(root, "file", "other")),
@@ -91,9 +95,9 @@ fn in_place(path: &Path, content: &str) {
     file.set_times(FileTimes::new().set_modified(modified)).expect("restored");
 }
 
-fn set_attribute(path: &Path) {
+fn set_attribute(path: &Path, value: &[u8]) {
     let file = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).expect("opened");
-    rustix::fs::fsetxattr(file, "user.test", b"1", XattrFlags::empty()).expect("set");
+    rustix::fs::fsetxattr(file, "user.test", value, XattrFlags::empty()).expect("set");
 }
 
 fn swap(root: &Path, a: &str, b: &str) {
@@ -117,7 +121,9 @@ fn plant() -> tempfile::TempDir {
     }
     set_mode(&root.join("dir"), 0o755);
     let files = [("file", "one"), ("other", "two"), ("dir/sub/deep", "deep"), ("more/m", "m"), ("hard1", "h")];
-    for (name, content) in files.into_iter().chain([("twin", "h"), ("out/old", "o"), ("dir/a.log", "log")]) {
+    for (name, content) in
+        files.into_iter().chain([(".hidden", "h"), ("twin", "h"), ("out/old", "o"), ("dir/a.log", "log")])
+    {
         fs::write(root.join(name), content).expect("written");
         set_mode(&root.join(name), 0o644);
         touch(&root.join(name), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
@@ -125,6 +131,7 @@ fn plant() -> tempfile::TempDir {
     fs::hard_link(root.join("hard1"), root.join("hard2")).expect("linked");
     fs::hard_link(root.join("twin"), root.join("twin2")).expect("linked");
     symlink("file", root.join("link")).expect("linked");
+    set_attribute(&root.join("dir/sub"), b"1");
     settle();
     folder
 }
