@@ -170,7 +170,9 @@ mod tests {
         for build in 0..300 {
             let found = choose(&build.to_string(), &["x", "y", "z"], 1);
             assert!(!found.is_empty(), "{build}");
-            found.into_iter().for_each(|at| chosen[at] += 1);
+            for at in found {
+                chosen[at] += 1;
+            }
         }
         assert!(chosen.iter().all(|count| *count > 50), "{chosen:?}");
         assert_eq!(choose("a", &["x", "y", "z"], 0), [0; 0]);

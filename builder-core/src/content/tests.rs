@@ -279,7 +279,7 @@ fn facts_come_back() {
     database.put_resolved_tag(&reference("app"), &platform, &resolved).expect("written");
     assert_eq!(database.resolved_tag(&reference("app"), &platform).expect("asks"), Some(resolved));
     assert_eq!(database.resolved_tag(&reference("app"), &Platform::new("linux", "amd64", None)).expect("asks"), None);
-    assert_eq!(database.resolved_platforms(&reference("app")).expect("asks"), [platform.clone()]);
+    assert_eq!(database.resolved_platforms(&reference("app")).expect("asks"), std::slice::from_ref(&platform));
     assert_eq!(database.resolved_platforms(&reference("other")).expect("asks"), []);
     database.forget_resolved_tags().expect("forgotten");
     assert_eq!(database.resolved_tag(&reference("app"), &platform).expect("asks"), None);
