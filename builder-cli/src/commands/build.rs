@@ -191,7 +191,7 @@ fn build(mut beginning: Beginning<'_>, mut settled: Settled) -> Outcome {
     let built = engine.build_to(&settled.request, progress, cancel, stdout);
     progress.finish(ui::paint());
     // What a name stands for is true whatever becomes of the build.
-    let locked = settled.lock.finish();
+    let locked = settled.lock.finish(built.is_ok());
     let built = begun.ended(built)?;
     for note in locked?.iter().filter(|_| settled.display.mode != Mode::Quiet) {
         ui::note(note);

@@ -144,9 +144,13 @@ impl Lock {
         said.then(|| format!("`{}` says what its {} stand for", self.pins.shown(), counted(sources, "source")))
     }
 
-    /// After a build: writes what it found; gives notes for people.
-    pub(crate) fn finish(&self) -> Result<Vec<String>> {
+    /// After a build: writes what it found; gives notes for people. One that failed before it found anything writes
+    /// nothing.
+    pub(crate) fn finish(&self, built: bool) -> Result<Vec<String>> {
         let report = self.pins.report();
+        if !built && report.found.is_empty() {
+            return Ok(Vec::new());
+        }
         let shown = self.pins.shown();
         let mut notes = Vec::new();
         if self.pins.collects() {

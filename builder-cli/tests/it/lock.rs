@@ -257,6 +257,9 @@ fn a_file_that_cannot_be_used_is_one_clear_error() {
         shown.push(env.fails("build --progress=quiet ."));
     }
     env.ok("build --progress=quiet --no-lock .");
+    // Nor is one written by a build that did not begin.
+    env.write("wrong", "FRMO x\n").fails("build --lock --lock-file=new.lock -f wrong .");
+    assert!(!env.context("new.lock").exists());
     std::fs::remove_file(env.context("rbuild.lock")).expect("removed");
     std::os::unix::fs::symlink("/etc/passwd", env.context("rbuild.lock")).expect("a link");
     shown.push(env.fails("build --progress=quiet ."));

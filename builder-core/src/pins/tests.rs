@@ -162,3 +162,25 @@ fn words_choose_sources() {
     }
     assert!(Selection::default().has(&image("a")));
 }
+
+proptest::proptest! {
+    /// Whatever is in the file, it is read or refused with a place in it.
+    #[test]
+    fn any_file_is_read_or_refused(
+        at in 0_usize..700,
+        cut in 0_usize..40,
+        put in proptest::collection::vec(proptest::num::u8::ANY, 0..12),
+    ) {
+        let mut bytes = full().to_string().into_bytes();
+        let begin = at.min(bytes.len());
+        bytes.splice(begin..(begin + cut).min(bytes.len()), put);
+        let source = Source::new("rbuild.lock", bytes);
+        match LockFile::parse(&source) {
+            Ok(file) => proptest::prop_assert_eq!(read(&file.to_string()), Ok(file)),
+            Err(error) => {
+                let span = error.location().expect("every error has one").span;
+                proptest::prop_assert!(span.start <= source.text().len());
+            }
+        }
+    }
+}
