@@ -15,7 +15,7 @@ use super::{Outcome, print, verify};
 use crate::args::ExplainArgs;
 use crate::command_error::CommandError;
 use crate::session::Session;
-use crate::ui::escape;
+use crate::ui::{escape, units};
 
 /// Paths that are listed for one input.
 pub(super) const MAX_PATHS: usize = 10;
@@ -131,7 +131,15 @@ pub(super) fn reasons(step: &ExplainedStep, usual: Option<&BuildId>, text: &mut 
     {
         let _ = match &earlier.build {
             Some(build) => writeln!(text, "    compared with build {build}"),
-            None => writeln!(text, "    compared with an older record, {}", &earlier.key[..earlier.key.len().min(12)]),
+            None => {
+                let key = &earlier.key[..earlier.key.len().min(12)];
+                match &earlier.place {
+                    Some(place) => {
+                        writeln!(text, "    compared with what is nearest in `{}`, {key}", escape::line(place))
+                    }
+                    None => writeln!(text, "    compared with an older record, {key}"),
+                }
+            }
         };
     }
 }
@@ -176,9 +184,14 @@ fn sentence(reason: &Reason) -> Vec<String> {
         Reason::Damaged => "the record of its result was damaged".to_owned(),
         Reason::ResultGone => "there was a record, but what it says about the result is gone".to_owned(),
         Reason::FilesGone => "the files of its result were pruned, and something needed them".to_owned(),
-        Reason::NeverBuilt { asked_elsewhere: false } => "nothing like it was built here before".to_owned(),
-        Reason::NeverBuilt { asked_elsewhere: true } => {
-            "nothing like it was built here before, and no cache elsewhere had it".to_owned()
+        Reason::NeverBuilt { asked_elsewhere: false, .. } => "nothing like it was built here before".to_owned(),
+        Reason::NeverBuilt { asked_elsewhere: true, places } => {
+            let lines = places.iter().map(|place| match place.results {
+                Some(count) => format!("  `{}` has {}, none like it", place.name, units::count(count, "result")),
+                None => format!("  `{}` could not be used", place.name),
+            });
+            let first = "nothing like it was built here before, and no cache elsewhere had it".to_owned();
+            return std::iter::once(first).chain(lines).collect();
         }
         Reason::Input { name, before, after } => return change(name, before.as_deref(), after.as_deref()),
         Reason::Instruction { before, after } => return change("the instruction", Some(before), Some(after)),

@@ -365,3 +365,67 @@ fn verifying_tells_steps_that_are_not_deterministic_from_wrong_hits() {
     env.ok(&format!("build -q --verify-cache=0 {secret} ."));
     assert!(env.fails("build -q --verify-cache=101% .").contains("not a share"));
 }
+
+// Rows: P12, P13.
+#[test]
+fn on_a_fresh_store_steps_are_compared_with_the_caches_that_were_asked() {
+    if !require_sandbox("on_a_fresh_store_steps_are_compared_with_the_caches_that_were_asked") {
+        return;
+    }
+    let env = TestEnv::new();
+    let dockerfile = |value: &str, last: &str| {
+        let copied = "COPY src /src\nRUN cat /src/*; echo a > /a\n";
+        env.write("Dockerfile", format!("FROM {}\nENV X={value}\n{copied}RUN {last}\n", base()));
+    };
+    env.write("src/one", "1").write("src/two", "2");
+    dockerfile("1", "echo b > /b");
+    env.ok("build -q --cache-to type=local,dest=../cache -o type=cacheonly .");
+    let fresh = |options: &str| -> (Vec<Value>, String) {
+        let _ = std::fs::remove_dir_all(env.path("fresh"));
+        let run = |line: &str| {
+            let mut command = env.command(line.split_whitespace());
+            let ended = end(command.env("RBUILD_ROOT", env.path("fresh")));
+            assert_eq!(ended.code, 0, "{line}: {}", ended.stderr);
+            ended.stdout
+        };
+        run(&format!("build -q --cache-from type=local,src=../cache {options} -o type=cacheonly ."));
+        let json: Value = serde_json::from_str(&run("explain --json")).expect("JSON");
+        let text = run("explain");
+        // What explains is not swept away.
+        run("prune -f");
+        assert_eq!(run("explain"), text);
+        (json["steps"].as_array().expect("steps").clone(), text)
+    };
+    env.write("src/two", "changed");
+    dockerfile("2", "echo new > /new");
+    let cache = format!("`{}`", env.context("../cache").display());
+    // What is there is replaced by this very build.
+    let (steps, text) = fresh("--cache-to type=local,dest=../cache");
+    assert_eq!(short(steps[0]["reasons"].as_array().expect("a list")), ["files copied"]);
+    assert_eq!(steps[0]["reasons"][0]["changes"][0]["path"], "/src/two");
+    let second = short(steps[1]["reasons"].as_array().expect("a list"));
+    assert_eq!(second, ["input env X", "parent"], "{text}");
+    assert_eq!((&steps[1]["reasons"][1]["step"], &steps[1]["reasons"][0]["before"]), (&2.into(), &"1".into()));
+    assert_eq!(steps[1]["compared_with"]["place"], env.context("../cache").to_str().expect("text"));
+    assert!(text.contains(&format!("compared with what is nearest in {cache}, ")), "{text}");
+    assert_eq!(steps[2]["reasons"][0]["places"][0]["results"], 3, "{text}");
+    assert!(
+        text.contains(&format!("no cache elsewhere had it\n      {cache} has 3 results, none like it\n")),
+        "{text}"
+    );
+
+    // It hits now, and with a cache that is only written nobody was asked.
+    assert_eq!(
+        names(&fresh("").0.iter().map(|step| step["reasons"].as_array().expect("a list").clone()).collect::<Vec<_>>()),
+        ["hit"; 3]
+    );
+    let _ = std::fs::remove_dir_all(env.path("fresh"));
+    let mut command = env.command("build -q --cache-to type=local,dest=../other -o type=cacheonly .".split(' '));
+    assert_eq!(end(command.env("RBUILD_ROOT", env.path("fresh"))).code, 0);
+    let mut command = env.command(["explain", "--json"]);
+    let json: Value = serde_json::from_str(&end(command.env("RBUILD_ROOT", env.path("fresh"))).stdout).expect("JSON");
+    assert_eq!(
+        json["steps"][0]["reasons"][0],
+        serde_json::json!({ "reason": "never-built", "asked_elsewhere": false })
+    );
+}

@@ -31,6 +31,11 @@ pub(super) struct Access<'a> {
 }
 
 impl Access<'_> {
+    /// Whether there are caches elsewhere to be asked.
+    pub(super) fn asks_elsewhere(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| !remote.imports().is_empty())
+    }
+
     /// Whether the files of a layer can probably be fetched from a cache.
     pub(super) fn has_remote_files(&self, layer: &BuiltLayer) -> bool {
         self.remote.as_ref().is_some_and(|remote| remote.has_files(self, layer))

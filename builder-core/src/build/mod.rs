@@ -39,6 +39,7 @@ mod inline_cache;
 mod inspect;
 mod layout;
 mod mend;
+mod misses;
 pub mod op;
 mod platforms;
 mod probe;
@@ -58,7 +59,7 @@ pub use clean::{CacheItem, CacheKind, Damage, DiskUsage, ItemFilter, Policy, Pru
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, StepError};
 pub use explain::{
-    Earlier, ExplainedStep, Explanation, LockChange, ParentChange, Proposal, ReadCopy, Reason, StepReads,
+    Asked, Earlier, ExplainedStep, Explanation, LockChange, ParentChange, Proposal, ReadCopy, Reason, StepReads,
 };
 pub use forecast::{Forecast, ForecastStep, Prediction};
 pub use inspect::{Inspection, UnknownBase};

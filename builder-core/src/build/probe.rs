@@ -276,7 +276,7 @@ impl Prober<'_> {
             (Some(Ok((_, files))), _) => Answer::Hit { files: files || step.op != "run" },
             (Some(Err(Miss::ExpiredByFile)), _) => only(Reason::ExpiredByFile),
             (Some(Err(_)), _) => only(Reason::Expired),
-            (None, None) => only(Reason::NeverBuilt { asked_elsewhere: true }),
+            (None, None) => only(Reason::NeverBuilt { asked_elsewhere: true, places: Vec::new() }),
             (None, Some(preimage)) => self.miss(source, step, preimage),
         }
     }
@@ -286,11 +286,14 @@ impl Prober<'_> {
         let nearest =
             self.imports().and_then(|imports| imports.nearest(source, preimage, copied.as_ref(), self.cancel));
         let Some((record, tree)) = nearest else {
-            return Answer::Miss { compared_with: None, reasons: vec![Reason::NeverBuilt { asked_elsewhere: true }] };
+            return Answer::Miss {
+                compared_with: None,
+                reasons: vec![Reason::NeverBuilt { asked_elsewhere: true, places: Vec::new() }],
+            };
         };
         let key = record.preimage.key();
         self.engine.trees.hold(&tree);
         let reasons = self.past.compared(self.build, step, record);
-        Answer::Miss { compared_with: Some(Earlier { build: None, key: key.to_string() }), reasons }
+        Answer::Miss { compared_with: Some(Earlier { build: None, place: None, key: key.to_string() }), reasons }
     }
 }

@@ -99,6 +99,15 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Notes facts about a step that is done.
+    pub(super) fn note_late(&self, vertex: VertexId, facts: impl FnOnce(&mut Step)) {
+        self.note(vertex, facts);
+        let mut state = self.state();
+        if let Some(step) = state.steps.get(vertex.0).cloned().filter(|_| state.journal.is_begun()) {
+            state.write(&[Line::Step(Box::new(step))]);
+        }
+    }
+
     /// Keeps a value out of the logs.
     pub(super) fn hide(&self, secret: &[u8]) {
         self.state().mask.hide(secret);

@@ -106,7 +106,7 @@ impl Job<'_> {
             );
             step.miss = if worse { step.miss } else { found.as_ref().err().copied() };
             step.preimage = found.is_err().then(|| preimage.clone());
-            step.asked_elsewhere = self.rerun.is_none() && found.is_err() && self.session.remote.is_some();
+            step.asked_elsewhere = self.rerun.is_none() && found.is_err() && self.session.asks_elsewhere();
             if let Ok((_, record)) = &found {
                 (step.tree, step.result, step.bytes) = (Some(record.tree), Some(record.semantic), None);
             }

@@ -23,7 +23,7 @@ pub use mask::Mask;
 pub use reads::{CopyReads, Origin, READS_VERSION, Reads, Used};
 pub(crate) use record::platform_in;
 pub use record::{
-    Build, BuildId, BuildSummary, End, Inputs, Line, LogSize, Miss, ParseBuildIdError, Status, Step, Verdict, Verified,
-    VerifiedAs, is_proxy, without_credentials,
+    Build, BuildId, BuildSummary, Elsewhere, End, Inputs, Line, LogSize, Miss, ParseBuildIdError, Status, Step,
+    Verdict, Verified, VerifiedAs, is_proxy, without_credentials,
 };
 pub use store::{HistoryError, HistoryStore, Journal, Retention};

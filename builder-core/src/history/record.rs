@@ -206,6 +206,9 @@ pub struct Step {
     pub miss: Option<Miss>,
     /// For one that ran: caches elsewhere were asked, and gave nothing.
     pub asked_elsewhere: bool,
+    /// For one that caches elsewhere had nothing for: what they had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
     /// Its cache key, where it was known.
     pub key: Option<String>,
     /// What the key was made of; only for a step that was no hit. A hit has it in its cache record.
@@ -236,6 +239,20 @@ pub struct Step {
     pub log: Option<LogSize>,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+/// What a cache elsewhere had when it was asked for a step in vain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Elsewhere {
+    /// What people call it.
+    pub name: String,
+    /// How many results it had; `None` if it could not be used.
+    pub results: Option<usize>,
+    /// What the key of the result was made of that is most like the step.
+    pub nearest: Option<Preimage>,
+    /// The layer of that result, if it is a copy.
+    pub tree: Option<TreeId>,
 }
 
 impl Step {

@@ -269,7 +269,10 @@ impl HistoryStore {
     /// # Errors
     /// [`HistoryError::Access`]
     pub fn trees(&self) -> Result<HashSet<TreeId>, HistoryError> {
-        let of_step = |step: Step| step.shown.into_values().chain(step.tree).collect::<Vec<_>>();
+        let of_step = |step: Step| {
+            let elsewhere = step.elsewhere.into_iter().filter_map(|place| place.tree);
+            step.shown.into_values().chain(step.tree).chain(elsewhere).collect::<Vec<_>>()
+        };
         let builds = self.builds_newest_first()?.take(EXPLAINED_BUILDS);
         Ok(builds.flat_map(|build| build.steps).flat_map(of_step).collect())
     }

@@ -103,6 +103,11 @@ impl Imports {
         Self { sources: sources.iter().map(source).collect(), warnings: Mutex::default() }
     }
 
+    /// Whether there is nobody to ask.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
     /// What went wrong since the last call.
     pub(crate) fn warnings(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.warnings))

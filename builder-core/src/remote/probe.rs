@@ -15,6 +15,9 @@ use crate::tree::Tree;
 /// Copies that are looked at to find the nearest one.
 const MAX_COPIES: usize = 64;
 
+/// Chunks of records, each of about a mebibyte, that are read only to explain something.
+const FEW_CHUNKS: usize = 8;
+
 /// What became of asking a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
@@ -64,25 +67,35 @@ impl Imports {
         cancel: &CancelToken,
     ) -> Option<(Record, Tree)> {
         self.ask(source, cancel, |source, loaded| {
-            let mut records = Vec::new();
-            for chunk in 0..loaded.index.records.len() {
-                records.extend(source.records(loaded, chunk, cancel)?.iter().cloned());
-            }
-            let alike = records.iter().filter(|record| same_command(&record.preimage, preimage));
-            if let Some(best) = alike.max_by_key(|record| likeness(&record.preimage, preimage)) {
+            let records = all_records(source, loaded, cancel)?;
+            if let Some(best) = likest(&records, preimage) {
                 return source.with_tree(loaded, best, cancel);
             }
             let Some(copied) = copied.filter(|_| is_copy(&preimage.op)) else { return Ok(None) };
-            let mut best: Option<((usize, Reverse<usize>), Record, Tree)> = None;
-            for record in records.into_iter().filter(|record| is_copy(&record.preimage.op)).take(MAX_COPIES) {
-                let Some((record, tree)) = source.with_tree(loaded, &record, cancel)? else { continue };
-                let common = common_paths(&tree, copied);
-                let near = (common, Reverse(trees(&tree, copied, 0).1));
-                if common > 0 && best.as_ref().is_none_or(|(found, ..)| near > *found) {
-                    best = Some((near, record, tree));
-                }
+            nearest_copy(source, loaded, records, copied, cancel)
+        })
+    }
+
+    /// The same of a source that has not many records, for a build that is over: of a command only what its key was made
+    /// of, of a copy with the tree.
+    pub(crate) fn nearest_of_few(
+        &self,
+        source: usize,
+        preimage: &Preimage,
+        copied: Option<&Tree>,
+        cancel: &CancelToken,
+    ) -> Option<(Record, Option<Tree>)> {
+        self.ask(source, cancel, |source, loaded| {
+            if loaded.index.records.len() > FEW_CHUNKS {
+                return Ok(None);
             }
-            Ok(best.map(|(_, record, tree)| (record, tree)))
+            let records = all_records(source, loaded, cancel)?;
+            if let Some(best) = likest(&records, preimage) {
+                return Ok(Some((best.clone(), None)));
+            }
+            let Some(copied) = copied.filter(|_| is_copy(&preimage.op)) else { return Ok(None) };
+            let nearest = nearest_copy(source, loaded, records, copied, cancel)?;
+            Ok(nearest.map(|(record, tree)| (record, Some(tree))))
         })
     }
 
@@ -99,6 +112,40 @@ impl Imports {
             None
         })
     }
+}
+
+fn all_records(source: &Source, loaded: &Loaded, cancel: &CancelToken) -> Result<Vec<Record>, RemoteError> {
+    let mut records = Vec::new();
+    for chunk in 0..loaded.index.records.len() {
+        records.extend(source.records(loaded, chunk, cancel)?.iter().cloned());
+    }
+    Ok(records)
+}
+
+/// Of the records of the same command the one that has most in common.
+fn likest<'a>(records: &'a [Record], preimage: &Preimage) -> Option<&'a Record> {
+    let alike = records.iter().filter(|record| same_command(&record.preimage, preimage));
+    alike.max_by_key(|record| likeness(&record.preimage, preimage))
+}
+
+/// The copy of files to the same paths that has most in common.
+fn nearest_copy(
+    source: &Source,
+    loaded: &Loaded,
+    records: Vec<Record>,
+    copied: &Tree,
+    cancel: &CancelToken,
+) -> Result<Option<(Record, Tree)>, RemoteError> {
+    let mut best: Option<((usize, Reverse<usize>), Record, Tree)> = None;
+    for record in records.into_iter().filter(|record| is_copy(&record.preimage.op)).take(MAX_COPIES) {
+        let Some((record, tree)) = source.with_tree(loaded, &record, cancel)? else { continue };
+        let common = common_paths(&tree, copied);
+        let near = (common, Reverse(trees(&tree, copied, 0).1));
+        if common > 0 && best.as_ref().is_none_or(|(found, ..)| near > *found) {
+            best = Some((near, record, tree));
+        }
+    }
+    Ok(best.map(|(_, record, tree)| (record, tree)))
 }
 
 fn is_copy(op: &str) -> bool {

@@ -21,7 +21,7 @@ use super::engine::Engine;
 use crate::cache::explain::{Change, FieldChange, TreeChange, fields, likeness, trees};
 use crate::cache::key::FINGERPRINT;
 use crate::cache::{CacheKey, Looked, Preimage, Record};
-use crate::history::{Build, BuildId, HistoryError, Inputs, Miss, Step, Verdict, is_proxy};
+use crate::history::{Build, BuildId, Elsewhere, HistoryError, Inputs, Miss, Step, Verdict, is_proxy};
 use crate::tree::{Tree, TreeId};
 
 /// Paths that are listed for one step and input.
@@ -68,6 +68,9 @@ pub struct ExplainedStep {
 pub struct Earlier {
     /// Its build; `None` for a record that no build in the history has.
     pub build: Option<BuildId>,
+    /// The cache elsewhere that has it, where it is not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// Its key.
     pub key: String,
 }
@@ -112,6 +115,9 @@ pub enum Reason {
     NeverBuilt {
         /// Caches elsewhere were asked, and had nothing either, or did not answer.
         asked_elsewhere: bool,
+        /// What was asked, where that is known.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        places: Vec<Asked>,
     },
     /// An input is another: `env A`, `command`, `workdir`.
     Input {
@@ -176,6 +182,15 @@ pub enum LockChange {
     Added(String),
     /// It said what the name stood for, and nothing does now.
     Left(String),
+}
+
+/// A cache elsewhere that had nothing like a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// What people call it.
+    pub name: String,
+    /// How many results it had; `None` if it could not be used.
+    pub results: Option<usize>,
 }
 
 /// How a step before differs.
@@ -299,17 +314,40 @@ impl<'a> Past<'a> {
         if let Some((earlier, before)) = self.with_key(build, step, key) {
             let had_result = matches!(before.verdict, Verdict::Hit | Verdict::Run | Verdict::Adopted);
             let reason = if had_result { Reason::Pruned } else { Reason::FailedBefore };
-            let compared = Earlier { build: Some(earlier.id.clone()), key: key.clone() };
+            let compared = Earlier { build: Some(earlier.id.clone()), place: None, key: key.clone() };
             return (Some(compared), vec![reason]);
         }
-        let never_built = Reason::NeverBuilt { asked_elsewhere: step.asked_elsewhere };
-        let Some(nearest) = self.nearest(build, step, preimage) else { return only(never_built) };
-        let compared = Earlier { build: nearest.from.map(|(build, _)| build.id.clone()), key: nearest.key.clone() };
+        let Some(nearest) = self.nearest(build, step, preimage) else { return self.elsewhere(build, step, preimage) };
+        let from = nearest.from.map(|(build, _)| build.id.clone());
+        let compared = Earlier { build: from, place: None, key: nearest.key.clone() };
         let mut reasons = self.differences(build, step, preimage, &nearest);
         if reasons.is_empty() {
-            reasons.push(never_built);
+            reasons.push(never_built(step));
         }
         (Some(compared), reasons)
+    }
+
+    /// How a step differs from what is nearest to it in the caches that were asked for it.
+    fn elsewhere(&self, build: &Build, step: &Step, preimage: &Preimage) -> (Option<Earlier>, Vec<Reason>) {
+        let known = step.elsewhere.iter().filter_map(|place| Some((place, place.nearest.clone()?)));
+        // Of equally near ones that of the place which is asked first.
+        let nearest = known.rev().max_by_key(|(_, found)| likeness(found, preimage));
+        let Some((place, found)) = nearest else { return (None, vec![never_built(step)]) };
+        let key = found.key().to_string();
+        let nearest =
+            Nearest { from: None, preimage: found, key: key.clone(), shown: BTreeMap::new(), tree: place.tree };
+        let mut reasons = self.differences(build, step, preimage, &nearest);
+        for reason in reasons.iter_mut().filter(|reason| **reason == Reason::Root) {
+            let missed = |step: &&&Step| step.op != "image" && step.verdict != Verdict::Hit;
+            if let Some(first) = chain(build, step).iter().find(missed) {
+                let change = ParentChange::Result;
+                *reason = Reason::Parent { step: first.number + 1, name: first.name.clone(), change };
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push(never_built(step));
+        }
+        (Some(Earlier { build: None, place: Some(place.name.clone()), key }), reasons)
     }
 
     /// The same step of the newest earlier build that reached it, if it had this key there.
@@ -444,6 +482,11 @@ impl<'a> Past<'a> {
         };
         Reason::Files { input: input.to_owned(), changes, count }
     }
+}
+
+fn never_built(step: &Step) -> Reason {
+    let asked = |place: &Elsewhere| Asked { name: place.name.clone(), results: place.results };
+    Reason::NeverBuilt { asked_elsewhere: step.asked_elsewhere, places: step.elsewhere.iter().map(asked).collect() }
 }
 
 /// Which of the steps that a root filesystem was made by are different.
