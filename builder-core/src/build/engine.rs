@@ -13,7 +13,6 @@ use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
 use super::git_files::{Answers, GitUse};
 use super::mend::{self, Mended};
-use super::misses;
 use super::recorder::Recorder;
 use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
@@ -319,8 +318,6 @@ impl Engine {
                 }
             }
         })?;
-        // Before an export takes away what the sources have.
-        misses::note(&session);
         remote_cache::export(&session, &graph, &solution, &numbers, sink)?;
         if let Some(percent) = request.verify_cache {
             built.verified = verify::verify(&session, &graph, &solution, &numbers, percent)?;

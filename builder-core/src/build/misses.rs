@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::remote_cache::RemoteCache;
 use super::solve::Session;
 use crate::graph::VertexId;
 use crate::history::{Build, Elsewhere, Miss, Step, Verdict};
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Notes what the sources of a build have that is nearest to the steps that ran.
 pub(super) fn note(session: &Session<'_>) {
-    let Some(imports) = session.remote.as_deref().map(|remote| remote.imports()).filter(|imports| !imports.is_empty())
+    let Some(imports) = session.remote.as_deref().map(RemoteCache::imports).filter(|imports| !imports.is_empty())
     else {
         return;
     };
