@@ -147,12 +147,13 @@ fn what_is_known_of_a_context_is_an_item_and_can_go() {
     std::thread::sleep(std::time::Duration::from_millis(50));
     build();
     let there = || std::fs::read_dir(env.path("state/contexts")).into_iter().flatten().count();
-    assert_eq!(there(), 2, "an index and a memo");
+    let all = there();
+    assert!(all >= 2, "an index and what copies came to: {all}");
     let found = items(&env, "--filter type=source.local");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0]["Description"], "index of a build context");
     let pruned = env.ok("prune -f --filter type=source.local --keep-duration 1h").stdout;
-    assert!(there() == 2, "it was used just now: {pruned}");
+    assert!(there() == all, "it was used just now: {pruned}");
     env.ok("prune -f --filter type=source.local");
     assert_eq!(there(), 0);
     assert!(build().contains("CACHED"));
