@@ -590,19 +590,20 @@ mod tests {
 
     #[test]
     fn everything_but_times_is_in_the_semantic_digest() {
+        type Change = (&'static str, fn(&mut Entry));
         let mut digests = std::collections::BTreeMap::from([(tree(sample()).semantic(), "as it was".to_owned())]);
         let mut check = |what: String, entries: Vec<Entry>| {
             if let Some(same) = digests.insert(tree(entries).semantic(), what.clone()) {
                 panic!("{what} is not told from {same}");
             }
         };
-        let changes: [(&str, fn(&mut Entry)); 6] = [
+        let changes: [Change; 6] = [
             ("mode", |entry| entry.mode ^= 0o11),
             ("owner", |entry| entry.uid += 9),
             ("group", |entry| entry.gid += 9),
             ("attribute", |entry| entry.xattrs.push(Xattr { name: b"user.c".to_vec(), value: b"1".to_vec() })),
             ("value", |entry| entry.xattrs.push(Xattr { name: b"user.c".to_vec(), value: b"2".to_vec() })),
-            ("path", |entry| entry.path = RootPath::clean(&format!("{}x", entry.path)).expect("clean")),
+            ("path", |entry| entry.path = RootPath::clean(format!("{}x", entry.path)).expect("clean")),
         ];
         // A whiteout has nothing but its path, and every link has the same mode.
         for number in 0..8 {

@@ -40,6 +40,7 @@ fn a_large_context_that_changes_a_little_builds_what_an_empty_store_does() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "what a long run has done so far, and how to repeat what failed")]
 fn hunt(large: bool, rounds: u64) {
     let first = number("RBUILD_RANDOM_SEED").unwrap_or(20);
     let rounds = number("RBUILD_RANDOM_ROUNDS").unwrap_or(rounds);

@@ -126,7 +126,7 @@ impl Project {
             "ADD src/many /many/",
         ];
         for stage in 0..self.stages.len() {
-            for _ in 0..1 + dice.below(2) {
+            for _ in 0..=dice.below(2) {
                 let line = dice.pick(&lines).to_owned();
                 self.stages[stage].lines.insert(0, line);
             }
@@ -147,13 +147,11 @@ impl Project {
             0 | 1 if self.can_run(stage) => format!("# cache=12h\n{}", Self::run(dice, stage)),
             2..40 if self.can_run(stage) => Self::run(dice, stage),
             0..66 => self.copy(dice, stage),
-            66 | 67 => format!("WORKDIR {}", dice.word("/w rel /d/wd / $A /e")),
-            68 | 69 => format!("USER {}", dice.word("app 0 1000:2000 root 7")),
             70..80 => format!("ARG {}={}", dice.pick(&ARGUMENTS), dice.below(3)),
             80 => format!("ARG {}", dice.pick(&ARGUMENTS)),
             81..86 => format!("ENV {}={}", dice.word("A B X"), dice.word("1 2 $X ${Y:-no} $A$B")),
-            86..89 => format!("WORKDIR {}", dice.word("/w rel /d/wd / $A /e")),
-            89..91 => format!("USER {}", dice.word("app 0 1000:2000 root 7")),
+            66 | 67 | 86..89 => format!("WORKDIR {}", dice.word("/w rel /d/wd / $A /e")),
+            68 | 69 | 89..91 => format!("USER {}", dice.word("app 0 1000:2000 root 7")),
             91..93 => {
                 let inner =
                     if self.can_run(stage) && dice.chance(50) { Self::run(dice, 0) } else { self.copy(dice, 0) };
