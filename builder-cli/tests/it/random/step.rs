@@ -365,6 +365,8 @@ impl World {
                 let _ = child.kill();
                 let _ = child.wait();
                 self.log.push(format!("  killed after {after:?}"));
+                // What a step came to is known a moment before its files are kept.
+                self.was_pruned = true;
                 self.figures.killed += 1;
                 self.names.push(EVERYTHING.to_owned());
             }
