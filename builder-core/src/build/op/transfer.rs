@@ -62,20 +62,18 @@ pub(crate) fn solve(job: &Job<'_>, op: &CopyOp, work: Work) -> Result<Option<Sol
 
     let mut patching = seen.as_ref().and_then(|seen| patch::Patching::of(job, op, seen, &below, attributes));
     let patched = patching.as_mut().map(|patching| patching.plan(&below, attributes)).transpose()?.flatten();
-    let planned = match patched {
-        Some(planned) => planned,
-        None => {
-            let surveys = seen.as_ref().map_or(&[][..], |seen| &seen.surveys).iter();
-            let unpacked = below.clone();
-            let found = Found::default();
-            let mut finder = Finder { job, op, work, below: &below, unpacked, owner, surveys, settled: true, found };
-            if !finder.all()? {
-                return Ok(None);
-            }
-            let Finder { found: Found { sources, places }, settled, .. } = finder;
-            let plan = copy::plan(op, sources, &below, attributes)?;
-            Planned { plan, places, settled }
+    let planned = if let Some(planned) = patched {
+        planned
+    } else {
+        let surveys = seen.as_ref().map_or(&[][..], |seen| &seen.surveys).iter();
+        let unpacked = below.clone();
+        let found = Found::default();
+        let mut finder = Finder { job, op, work, below: &below, unpacked, owner, surveys, settled: true, found };
+        if !finder.all()? {
+            return Ok(None);
         }
+        let Finder { found: Found { sources, places }, settled, .. } = finder;
+        Planned { plan: copy::plan(op, sources, &below, attributes)?, places, settled }
     };
     let Planned { plan, places, settled } = planned;
     let result = plan.tree.semantic();
