@@ -1,0 +1,138 @@
+//! What a tree says, and what its digests cover.
+
+use super::*;
+
+/// What is changed of an entry.
+type Change = (&'static str, fn(&mut Entry));
+
+fn path(text: &str) -> RootPath {
+    RootPath::clean(text).expect("clean")
+}
+
+fn file(name: &str, content: &[u8], link: u32, mtime: i64) -> Entry {
+    let node = Node::File { size: content.len() as u64, content: ContentDigest::of(content), link };
+    let mtime = Time::from_seconds(mtime);
+    let xattrs =
+        vec![Xattr { name: b"user.b".to_vec(), value: vec![1] }, Xattr { name: b"user.a".to_vec(), value: vec![] }];
+    Entry { path: path(name), node, mode: 0o644, uid: 1, gid: 2, mtime, xattrs }
+}
+
+fn tree(entries: impl IntoIterator<Item = Entry>) -> Tree {
+    let mut builder = TreeBuilder::new();
+    entries.into_iter().for_each(|entry| builder.push(entry));
+    builder.finish()
+}
+
+fn sample() -> Vec<Entry> {
+    let other = |name: &str, node| Entry { node, ..Entry::directory(path(name), 0o755, 0, 0, Time::from_seconds(-5)) };
+    vec![
+        other("/", Node::Directory { opaque: false }),
+        file("/b-file", b"x", 7, 1),
+        other("/b", Node::Directory { opaque: true }),
+        file("/b/two", b"x", 7, 1),
+        other("/c", Node::CharDevice { major: 1, minor: 3 }),
+        other("/d", Node::BlockDevice { major: 8, minor: 0 }),
+        other("/e", Node::Fifo),
+        other("/l", Node::Symlink { target: b"../x\xff".to_vec() }),
+        Entry::whiteout(path("/gone")),
+    ]
+}
+
+#[test]
+fn a_tree_keeps_everything_in_walk_order() {
+    let tree = tree(sample());
+    let paths: Vec<_> = tree.iter().map(|entry| entry.path.to_string()).collect();
+    assert_eq!(paths, ["/", "/b", "/b/two", "/b-file", "/c", "/d", "/e", "/gone", "/l"]);
+    assert_eq!(tree.get(&path("/d")).expect("there").node, Node::BlockDevice { major: 8, minor: 0 });
+    assert_eq!(tree.get(&path("/l")).expect("there").node, Node::Symlink { target: b"../x\xff".to_vec() });
+    assert_eq!(tree.get(&path("/x")), None);
+    assert_eq!(tree.below(&path("/b")).map(|entry| entry.path.to_string()).collect::<Vec<_>>(), ["/b", "/b/two"]);
+    assert_eq!(tree.content_size(), 1, "hard links count once");
+    let again = Tree::parse_untrusted(tree.as_bytes().to_vec()).expect("own bytes");
+    assert_eq!(again, tree);
+    assert_eq!(Tree::open(tree.as_bytes().to_vec(), &tree.id()).expect("own bytes"), tree);
+}
+
+#[test]
+fn order_of_pushing_and_link_numbers_do_not_matter_and_times_only_for_the_id() {
+    let a = tree(sample());
+    let mut entries = sample();
+    entries.reverse();
+    for entry in &mut entries {
+        if let Node::File { link, .. } = &mut entry.node {
+            *link = 99;
+        }
+    }
+    assert_eq!(tree(entries.clone()).id(), a.id());
+    entries[0].mtime = Time::from_seconds(77);
+    entries[3].mtime = Time::from_seconds(77);
+    let later = tree(entries.clone());
+    assert_ne!(later.id(), a.id());
+    assert_eq!(later.semantic(), a.semantic());
+    entries[3].mode = 0o600;
+    assert_ne!(tree(entries).semantic(), a.semantic());
+}
+
+#[test]
+fn everything_but_times_is_in_the_semantic_digest() {
+    let mut digests = std::collections::BTreeMap::from([(tree(sample()).semantic(), "as it was".to_owned())]);
+    let mut check = |what: String, entries: Vec<Entry>| {
+        if let Some(same) = digests.insert(tree(entries).semantic(), what.clone()) {
+            panic!("{what} is not told from {same}");
+        }
+    };
+    let changes: [Change; 6] = [
+        ("mode", |entry| entry.mode ^= 0o11),
+        ("owner", |entry| entry.uid += 9),
+        ("group", |entry| entry.gid += 9),
+        ("attribute", |entry| entry.xattrs.push(Xattr { name: b"user.c".to_vec(), value: b"1".to_vec() })),
+        ("value", |entry| entry.xattrs.push(Xattr { name: b"user.c".to_vec(), value: b"2".to_vec() })),
+        ("path", |entry| entry.path = RootPath::clean(format!("{}x", entry.path)).expect("clean")),
+    ];
+    // A whiteout has nothing but its path, and every link has the same mode.
+    for number in 0..8 {
+        for (what, change) in changes.iter().filter(|(what, _)| *what != "mode" || number != 7) {
+            let mut entries = sample();
+            change(&mut entries[number]);
+            check(format!("{what} of {number}"), entries);
+        }
+    }
+    let nodes = [
+        (0, Node::Directory { opaque: true }),
+        (1, Node::File { size: 1, content: ContentDigest::of(b"y"), link: 7 }),
+        (1, Node::File { size: 2, content: ContentDigest::of(b"x"), link: 7 }),
+        (1, Node::File { size: 1, content: ContentDigest::of(b"x"), link: 0 }),
+        (2, Node::Directory { opaque: false }),
+        (4, Node::CharDevice { major: 1, minor: 5 }),
+        (4, Node::CharDevice { major: 2, minor: 3 }),
+        (4, Node::BlockDevice { major: 1, minor: 3 }),
+        (6, Node::File { size: 0, content: ContentDigest::of(b""), link: 0 }),
+        (7, Node::Symlink { target: b"../y".to_vec() }),
+        (8, Node::Fifo),
+    ];
+    for (number, node) in nodes {
+        let mut entries = sample();
+        entries[number].node = node.clone();
+        check(format!("{number} as {node:?}"), entries);
+    }
+    check("none of the last".to_owned(), sample()[..8].to_vec());
+}
+
+#[test]
+fn the_last_entry_of_a_path_wins_and_a_lone_link_is_a_plain_file() {
+    let one = tree([file("/f", b"old", 0, 1), file("/f", b"new", 4, 1)]);
+    assert_eq!(one.len(), 1);
+    let entry = one.get(&path("/f")).expect("there");
+    assert_eq!(entry.node, Node::File { size: 3, content: ContentDigest::of(b"new"), link: 0 });
+}
+
+#[test]
+fn damaged_bytes_are_noticed() {
+    let tree = tree(sample());
+    let mut bytes = tree.as_bytes().to_vec();
+    bytes[60] ^= 1;
+    assert!(matches!(Tree::open(bytes.clone(), &tree.id()), Err(TreeError::DigestMismatch { .. })));
+    for cut in 0..tree.as_bytes().len() {
+        assert!(Tree::parse_untrusted(tree.as_bytes()[..cut].to_vec()).is_err(), "cut at {cut}");
+    }
+}
