@@ -1,47 +1,45 @@
 //! [`Tree::patched`]: a tree that says most of what another one says, made from its bytes.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::Tree;
 use super::encoding::Writer;
-use crate::rootfs::compare_paths;
+use crate::rootfs::RootPath;
 
 impl Tree {
-    /// This tree with the entries of `with`, and without those that are right in a directory that is `renewed` (given as
-    /// the bytes of its path). Of two entries with one path, that of `with` stays.
+    /// This tree with the entries of `with`, and without those that are right in one of the directories `renewed`. Of two
+    /// entries with one path, that of `with` stays.
     ///
     /// It is what [`TreeBuilder`](super::TreeBuilder) makes of the same entries, without decoding those that stay. `None`
     /// if there are hard links, whose numbers one entry alone does not decide.
-    pub fn patched(&self, renewed: impl Fn(&[u8]) -> bool, with: &Self) -> Option<Self> {
+    pub fn patched<'a>(&self, renewed: impl IntoIterator<Item = &'a RootPath>, with: &Self) -> Option<Self> {
         let size = self.as_bytes().len() + with.as_bytes().len();
         let mut patch = Patch { writer: Writer::new(self.len() + with.len(), size), linked: false };
-        let mut kept = 0..0;
-        let mut parent: (&[u8], bool) = (b"", renewed(b""));
-        let mut new = 0;
-        for old in 0..self.len() {
-            let path = self.path(old);
-            while new < with.len() && compare_paths(with.path(new), path).is_lt() {
-                patch.copy(self, std::mem::take(&mut kept));
-                patch.copy(with, new..new + 1);
-                new += 1;
+        let places: Vec<usize> = (0..with.len()).map(|new| self.lower_bound(with.path(new))).collect();
+        let replaced = places
+            .iter()
+            .enumerate()
+            .filter(|(new, place)| **place < self.len() && self.path(**place) == with.path(*new));
+        let mut gone: Vec<usize> = replaced.map(|(_, place)| *place).collect();
+        gone.extend(renewed.into_iter().flat_map(|directory| self.child_numbers(directory)));
+        gone.sort_unstable();
+        gone.dedup();
+
+        let mut gone = gone.into_iter().peekable();
+        let mut at = 0;
+        let mut keep_until = |end: usize, patch: &mut Patch| {
+            while let Some(next) = gone.next_if(|next| *next < end) {
+                patch.copy(self, at..next);
+                at = next + 1;
             }
-            let is_replaced = new < with.len() && compare_paths(with.path(new), path) == Ordering::Equal;
-            let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-            if path[..slash] != *parent.0 {
-                parent = (&path[..slash], renewed(&path[..slash]));
-            }
-            // The root is in no directory.
-            if is_replaced || (parent.1 && !path.is_empty()) {
-                continue;
-            }
-            if kept.end != old || kept.is_empty() {
-                patch.copy(self, std::mem::replace(&mut kept, old..old));
-            }
-            kept.end = old + 1;
+            patch.copy(self, at..end);
+            at = at.max(end);
+        };
+        for (new, place) in places.into_iter().enumerate() {
+            keep_until(place, &mut patch);
+            patch.copy(with, new..new + 1);
         }
-        patch.copy(self, kept);
-        patch.copy(with, new..with.len());
+        keep_until(self.len(), &mut patch);
         (!patch.linked).then(|| patch.writer.finish())
     }
 }
@@ -59,10 +57,9 @@ impl Patch {
         let mut start = self.writer.bytes.len();
         self.writer.bytes.extend_from_slice(from.encoded_range(entries.clone()));
         for index in entries {
-            let encoded = from.encoded(index);
             let times = from.times(index);
-            self.linked |= from.file_size(index).is_some_and(|(_, link)| link != 0);
-            let end = start + encoded.len();
+            self.linked |= from.link(index) != 0;
+            let end = start + from.encoded(index).len();
             self.writer.note_within(start..end, start + times.start..start + times.end);
             start = end;
         }
@@ -116,8 +113,8 @@ mod tests {
             let stays = |name: &str| name == "/" || !renewed.contains(parent(name));
             let mut expected: BTreeMap<&str, i64> = old.iter().copied().filter(|(name, _)| stays(name)).collect();
             expected.extend(with.iter().copied());
-            let is_renewed = |path: &[u8]| renewed.contains(str::from_utf8(path).expect("a name"));
-            let found = tree(old.clone()).patched(is_renewed, &tree(with.clone())).expect("no hard links");
+            let paths: Vec<RootPath> = renewed.iter().map(|name| RootPath::clean(name).expect("clean")).collect();
+            let found = tree(old.clone()).patched(&paths, &tree(with.clone())).expect("no hard links");
             let expected = tree(expected);
             assert_eq!(found, expected, "round {round}: {old:?} with {with:?}, anew {renewed:?}");
             assert_eq!((found.id(), found.semantic()), (expected.id(), expected.semantic()));
@@ -136,8 +133,8 @@ mod tests {
             builder.finish()
         };
         let plain = tree([("x", 1)]);
-        assert_eq!(plain.patched(|_| false, &linked(&["a", "b"])), None);
-        assert_eq!(linked(&["a", "b"]).patched(|_| false, &plain), None);
-        assert!(linked(&["a"]).patched(|_| false, &plain).is_some(), "a group of one is none");
+        assert_eq!(plain.patched([], &linked(&["a", "b"])), None);
+        assert_eq!(linked(&["a", "b"]).patched([], &plain), None);
+        assert!(linked(&["a"]).patched([], &plain).is_some(), "a group of one is none");
     }
 }

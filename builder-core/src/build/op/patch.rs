@@ -125,6 +125,6 @@ fn patched(
     if !small.tree.iter().any(|entry| lands(&entry.path)) {
         return None;
     }
-    let renewed: HashSet<RootPath> = renewed.iter().filter_map(|path| path.moved(root, to)).collect();
-    earlier.patched(|directory| renewed.contains(directory), &small.tree)
+    let renewed: Vec<RootPath> = renewed.iter().filter_map(|path| path.moved(root, to)).collect();
+    earlier.patched(&renewed, &small.tree)
 }

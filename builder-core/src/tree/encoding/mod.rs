@@ -159,21 +159,27 @@ impl Tree {
 
     /// The entries right in `directory`, in order; what is below them is skipped, not read.
     pub fn children(&self, directory: &RootPath) -> impl Iterator<Item = Entry> + '_ {
+        self.child_numbers(directory).map(|index| self.entry(index))
+    }
+
+    /// The numbers of the entries right in `directory`, in order.
+    pub(super) fn child_numbers(&self, directory: &RootPath) -> impl Iterator<Item = usize> + '_ {
         let Range { mut start, end } = self.range(directory);
         let skip = if directory.is_root() { 0 } else { directory.as_bytes().len() + 1 };
         std::iter::from_fn(move || {
             while start < end {
                 let (index, path) = (start, self.path(start));
-                let Some(below) = path.get(skip..).filter(|below| !below.is_empty()) else {
-                    // The directory itself.
-                    start += 1;
-                    continue;
-                };
-                let name = below.iter().position(|byte| *byte == b'/').unwrap_or(below.len());
-                // `\0` as a rank follows `/`: the first entry after the child and all that is below it.
-                start = self.lower_bound(&[&path[..skip + name], b"\0"].concat());
-                if name == below.len() {
-                    return Some(self.entry(index));
+                let below = path.get(skip..).unwrap_or_default();
+                match below.iter().position(|byte| *byte == b'/') {
+                    // Below a child. `\0` as a rank follows `/`: the first entry after it and all that is below it.
+                    Some(name) => start = self.lower_bound(&[&path[..skip + name], b"\0"].concat()),
+                    // The directory itself has nothing left of its path.
+                    None => {
+                        start += 1;
+                        if !below.is_empty() {
+                            return Some(index);
+                        }
+                    }
                 }
             }
             None
@@ -220,7 +226,7 @@ impl Tree {
     }
 
     /// Index of the first entry whose path is not before `path`.
-    fn lower_bound(&self, path: &[u8]) -> usize {
+    pub(super) fn lower_bound(&self, path: &[u8]) -> usize {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low.midpoint(high);
@@ -256,6 +262,18 @@ impl Tree {
     pub(super) fn times(&self, index: usize) -> Range<usize> {
         let start = 2 + self.path(index).len() + 1 + 3 * 4;
         start..start + 12
+    }
+
+    /// Number of the link group of an entry; 0 for one that is in none.
+    pub(super) fn link(&self, index: usize) -> u32 {
+        let encoded = self.encoded(index);
+        let times = self.times(index);
+        // Before them kind, mode, owner and group; after them size and digest.
+        if encoded[times.start - 3 * 4 - 1] != b'f' {
+            return 0;
+        }
+        let at = times.end + 8 + 32;
+        u32::from_le_bytes(encoded[at..at + 4].try_into().expect("four bytes"))
     }
 
     pub(super) fn path(&self, index: usize) -> &[u8] {
