@@ -129,17 +129,13 @@ pub(super) fn reasons(step: &ExplainedStep, usual: Option<&BuildId>, text: &mut 
     if let Some(earlier) =
         step.compared_with.as_ref().filter(|earlier| earlier.build.as_ref() != usual || usual.is_none())
     {
-        let _ = match &earlier.build {
-            Some(build) => writeln!(text, "    compared with build {build}"),
-            None => {
-                let key = &earlier.key[..earlier.key.len().min(12)];
-                match &earlier.place {
-                    Some(place) => {
-                        writeln!(text, "    compared with what is nearest in `{}`, {key}", escape::line(place))
-                    }
-                    None => writeln!(text, "    compared with an older record, {key}"),
-                }
+        let key = &earlier.key[..earlier.key.len().min(12)];
+        let _ = match (&earlier.build, &earlier.place) {
+            (Some(build), _) => writeln!(text, "    compared with build {build}"),
+            (None, Some(place)) => {
+                writeln!(text, "    compared with what is nearest in `{}`, {key}", escape::line(place))
             }
+            (None, None) => writeln!(text, "    compared with an older record, {key}"),
         };
     }
 }

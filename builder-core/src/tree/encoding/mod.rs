@@ -170,16 +170,15 @@ impl Tree {
             while start < end {
                 let (index, path) = (start, self.path(start));
                 let below = path.get(skip..).unwrap_or_default();
-                match below.iter().position(|byte| *byte == b'/') {
+                if let Some(name) = below.iter().position(|byte| *byte == b'/') {
                     // Below a child. `\0` as a rank follows `/`: the first entry after it and all that is below it.
-                    Some(name) => start = self.lower_bound(&[&path[..skip + name], b"\0"].concat()),
-                    // The directory itself has nothing left of its path.
-                    None => {
-                        start += 1;
-                        if !below.is_empty() {
-                            return Some(index);
-                        }
-                    }
+                    start = self.lower_bound(&[&path[..skip + name], b"\0"].concat());
+                    continue;
+                }
+                start += 1;
+                // The directory itself has nothing left of its path.
+                if !below.is_empty() {
+                    return Some(index);
                 }
             }
             None
