@@ -141,7 +141,10 @@ impl Lock {
     pub(super) fn is_used(&self, call: Call, display: Display) -> Option<String> {
         let said = self.exists && call == Call::Build && display.mode != Mode::Quiet;
         let sources = self.pins.locked().iter().count();
-        said.then(|| format!("`{}` says what its {} stand for", self.pins.shown(), counted(sources, "source")))
+        said.then(|| {
+            let stand = if sources == 1 { "stands" } else { "stand" };
+            format!("`{}` says what its {} {stand} for", self.pins.shown(), counted(sources, "source"))
+        })
     }
 
     /// After a build: writes what it found; gives notes for people. One that failed before it found anything writes

@@ -54,7 +54,7 @@ fn a_moved_tag_stays_what_it_was() {
     assert_eq!(id(&env, "build -q --source-date-epoch=0 --pull ."), before);
     assert_eq!(id(&env, "build -q --source-date-epoch=0 --locked --pull --no-cache ."), before);
     let said = env.ok("build --progress=plain .").stderr;
-    assert!(said.contains("note: `rbuild.lock` says what its 1 source stand"), "{said}");
+    assert!(said.contains("note: `rbuild.lock` says what its 1 source stands for"), "{said}");
     // Writing again changes nothing.
     let text = locked(&env);
     assert!(env.ok("build --progress=plain --lock --pull .").stderr.contains("has every source already"));

@@ -27,13 +27,17 @@ pub(super) fn parse(field: &[u8]) -> Option<i64> {
 
 /// Writes an octal number and a NUL; `None` if there is no room.
 pub(super) fn write_octal(field: &mut [u8], value: u64) -> Option<()> {
-    let width = field.len() - 1;
-    let digits = format!("{value:0width$o}");
-    if digits.len() > width {
+    let (end, digits) = field.split_last_mut()?;
+    let bits = 3 * digits.len();
+    if bits < 64 && value >> bits != 0 {
         return None;
     }
-    field[..width].copy_from_slice(digits.as_bytes());
-    field[width] = 0;
+    let mut left = value;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (left % 8).to_le_bytes()[0];
+        left /= 8;
+    }
+    *end = 0;
     Some(())
 }
 
@@ -116,5 +120,11 @@ mod tests {
         assert_eq!(write_octal(&mut field, 0o644), Some(()));
         assert_eq!(&field, b"0000644\0");
         assert_eq!(write_octal(&mut field, 0o10_000_000), None);
+        assert_eq!(&field, b"0000644\0", "nothing is written then");
+        assert_eq!(write_octal(&mut field, 0o7_654_321), Some(()));
+        assert_eq!(&field, b"7654321\0");
+        let mut wide = [b'x'; 24];
+        assert_eq!(write_octal(&mut wide, u64::MAX), Some(()));
+        assert_eq!(&wide, b"01777777777777777777777\0");
     }
 }
