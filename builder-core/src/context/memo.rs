@@ -1,12 +1,15 @@
 //! [`Memo`]: what was made of the same files before, so that nothing has to be made of them to know it.
 //!
-//! One file a context, `STATE/contexts/<BLAKE3 of its canonical path>.memo`, version 1:
+//! One file a context and kind of result, `STATE/contexts/<BLAKE3 of its canonical path>.<ending>`, version 1:
 //!
 //! ```text
-//! "rbmemo1\n"
-//! digest of all that decides the result (32)  semantic digest of the result (32)       × n, oldest first
+//! magic (8)
+//! digest of all that decides the result (32)  result       × n, oldest first
 //! BLAKE3 of everything before (32)
 //! ```
+//!
+//! The results of copies are in `.memo`, "rbmemo1\n", each as its semantic digest (32). For those of whole directories see
+//! [`Base`](super::Base).
 //!
 //! A damaged, foreign or missing file is an empty memo. It only saves time: it is not synced, and who writes last wins.
 
@@ -17,38 +20,64 @@ use std::path::{Path, PathBuf};
 use crate::small_file;
 use crate::tree::SemanticDigest;
 
-const MAGIC: &[u8; 8] = b"rbmemo1\n";
+/// What is remembered.
+pub(super) trait Remembered: Clone + PartialEq {
+    /// What its files begin with.
+    const MAGIC: &[u8; 8];
+    /// What the names of its files end with.
+    const ENDING: &str;
+    /// How many are kept for a context.
+    const MOST: usize;
 
-/// Results that are kept for a context: more than a Dockerfile has steps. Each is 64 bytes.
-const MOST: usize = 1000;
+    fn encode(&self, bytes: &mut Vec<u8>);
+
+    /// Takes one off the bytes; `None` if they do not begin with one.
+    fn parse(bytes: &mut &[u8]) -> Option<Self>;
+}
+
+impl Remembered for SemanticDigest {
+    const MAGIC: &[u8; 8] = b"rbmemo1\n";
+    const ENDING: &str = "memo";
+    /// More than a Dockerfile has steps. Each is 64 bytes.
+    const MOST: usize = 1000;
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.as_bytes());
+    }
+
+    fn parse(bytes: &mut &[u8]) -> Option<Self> {
+        take(bytes).map(Self::new)
+    }
+}
 
 /// The memo of one context.
 #[derive(Debug)]
-pub(super) struct Memo {
+pub(super) struct Memo<T> {
     file: PathBuf,
-    loaded: Option<Vec<([u8; 32], SemanticDigest)>>,
+    loaded: Option<Vec<([u8; 32], T)>>,
     changed: bool,
 }
 
-impl Memo {
+impl<T: Remembered> Memo<T> {
     /// Names the memo of a context; nothing is read yet.
     pub(super) fn new(state: &Path, canonical_root: &Path) -> Self {
         let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
-        Self { file: state.join("contexts").join(format!("{name}.memo")), loaded: None, changed: false }
+        let file = state.join("contexts").join(format!("{name}.{}", T::ENDING));
+        Self { file, loaded: None, changed: false }
     }
 
-    pub(super) fn get(&mut self, inputs: &[u8; 32]) -> Option<SemanticDigest> {
-        self.loaded().iter().rev().find(|(known, _)| known == inputs).map(|(_, result)| *result)
+    pub(super) fn get(&mut self, inputs: &[u8; 32]) -> Option<T> {
+        self.loaded().iter().rev().find(|(known, _)| known == inputs).map(|(_, result)| result.clone())
     }
 
-    pub(super) fn put(&mut self, inputs: [u8; 32], result: SemanticDigest) {
-        if self.get(&inputs) == Some(result) {
+    pub(super) fn put(&mut self, inputs: [u8; 32], result: T) {
+        if self.get(&inputs).as_ref() == Some(&result) {
             return;
         }
         let loaded = self.loaded();
         loaded.retain(|(known, _)| *known != inputs);
         loaded.push((inputs, result));
-        let surplus = loaded.len().saturating_sub(MOST);
+        let surplus = loaded.len().saturating_sub(T::MOST);
         loaded.drain(..surplus);
         self.changed = true;
     }
@@ -58,10 +87,10 @@ impl Memo {
         if !self.changed {
             return Ok(());
         }
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = T::MAGIC.to_vec();
         for (inputs, result) in self.loaded() {
             bytes.extend_from_slice(inputs);
-            bytes.extend_from_slice(result.as_bytes());
+            result.encode(&mut bytes);
         }
         let checksum = *blake3::hash(&bytes).as_bytes();
         bytes.extend_from_slice(&checksum);
@@ -70,7 +99,7 @@ impl Memo {
         Ok(())
     }
 
-    fn loaded(&mut self) -> &mut Vec<([u8; 32], SemanticDigest)> {
+    fn loaded(&mut self) -> &mut Vec<([u8; 32], T)> {
         self.loaded.get_or_insert_with(|| {
             let found = fs::read(&self.file).ok().and_then(|bytes| parse(&bytes));
             if found.is_some() {
@@ -81,15 +110,24 @@ impl Memo {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<([u8; 32], SemanticDigest)>> {
+fn parse<T: Remembered>(bytes: &[u8]) -> Option<Vec<([u8; 32], T)>> {
     let (body, checksum) = bytes.split_last_chunk::<32>()?;
     if blake3::hash(body).as_bytes() != checksum {
         return None;
     }
-    let (digests, rest) = body.strip_prefix(MAGIC)?.as_chunks::<32>();
-    let (pairs, alone) = digests.as_chunks::<2>();
-    let whole = rest.is_empty() && alone.is_empty();
-    whole.then(|| pairs.iter().map(|[inputs, result]| (*inputs, SemanticDigest::new(*result))).collect())
+    let mut rest = body.strip_prefix(T::MAGIC)?;
+    let mut results = Vec::new();
+    while !rest.is_empty() {
+        results.push((take(&mut rest)?, T::parse(&mut rest)?));
+    }
+    Some(results)
+}
+
+/// Takes so many bytes off.
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
 }
 
 #[cfg(test)]
@@ -103,21 +141,26 @@ mod tests {
     #[test]
     fn the_newest_results_come_back_and_damaged_ones_do_not() {
         let state = tempfile::tempdir().expect("temporary directory");
-        let open = || Memo::new(state.path(), Path::new("/context"));
+        let open = || Memo::<SemanticDigest>::new(state.path(), Path::new("/context"));
         let mut memo = open();
         memo.save().expect("nothing to do");
         assert!(!state.path().join("contexts").exists());
         let result = |number| SemanticDigest::new(digest(number + 5000));
-        for number in 0..=MOST {
+        for number in 0..=SemanticDigest::MOST {
             memo.put(digest(number), result(number));
         }
         memo.put(digest(7), result(8));
         memo.save().expect("written");
         let mut again = open();
-        for (number, expected) in [(0, None), (1, Some(result(1))), (7, Some(result(8))), (MOST, Some(result(MOST)))] {
+        for (number, expected) in [
+            (0, None),
+            (1, Some(result(1))),
+            (7, Some(result(8))),
+            (SemanticDigest::MOST, Some(result(SemanticDigest::MOST))),
+        ] {
             assert_eq!(again.get(&digest(number)), expected, "{number}");
         }
-        assert_eq!(Memo::new(state.path(), Path::new("/other")).get(&digest(1)), None);
+        assert_eq!(Memo::<SemanticDigest>::new(state.path(), Path::new("/other")).get(&digest(1)), None);
 
         let good = fs::read(&memo.file).expect("read");
         for damage in [0, 9, good.len() - 1] {

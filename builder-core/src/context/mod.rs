@@ -50,7 +50,6 @@ use std::sync::{Arc, Mutex};
 use crate::diagnostic::Source;
 use crate::rootfs::RootPath;
 use crate::tree::{Entry, Node, SemanticDigest};
-use bases::Bases;
 use disk::Disk;
 use index::Index;
 use memo::Memo;
@@ -67,8 +66,8 @@ pub struct BuildContext {
     nothing: Matcher,
     mode: ContextMode,
     index: Mutex<Index>,
-    memo: Mutex<Memo>,
-    bases: Mutex<Bases>,
+    memo: Mutex<Memo<SemanticDigest>>,
+    bases: Mutex<Memo<Arc<Base>>>,
 }
 
 impl BuildContext {
@@ -89,7 +88,7 @@ impl BuildContext {
         let ignore = ignore.map(IgnoreFile::parse).transpose()?;
         let index = Mutex::new(Index::new(state, &canonical));
         let memo = Mutex::new(Memo::new(state, &canonical));
-        let bases = Mutex::new(Bases::new(state, &canonical));
+        let bases = Mutex::new(Memo::new(state, &canonical));
         let (nothing, mode) = (Matcher::default(), ContextMode::Docker);
         Ok(Self { root: canonical, disk, ignore, nothing, mode, index, memo, bases })
     }
@@ -170,7 +169,7 @@ impl BuildContext {
 
     /// Remembers what was made of a directory, for [`BuildContext::base`]. Only for what was [settled](Reading::settled).
     pub fn remember_base(&self, making: [u8; 32], base: Base) {
-        self.bases.lock().expect("no holder panics").put(making, base);
+        self.bases.lock().expect("no holder panics").put(making, Arc::new(base));
     }
 
     /// Writes what is new in the index, and what was remembered. Dropping the context does the same.

@@ -1,7 +1,7 @@
 //! [`Outline`]: a survey as a digest of each directory, so that the next one can tell which directories are as they were.
 //!
 //! ```text
-//! Survey ─ outline ─▶ Outline ─ BuildContext::remember_base ─▶ Bases      with what was made of exactly these files
+//! Survey ─ outline ─▶ Outline ─ BuildContext::remember_base      with what was made of exactly these files
 //! Survey ─ read_changes(base) ─▶ Changes { the entries of directories that differ; these directories }
 //! ```
 
