@@ -12,6 +12,7 @@
 pub mod sys;
 
 pub(crate) mod lock;
+pub(crate) mod reader;
 pub(crate) mod small_file;
 pub mod cancel;
 pub mod diagnostic;

@@ -29,6 +29,18 @@ pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), NotFound | IsADirectory | NotADirectory)
 }
 
+/// Bytes with a checksum before them: BLAKE3 (64 hex digits) newline.
+pub(crate) fn sealed(body: &[u8]) -> Vec<u8> {
+    [blake3::hash(body).to_hex().as_bytes(), b"\n", body].concat()
+}
+
+/// What was [`sealed`]; `None` for damaged bytes.
+pub(crate) fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, body) = bytes.split_at_checked(65)?;
+    let is_whole = head[..64] == *blake3::hash(body).to_hex().as_bytes() && head[64] == b'\n';
+    is_whole.then_some(body)
+}
+
 /// Puts bytes into a file beside `path`, then in its place. Nothing is synced.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -80,6 +92,17 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if is_missing(&error) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Opens a file; a directory that has its name goes first.
+pub(crate) fn open<T>(path: &Path, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match open() {
+        Err(failed) if failed.kind() == io::ErrorKind::IsADirectory => {
+            remove_directory(path)?;
+            open()
+        }
+        opened => opened,
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Context, Display, Result};
 use crate::args::{BuildArgs, Call, LockAction};
 use crate::command_error::CommandError;
 use crate::environment::Environment;
-use crate::ui::Mode;
+use crate::ui::{Mode, units};
 
 /// The file beside the Dockerfile.
 const NAME: &str = "rbuild.lock";
@@ -143,7 +143,7 @@ impl Lock {
         let sources = self.pins.locked().iter().count();
         said.then(|| {
             let stand = if sources == 1 { "stands" } else { "stand" };
-            format!("`{}` says what its {} {stand} for", self.pins.shown(), counted(sources, "source"))
+            format!("`{}` says what its {} {stand} for", self.pins.shown(), units::count(sources, "source"))
         })
     }
 
@@ -160,7 +160,7 @@ impl Lock {
             let written = self.write(&report.found, &[], false)?;
             let added = report.found.iter().count();
             notes.push(if written.changed {
-                format!("{} added to `{shown}`", counted(added, "source"))
+                format!("{} added to `{shown}`", units::count(added, "source"))
             } else {
                 format!("`{shown}` has every source already")
             });
@@ -238,9 +238,4 @@ pub(crate) fn is_same(one: &Pin, other: &Pin) -> bool {
         (Pin::Url(one), Pin::Url(other)) => one.digest == other.digest,
         (one, other) => one == other,
     }
-}
-
-/// `1 source`, `2 sources`
-pub(crate) fn counted(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }

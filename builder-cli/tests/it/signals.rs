@@ -44,6 +44,17 @@ fn left_behind(env: &TestEnv) -> Vec<String> {
     found
 }
 
+/// A build that runs, and has said `mark`.
+fn build_that_says(env: &TestEnv, mark: &str) -> std::process::Child {
+    let log = std::fs::File::create(env.path("log")).expect("a file");
+    let child =
+        env.command(["build", "--progress=plain", "."]).stderr(log).stdout(Stdio::null()).spawn().expect("starts");
+    while !std::fs::read_to_string(env.path("log")).expect("readable").contains(&format!(" {mark}\n")) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
 #[test]
 fn a_signal_ends_the_build_cleanly_and_the_store_stays_usable() {
     if !require_sandbox("a_signal_ends_the_build_cleanly_and_the_store_stays_usable") {
@@ -80,12 +91,7 @@ fn a_shell_starts_nothing_more_and_its_children_may_end_in_order() {
             base()
         ),
     );
-    let log = std::fs::File::create(env.path("log")).expect("a file");
-    let mut child =
-        env.command(["build", "--progress=plain", "."]).stderr(log).stdout(Stdio::null()).spawn().expect("starts");
-    while !std::fs::read_to_string(env.path("log")).expect("readable").contains(&format!(" {mark}\n")) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut child = build_that_says(&env, &mark);
     let begin = Instant::now();
     signal(&child, Signal::INT);
     assert_eq!(child.wait().expect("ends").code(), Some(130));
@@ -107,12 +113,7 @@ fn a_second_signal_ends_it_at_once() {
         format!("FROM {}\nRUN trap '' TERM; echo {}; while true; do sleep 1; done\n", base(), env.mark()),
     );
     let mark = env.mark();
-    let log = std::fs::File::create(env.path("log")).expect("a file");
-    let mut child =
-        env.command(["build", "--progress=plain", "."]).stderr(log).stdout(Stdio::null()).spawn().expect("starts");
-    while !std::fs::read_to_string(env.path("log")).expect("readable").contains(&format!(" {mark}\n")) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut child = build_that_says(&env, &mark);
     let begin = Instant::now();
     signal(&child, Signal::INT);
     std::thread::sleep(Duration::from_millis(200));

@@ -9,11 +9,12 @@ use super::git_files::{Answers, GitUse};
 use super::op::http;
 use super::remote::{Bring, RemoteError};
 use super::request::{BuildRequest, PullPolicy, RemoteContext};
+use super::solve::step_error;
 use crate::cancel::CancelToken;
 use crate::diagnostic::Diagnostic as _;
 use crate::dockerfile;
 use crate::git::GitError;
-use crate::graph::{self, AddSource, ContextId, Graph, Op, ResolvedEpoch};
+use crate::graph::{self, AddSource, ContextId, Graph, Op, ResolvedEpoch, VertexId};
 use crate::oci::{Digest, Reference};
 use crate::pins::{Pin, Pins, SourceName};
 use crate::progress::Sink;
@@ -91,15 +92,10 @@ pub(super) fn check_locked(graph: &Graph, pins: &Pins) -> Result<(), BuildError>
     if !pins.is_strict() {
         return Ok(());
     }
-    for vertex in &graph.vertices {
+    for (number, vertex) in graph.vertices.iter().enumerate() {
         let Op::Copy(copy) = &vertex.op else { continue };
         for source in &copy.sources {
-            locked(source, pins).map_err(|error| BuildError::Step {
-                name: vertex.name.clone(),
-                location: vertex.location.clone(),
-                origin: vertex.origin.clone().map(Box::new),
-                error: Box::new(error),
-            })?;
+            locked(source, pins).map_err(|error| step_error(graph, VertexId(number), error))?;
         }
     }
     Ok(())
@@ -154,7 +150,7 @@ impl Engine {
 
 impl Bring<'_> {
     fn sources(&self, graph: &Graph, contexts: &Contexts<'_>, numbers: &TaskNumbers) -> Result<(), BuildError> {
-        for vertex in &graph.vertices {
+        for (number, vertex) in graph.vertices.iter().enumerate() {
             for id in vertex.op.contexts() {
                 if let Some(remote) = contexts.remote(&id) {
                     let name = match &id {
@@ -176,12 +172,7 @@ impl Bring<'_> {
                 bring.source(&remote, &format!("[internal] resolve {remote}"), numbers).map_err(
                     |error| match error {
                         BuildError::Remote(error) => match *error {
-                            RemoteError::Fetch(error) => BuildError::Step {
-                                name: vertex.name.clone(),
-                                location: vertex.location.clone(),
-                                origin: vertex.origin.clone().map(Box::new),
-                                error: Box::new(error),
-                            },
+                            RemoteError::Fetch(error) => step_error(graph, VertexId(number), error),
                             error => BuildError::Remote(Box::new(error)),
                         },
                         error => error,

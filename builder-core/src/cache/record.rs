@@ -306,13 +306,8 @@ impl CacheStore {
         let error = |source| CacheError::Access { path: path.clone(), source };
         loop {
             small_file::make_directory(&self.directory.join("locks")).map_err(error)?;
-            let file = match File::options().create(true).append(true).open(&path) {
-                Err(failed) if failed.kind() == io::ErrorKind::IsADirectory => {
-                    small_file::remove_directory(&path).map_err(error)?;
-                    continue;
-                }
-                file => file.map_err(error)?,
-            };
+            let open = || File::options().create(true).append(true).open(&path);
+            let file = small_file::open(&path, open).map_err(error)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The holder before us removed the file: a lock on it keeps nobody out.
                 Ok(()) if !is_at(&file, &path) => {}
@@ -430,14 +425,12 @@ impl CacheStore {
 /// Writes a record with a checksum before it.
 fn seal(record: &Record) -> Vec<u8> {
     let body = serde_json::to_vec(record).expect("plain data serialises");
-    [blake3::hash(&body).to_hex().as_bytes(), b"\n", &body].concat()
+    small_file::sealed(&body)
 }
 
 /// Reads what [`seal`] wrote; `None` for damaged bytes.
 fn unseal(bytes: &[u8]) -> Option<Record> {
-    let (head, body) = bytes.split_at_checked(65)?;
-    let intact = head[..64] == *blake3::hash(body).to_hex().as_bytes() && head[64] == b'\n';
-    if intact { serde_json::from_slice(body).ok() } else { None }
+    serde_json::from_slice(small_file::unsealed(bytes)?).ok()
 }
 
 /// Whether an open file is still the one of that name.

@@ -240,16 +240,14 @@ impl Database {
 
     fn file_lock(&self) -> Result<File, ContentError> {
         let path = self.path.with_file_name("db.lock");
-        if path.is_dir() {
-            small_file::remove_directory(&path).map_err(|source| ContentError::Write { path: path.clone(), source })?;
-        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = || {
-            let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
+            let open = || Ok(rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?);
+            let file = small_file::open(&path, open)?;
             rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
-            Ok::<_, rustix::io::Errno>(File::from(file))
+            Ok::<_, io::Error>(File::from(file))
         };
-        lock().map_err(|errno| ContentError::Write { path: path.clone(), source: errno.into() })
+        lock().map_err(|source| ContentError::Write { path: path.clone(), source })
     }
 
     fn error(&self, source: rusqlite::Error) -> ContentError {

@@ -94,21 +94,14 @@ impl ContentStore {
 
     fn lock(&self, access: OFlags, operation: FlockOperation) -> Result<Option<OwnedFd>, ContentError> {
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let error = |errno| write_error(self.inner.state_path("lock"), errno);
-        let open = || rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR);
-        let opened = match open() {
-            Err(Errno::ISDIR) => {
-                let path = self.inner.state_path("lock");
-                small_file::remove_directory(&path).map_err(|source| ContentError::Write { path, source })?;
-                open()
-            }
-            opened => opened,
-        };
-        let file = opened.map_err(error)?;
+        let path = self.inner.state_path("lock");
+        let open = || Ok(rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR)?);
+        let file =
+            small_file::open(&path, open).map_err(|source| ContentError::Write { path: path.clone(), source })?;
         match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
-            Err(errno) => Err(error(errno)),
+            Err(errno) => Err(write_error(path, errno)),
         }
     }
 }

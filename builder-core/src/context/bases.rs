@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Outline;
-use super::memo::{Remembered, take};
+use super::memo::Remembered;
+use crate::reader::Reader;
 use crate::rootfs::RootPath;
 use crate::tree::TreeId;
 
@@ -42,14 +43,13 @@ impl Remembered for Arc<Base> {
         }
     }
 
-    fn parse(bytes: &mut &[u8]) -> Option<Self> {
-        let tree = TreeId::new(take(bytes)?);
+    fn parse(bytes: &mut Reader<'_>) -> Option<Self> {
+        let tree = TreeId::new(bytes.array()?);
         let mut directories = BTreeMap::new();
-        for _ in 0..u32::from_le_bytes(take(bytes)?) {
-            let length = usize::from(u16::from_le_bytes(take(bytes)?));
-            let (path, rest) = bytes.split_at_checked(length)?;
-            *bytes = rest;
-            directories.insert(RootPath::from_clean(path)?, take(bytes)?);
+        for _ in 0..u32::from_le_bytes(bytes.array()?) {
+            let length = usize::from(u16::from_le_bytes(bytes.array()?));
+            let path = RootPath::from_clean(bytes.take(length)?)?;
+            directories.insert(path, bytes.array()?);
         }
         Some(Self::new(Base { outline: Outline { directories }, tree }))
     }
@@ -67,11 +67,11 @@ mod tests {
         let mut bytes = Vec::new();
         base.encode(&mut bytes);
         for cut in 0..bytes.len() {
-            assert_eq!(Arc::<Base>::parse(&mut &bytes[..cut]), None, "cut at {cut}");
+            assert_eq!(Arc::<Base>::parse(&mut Reader { bytes: &bytes[..cut] }), None, "cut at {cut}");
         }
         bytes.push(9);
-        let mut rest = bytes.as_slice();
+        let mut rest = Reader { bytes: &bytes };
         assert_eq!(Arc::<Base>::parse(&mut rest), Some(base));
-        assert_eq!(rest, [9]);
+        assert_eq!(rest.bytes, [9]);
     }
 }

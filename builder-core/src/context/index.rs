@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Names;
+use crate::reader::Reader;
 use crate::small_file;
 use crate::tree::{ContentDigest, Time, Xattr};
 
@@ -233,10 +234,6 @@ impl Records {
 }
 
 /// Reads records from the start; ends at anything that is not one.
-pub(super) struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
 impl<'a> Reader<'a> {
     /// Goes on to `name` and returns its record. Names have to be asked in order.
     pub(super) fn find(&mut self, name: &[u8]) -> Option<Record> {
@@ -293,16 +290,6 @@ impl<'a> Reader<'a> {
 
     fn time(&mut self) -> Option<Time> {
         Some(Time { seconds: i64::from_le_bytes(self.array()?), nanoseconds: u32::from_le_bytes(self.array()?) })
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.bytes.split_at_checked(length)?;
-        self.bytes = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
     }
 }
 

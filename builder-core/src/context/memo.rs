@@ -17,6 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::reader::Reader;
 use crate::small_file;
 use crate::tree::SemanticDigest;
 
@@ -32,7 +33,7 @@ pub(super) trait Remembered: Clone + PartialEq {
     fn encode(&self, bytes: &mut Vec<u8>);
 
     /// Takes one off the bytes; `None` if they do not begin with one.
-    fn parse(bytes: &mut &[u8]) -> Option<Self>;
+    fn parse(bytes: &mut Reader<'_>) -> Option<Self>;
 }
 
 impl Remembered for SemanticDigest {
@@ -45,8 +46,8 @@ impl Remembered for SemanticDigest {
         bytes.extend_from_slice(self.as_bytes());
     }
 
-    fn parse(bytes: &mut &[u8]) -> Option<Self> {
-        take(bytes).map(Self::new)
+    fn parse(bytes: &mut Reader<'_>) -> Option<Self> {
+        bytes.array().map(Self::new)
     }
 }
 
@@ -115,19 +116,12 @@ fn parse<T: Remembered>(bytes: &[u8]) -> Option<Vec<([u8; 32], T)>> {
     if blake3::hash(body).as_bytes() != checksum {
         return None;
     }
-    let mut rest = body.strip_prefix(T::MAGIC)?;
+    let mut rest = Reader { bytes: body.strip_prefix(T::MAGIC)? };
     let mut results = Vec::new();
-    while !rest.is_empty() {
-        results.push((take(&mut rest)?, T::parse(&mut rest)?));
+    while !rest.bytes.is_empty() {
+        results.push((rest.array()?, T::parse(&mut rest)?));
     }
     Some(results)
-}
-
-/// Takes so many bytes off.
-pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*taken)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! [`Repositories`] of a store, and [`Repository`]: one of them, for one build.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -211,13 +210,7 @@ impl Repository<'_> {
         remember(&self.directory.join("address"), self.git.address.remote().as_bytes());
         let path = self.directory.join("lock");
         let open = || File::options().create(true).append(true).open(&path);
-        let opened = match open() {
-            Err(failed) if failed.kind() == io::ErrorKind::IsADirectory => {
-                small_file::remove_directory(&path).and_then(|()| open())
-            }
-            opened => opened,
-        };
-        let lock = opened.map_err(GitError::access(&path))?;
+        let lock = small_file::open(&path, open).map_err(GitError::access(&path))?;
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {

@@ -54,16 +54,12 @@ impl BaseFile {
             body.extend_from_slice(path.as_bytes());
             body.push(0);
         }
-        [blake3::hash(&body).to_hex().as_bytes(), b"\n", &body].concat()
+        small_file::sealed(&body)
     }
 
     /// `None` for damaged bytes.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (head, body) = bytes.split_at_checked(65)?;
-        if head[..64] != *blake3::hash(body).to_hex().as_bytes() || head[64] != b'\n' {
-            return None;
-        }
-        let (base, rest) = body.split_at_checked(65)?;
+        let (base, rest) = small_file::unsealed(bytes)?.split_at_checked(65)?;
         let base = str::from_utf8(base).ok()?.strip_suffix('\n')?.parse().ok()?;
         let paths = rest.split(|byte| *byte == 0).filter(|path| !path.is_empty());
         let hidden = paths.map(|path| RootPath::clean(path).ok()).collect::<Option<Vec<_>>>()?;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Tree;
+use super::difference::Parts;
 use super::encoding::Writer;
 use crate::rootfs::RootPath;
 
@@ -57,9 +58,10 @@ impl Patch {
         let mut start = self.writer.bytes.len();
         self.writer.bytes.extend_from_slice(from.encoded_range(entries.clone()));
         for index in entries {
-            let times = from.times(index);
-            self.linked |= from.link(index) != 0;
-            let end = start + from.encoded(index).len();
+            let encoded = from.encoded(index);
+            let Parts { link, times, .. } = Parts::of(encoded);
+            self.linked |= link != 0;
+            let end = start + encoded.len();
             self.writer.note_within(start..end, start + times.start..start + times.end);
             start = end;
         }

@@ -61,18 +61,19 @@ fn requests(op: &CopyOp) -> impl Iterator<Item = Request<'_>> {
 impl Seen {
     /// Digest of everything that decides what the copy comes to, apart from times.
     pub(super) fn inputs(&self, op: &CopyOp, below: &Stack, attributes: Attributes) -> [u8; 32] {
-        let mut inputs = making(op, below, attributes);
-        for (path, survey) in paths(op).zip(&self.surveys) {
-            inputs.add(format!("source {path}"), blake3::Hash::from_bytes(*survey.fingerprint().as_bytes()));
-        }
-        *inputs.key().as_bytes()
+        self.digest(making(op, below, attributes), op, |survey| {
+            blake3::Hash::from_bytes(*survey.fingerprint().as_bytes()).to_string()
+        })
     }
 
     /// The same, but for the files themselves.
     pub(super) fn making(&self, op: &CopyOp, below: &Stack, attributes: Attributes) -> [u8; 32] {
-        let mut inputs = making(op, below, attributes);
+        self.digest(making(op, below, attributes), op, Survey::subject)
+    }
+
+    fn digest(&self, mut inputs: Preimage, op: &CopyOp, source: impl Fn(&Survey) -> String) -> [u8; 32] {
         for (path, survey) in paths(op).zip(&self.surveys) {
-            inputs.add(format!("source {path}"), survey.subject());
+            inputs.add(format!("source {path}"), source(survey));
         }
         *inputs.key().as_bytes()
     }

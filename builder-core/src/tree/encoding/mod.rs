@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::{ContentDigest, Entry, Node, SemanticDigest, Time, TreeId, Xattr};
+use crate::reader::Reader;
 use crate::rootfs::{RootPath, compare_paths};
 pub(super) use write::Writer;
 pub use write::{TreeBuilder, sort_keeping_last};
@@ -257,24 +258,6 @@ impl Tree {
         &self.bytes[at(range.start)..at(range.end)]
     }
 
-    /// Where the times are in the encoding of an entry: after its path, kind, mode, owner and group.
-    pub(super) fn times(&self, index: usize) -> Range<usize> {
-        let start = 2 + self.path(index).len() + 1 + 3 * 4;
-        start..start + 12
-    }
-
-    /// Number of the link group of an entry; 0 for one that is in none.
-    pub(super) fn link(&self, index: usize) -> u32 {
-        let encoded = self.encoded(index);
-        let times = self.times(index);
-        // Before them kind, mode, owner and group; after them size and digest.
-        if encoded[times.start - 3 * 4 - 1] != b'f' {
-            return 0;
-        }
-        let at = times.end + 8 + 32;
-        u32::from_le_bytes(encoded[at..at + 4].try_into().expect("four bytes"))
-    }
-
     pub(super) fn path(&self, index: usize) -> &[u8] {
         let start = self.offset(index);
         let length = usize::from(u16::from_le_bytes([self.bytes[start], self.bytes[start + 1]]));
@@ -297,21 +280,7 @@ impl std::fmt::Debug for Tree {
     }
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.bytes.split_at_checked(length)?;
-        self.bytes = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
+impl Reader<'_> {
     fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }

@@ -47,7 +47,7 @@ impl Memo {
     /// A memo only saves a transfer: one that cannot be written is not an error.
     pub(super) fn write(&self, fetched: &Fetched) {
         let body = serde_json::to_vec(fetched).expect("plain data serialises");
-        let _ = small_file::write(&self.path, &[blake3::hash(&body).to_hex().as_bytes(), b"\n", &body].concat());
+        let _ = small_file::write(&self.path, &small_file::sealed(&body));
     }
 }
 
@@ -68,8 +68,5 @@ fn directory(state: &Path) -> PathBuf {
 }
 
 fn parse(path: &Path) -> Option<Fetched> {
-    let bytes = fs::read(path).ok()?;
-    let (head, body) = bytes.split_at_checked(65)?;
-    let is_whole = head[..64] == *blake3::hash(body).to_hex().as_bytes() && head[64] == b'\n';
-    if is_whole { serde_json::from_slice(body).ok() } else { None }
+    serde_json::from_slice(small_file::unsealed(&fs::read(path).ok()?)?).ok()
 }
