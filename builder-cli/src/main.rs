@@ -18,6 +18,7 @@ mod session;
 mod signals;
 mod template;
 mod ui;
+mod user_file;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

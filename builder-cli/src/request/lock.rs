@@ -1,7 +1,7 @@
 //! `rbuild.lock`: which file, what is in it, and what becomes of it after a build.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::args::{BuildArgs, Call, LockAction};
 use crate::command_error::CommandError;
 use crate::environment::Environment;
 use crate::ui::{Mode, units};
+use crate::user_file;
 
 /// The file beside the Dockerfile.
 const NAME: &str = "rbuild.lock";
@@ -218,16 +219,7 @@ impl Lock {
         if !written.changed {
             return Ok(written);
         }
-        // Through a link, as an editor does.
-        let target = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let mode = target.metadata().map_or(0o644, |found| std::os::unix::fs::MetadataExt::mode(&found) & 0o7777);
-        let mut made = tempfile::Builder::new()
-            .prefix(".rbuild.lock-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-            .tempfile_in(target.parent().unwrap_or(directory))
-            .map_err(|error| fail(&error))?;
-        made.write_all(text.as_bytes()).and_then(|()| made.as_file().sync_all()).map_err(|error| fail(&error))?;
-        made.persist(&target).map_err(|error| fail(&error.error))?;
+        user_file::replace(path, text.as_bytes()).map_err(|error| fail(&error))?;
         Ok(written)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use builder_core::build::BuildRequest;
@@ -20,6 +19,7 @@ use crate::command_error::{CommandError, Report};
 use crate::session::Session;
 use crate::ui::excerpt::excerpt;
 use crate::ui::{self, escape, units};
+use crate::user_file;
 
 /// Findings, each with the text that it points into.
 pub(super) type Findings = Vec<(LintWarning, Location)>;
@@ -69,21 +69,13 @@ pub(in super::super) fn check(
     }
 }
 
-/// Replaces the Dockerfile, whose links and rights stay; readers see the old one or the new one.
+/// Replaces the Dockerfile, unless it is another one than was looked at.
 fn mend(path: &Path, old: &[u8], new: &[u8]) -> Result<(), CommandError> {
     let fail = |error: &io::Error| CommandError::io(&format!("cannot change `{}`", path.display()), error);
-    let path = path.canonicalize().map_err(|error| fail(&error))?;
-    let found = path.metadata().map_err(|error| fail(&error))?;
-    if std::fs::read(&path).map_err(|error| fail(&error))? != old {
+    if std::fs::read(path).map_err(|error| fail(&error))? != old {
         return Err(CommandError::failed(format!("`{}` has changed meanwhile", path.display())));
     }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut made = tempfile::NamedTempFile::new_in(directory).map_err(|error| fail(&error))?;
-    io::Write::write_all(&mut made, new).map_err(|error| fail(&error))?;
-    // Who may not give a file away has made one of his own.
-    let _ = std::os::unix::fs::fchown(made.as_file(), Some(found.uid()), Some(found.gid()));
-    made.as_file().set_permissions(found.permissions()).map_err(|error| fail(&error))?;
-    made.persist(&path).map(drop).map_err(|error| fail(&error.error))
+    user_file::replace(path, new).map_err(|error| fail(&error))
 }
 
 /// The findings, and what is wrong besides.
