@@ -31,7 +31,7 @@ const MAX_SUGGESTIONS: usize = 100;
 
 /// Everything that the file shows by itself, whatever is built of it; unfiltered, in file order.
 pub fn check(file: &Dockerfile) -> Vec<LintWarning> {
-    let mut checker = Checker { file, warnings: file.warnings.clone() };
+    let mut checker = Checker { file, warnings: file.warnings.clone(), shells: Shells::default() };
     let stages: Vec<Stage<'_>> = stages(file);
     checker.casing(&stages);
     checker.bases(&stages);
@@ -73,9 +73,42 @@ fn stage(instructions: &[Instruction]) -> Option<Stage<'_>> {
 struct Checker<'a> {
     file: &'a Dockerfile,
     warnings: Vec<LintWarning>,
+    shells: Shells<'a>,
 }
 
-impl Checker<'_> {
+/// Which `SHELL` holds where an instruction stands, as far as the file says it.
+#[derive(Default)]
+struct Shells<'a> {
+    now: Option<&'a [String]>,
+    stage: Option<&'a str>,
+    /// At the end of stages with a name.
+    of_stages: HashMap<&'a str, Option<&'a [String]>>,
+}
+
+impl<'a> Shells<'a> {
+    fn pass(&mut self, instruction: &'a Instruction) {
+        match &instruction.kind {
+            InstructionKind::From(from) => {
+                if let Some(stage) = self.stage {
+                    self.of_stages.insert(stage, self.now);
+                }
+                let base = from.image.text.to_ascii_lowercase();
+                self.now = self.of_stages.get(base.as_str()).copied().flatten();
+                self.stage = from.stage.as_ref().map(|stage| stage.name.as_str());
+            }
+            InstructionKind::Shell(words) => self.now = Some(words),
+            _ => {}
+        }
+    }
+
+    /// Whether it goes on after a failing line, and would not after `set -e`.
+    fn goes_on(&self) -> bool {
+        let Some(words) = self.now else { return true };
+        is_posix_shell(words) && !words.iter().skip(1).any(|word| is_errexit(word))
+    }
+}
+
+impl<'a> Checker<'a> {
     fn warn(&mut self, rule: Rule, at: &Instruction, span: Span, detail: String) {
         let (line, last_line) = (at.start_line(), at.end_line());
         self.warnings.push(LintWarning { rule, span, line, last_line, detail, fix: None });
@@ -215,7 +248,8 @@ impl Checker<'_> {
     }
 
     /// What is wrong with an instruction wherever it stands.
-    fn instruction(&mut self, instruction: &Instruction) {
+    fn instruction(&mut self, instruction: &'a Instruction) {
+        self.shells.pass(instruction);
         match &instruction.kind {
             InstructionKind::Maintainer(_) => {
                 let detail = "Maintainer instruction is deprecated in favor of using label".to_owned();
@@ -229,7 +263,7 @@ impl Checker<'_> {
                 let name = from.stage.as_ref().map(|stage| stage.name.as_str());
                 self.description(instruction, "FROM", name.as_slice());
             }
-            InstructionKind::Run(run) if !self.file.directives.heredoc_errexit => {
+            InstructionKind::Run(run) if !self.file.directives.heredoc_errexit && self.shells.goes_on() => {
                 if let (Some(heredoc), RunCommand::Shell(body)) = (run.lone_heredoc(), &run.command)
                     && goes_on_after_failure(body)
                 {
@@ -237,7 +271,7 @@ impl Checker<'_> {
                                   file with `# rbuild: heredoc=errexit`";
                     self.warn(Rule::HeredocNoErrexit, instruction, heredoc.span, detail.to_owned());
                     if let Some(warning) = self.warnings.last_mut() {
-                        warning.fix = errexit(self.file, heredoc);
+                        warning.fix = Some(errexit(heredoc));
                     }
                 }
             }
@@ -256,15 +290,11 @@ impl Checker<'_> {
     }
 }
 
-/// Makes a here-document end at its first failing command, unless the file has a shell that may not know how.
-fn errexit(file: &Dockerfile, heredoc: &Heredoc) -> Option<Fix> {
-    let other = |instruction: &Instruction| matches!(&instruction.kind, InstructionKind::Shell(words) if !is_posix_shell(words));
-    if file.instructions.iter().any(other) {
-        return None;
-    }
+/// Makes a here-document end at its first failing command.
+fn errexit(heredoc: &Heredoc) -> Fix {
     let first = heredoc.content.split_inclusive('\n').next().unwrap_or_default();
     let end = if first.ends_with("\r\n") { "\r\n" } else { "\n" };
-    Some(Fix { at: heredoc.body.start, insert: format!("set -eu{end}") })
+    Fix { at: heredoc.body.start, insert: format!("set -eu{end}") }
 }
 
 /// Whether a script has several lines and its first one does not say `set -e`.
@@ -275,5 +305,10 @@ fn goes_on_after_failure(script: &str) -> bool {
     if words.next() != Some("set") {
         return true;
     }
-    !words.any(|word| word == "errexit" || (word.starts_with('-') && !word.starts_with("--") && word.contains('e')))
+    !words.any(is_errexit)
+}
+
+/// Whether an argument of `set` or of a shell says to end at the first failing command.
+fn is_errexit(word: &str) -> bool {
+    word == "errexit" || (word.starts_with('-') && !word.starts_with("--") && word.contains('e'))
 }

@@ -122,6 +122,28 @@ fn heredocs_that_go_on() {
 }
 
 #[test]
+fn the_shell_decides_whether_a_heredoc_goes_on() {
+    let run = "RUN <<EOF\na\nb\nEOF\n";
+    let check = |shell: &str, found: bool| {
+        let text = format!("# check=experimental=HeredocNoErrexit\nFROM a\nSHELL {shell}\n{run}");
+        check_rules(&text, if found { &[(Rule::HeredocNoErrexit, 4)] } else { &[] });
+    };
+    check("[\"/bin/bash\", \"-c\"]", true);
+    check("[\"busybox\", \"sh\", \"-c\"]", true);
+    check("[\"/bin/bash\", \"-o\", \"pipefail\", \"-c\"]", true);
+    check("[\"/bin/bash\", \"-euo\", \"pipefail\", \"-c\"]", false);
+    check("[\"busybox\", \"sh\", \"-ec\"]", false);
+    check("[\"bash\", \"-o\", \"errexit\", \"-c\"]", false);
+    check("[\"python3\", \"-c\"]", false);
+    // It counts to the end of its stage, and for stages that begin with that.
+    let shell = "SHELL [\"bash\", \"-e\", \"-c\"]";
+    let text = format!(
+        "# check=experimental=HeredocNoErrexit\nFROM a AS b\n{run}{shell}\n{run}FROM b AS c\n{run}FROM a\n{run}"
+    );
+    check_rules(&text, &[(Rule::HeredocNoErrexit, 3), (Rule::HeredocNoErrexit, 18)]);
+}
+
+#[test]
 fn heredocs_are_mended() {
     let check = |text: &str, expected: Option<&str>| {
         let text = format!("# check=experimental=HeredocNoErrexit\n{text}");
@@ -143,6 +165,11 @@ fn heredocs_are_mended() {
         Some("FROM a\nSHELL [\"/bin/bash\", \"-c\"]\nRUN <<EOF\nset -eu\na\nb\nEOF\n"),
     );
     check("FROM a\nSHELL [\"python3\", \"-c\"]\nRUN <<EOF\na\nb\nEOF\n", None);
+    // Another shell in another stage is nobody's business.
+    check(
+        "FROM a AS b\nSHELL [\"python3\", \"-c\"]\nFROM a\nRUN <<EOF\na\nb\nEOF\n",
+        Some("FROM a AS b\nSHELL [\"python3\", \"-c\"]\nFROM a\nRUN <<EOF\nset -eu\na\nb\nEOF\n"),
+    );
 }
 
 #[test]
