@@ -227,8 +227,10 @@ impl CacheMounts {
             }
             let Ok(text) = fs::read_to_string(directory.join("identity")) else { continue };
             let Some(mount) = StoredMount::parse(&text) else { continue };
-            let used = fs::metadata(directory.join("lock")).and_then(|lock| lock.modified());
-            mounts.push(StoredMount { directory, used: used.unwrap_or(SystemTime::UNIX_EPOCH), ..mount });
+            let modified = |name| fs::metadata(directory.join(name)).and_then(|found| found.modified());
+            // The lock is made again by whoever needs it.
+            let used = modified("lock").or_else(|_| modified("content")).unwrap_or(SystemTime::UNIX_EPOCH);
+            mounts.push(StoredMount { directory, used, ..mount });
         }
         mounts.sort_by(|a, b| (&a.id, &a.directory).cmp(&(&b.id, &b.directory)));
         Ok(mounts)
@@ -262,6 +264,12 @@ impl CacheMounts {
             small_file::remove_directory(&path).map_err(error)?;
             opened = File::options().create(true).append(true).open(&path);
         }
+        // A mount without its lock is one that nobody uses.
+        if matches!(&opened, Err(failed) if failed.kind() == io::ErrorKind::NotFound)
+            && directory.join("identity").exists()
+        {
+            opened = File::options().create(true).append(true).open(&path);
+        }
         let lock = match opened {
             Ok(lock) => lock,
             Err(failed) if failed.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -291,8 +299,11 @@ impl CacheMounts {
         let Some(held) = self.hold(mount, Duration::ZERO, &CancelToken::new())? else {
             return Ok(!mount.directory.join("content").exists());
         };
-        fs::remove_dir_all(&mount.directory).map_err(error)?;
+        // At once: who comes meanwhile makes a new one, and does not find half of this.
+        let gone = tempfile::Builder::new().prefix(NEW).tempdir_in(&self.directory).map_err(error)?;
+        fs::rename(&mount.directory, gone.path().join("mount")).map_err(error)?;
         drop(held);
+        gone.close().map_err(error)?;
         Ok(true)
     }
 
@@ -301,6 +312,11 @@ impl CacheMounts {
     /// # Errors
     /// [`CacheMountError::Access`] if something cannot be removed.
     pub fn sweep(&self) -> Result<(), CacheMountError> {
+        for path in fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())) {
+                small_file::remove(&path).map_err(|source| CacheMountError::Access { path, source })?;
+            }
+        }
         for mount in self.list()? {
             let Some(_held) = self.hold(&mount, Duration::ZERO, &CancelToken::new())? else { continue };
             for entry in fs::read_dir(&mount.directory).into_iter().flatten().flatten() {
@@ -490,6 +506,31 @@ mod tests {
         {
             assert_eq!(StoredMount::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_mount_without_its_lock_is_used_by_nobody() {
+        let state = tempfile::tempdir().expect("temporary directory");
+        let mounts = CacheMounts::new(state.path());
+        let cancel = CancelToken::new();
+        let lose = || {
+            let opened = mounts.open(&mount(Sharing::Shared), &cancel).expect("usable");
+            opened.filled().expect("noted");
+            fs::remove_file(opened.content.with_file_name("lock")).expect("removed");
+            mounts.list().expect("listed").remove(0)
+        };
+        let lost = lose();
+        assert!(lost.used.elapsed().expect("in the past") < Duration::from_secs(60), "its content says when");
+        let held = mounts.hold(&lost, Duration::ZERO, &cancel).expect("readable").expect("nobody uses it");
+        assert!(mounts.hold(&lost, Duration::ZERO, &cancel).expect("readable").is_none(), "now somebody does");
+        drop(held);
+        assert!(mounts.remove(&lose()).expect("removed"));
+        assert_eq!(fs::read_dir(mounts.directory()).expect("listed").count(), 0);
+        // What a killed removal left is no mount, and is swept.
+        fs::create_dir_all(mounts.directory().join("new-x/mount")).expect("made");
+        assert_eq!(mounts.list().expect("listed"), []);
+        mounts.sweep().expect("swept");
+        assert_eq!(fs::read_dir(mounts.directory()).expect("listed").count(), 0);
     }
 
     #[test]

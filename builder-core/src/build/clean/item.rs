@@ -291,18 +291,27 @@ impl Engine {
     fn mounts(&self, items: &mut Vec<CacheItem>) -> Result<(), ImageError> {
         use rustix::fs::{FlockOperation, flock};
         for path in entries(self.cache_mounts.directory())? {
-            // Without a lock file it is no cache mount, or one that is being made.
-            let Ok(lock) = fs::File::options().append(true).open(path.join("lock")) else { continue };
+            let identity = fs::read_to_string(path.join("identity")).ok();
+            let lock = open_lock(&path.join("lock"));
+            // It is no cache mount, or one that is being made.
+            if identity.is_none() && lock.is_none() {
+                continue;
+            }
             let mut item =
                 found(CacheItem::of(file_name(&path), CacheKind::Mount), &path, Place::Paths(vec![path.clone()]));
-            item.in_use = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err();
-            let identity = fs::read_to_string(path.join("identity")).unwrap_or_default();
+            item.in_use = lock.is_some_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err());
+            let identity = identity.unwrap_or_default();
             identity.lines().next().unwrap_or_default().clone_into(&mut item.description);
             item.last_used = item.last_used.max(times(&path.join("content")).1).max(times(&path.join("lock")).1);
             items.push(item);
         }
         Ok(())
     }
+}
+
+/// Opens the lock of a cache mount; of a store that can only be read, for reading.
+fn open_lock(path: &Path) -> Option<fs::File> {
+    fs::File::options().append(true).open(path).or_else(|_| fs::File::open(path)).ok()
 }
 
 /// How long a step took, in milliseconds. A command that came with an image that says nothing of it counts as ten
