@@ -154,6 +154,7 @@ pub(crate) fn from_args(
         hashed_secrets: values::hashed_secrets(&args.secret),
         secret_epochs: values::secret_epochs(&args.secret),
         mount_sizes: values::mount_sizes(&args.cache_mount_size, config.mount_sizes()?)?,
+        expected_mounts: values::mount_ids(&args.cache_mount_size),
         trace_reads: args.trace_reads,
         verify_cache: verify_cache.map(|(percent, _)| percent),
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),

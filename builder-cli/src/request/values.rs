@@ -140,6 +140,11 @@ pub(super) fn mount_sizes(given: &[String], config: BTreeMap<String, u64>) -> Re
     Ok(sizes)
 }
 
+/// The ids of `--cache-mount-size`, whose texts are right.
+pub(super) fn mount_ids(given: &[String]) -> BTreeSet<String> {
+    given.iter().filter_map(|text| Some(text.rsplit_once('=')?.0.to_owned())).collect()
+}
+
 /// What `--secret …,KEY=VALUE`, whose texts are right, says, by id. Of two with one id the last counts.
 fn of_secrets(given: &[String], key: &str) -> BTreeMap<String, Option<String>> {
     let field = |text: &str, wanted: &str| {

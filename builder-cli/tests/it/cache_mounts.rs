@@ -41,3 +41,29 @@ fn a_cache_mount_is_kept_within_its_size() {
         assert_eq!(env.rbuild(&format!("build --cache-mount-size {wrong} .")).code, 125, "{wrong}");
     }
 }
+
+// Rows: P11.
+#[test]
+fn a_size_for_a_cache_mount_that_no_step_has_is_a_warning() {
+    let env = TestEnv::new();
+    let mount = "RUN --mount=type=cache,target=/a --mount=type=cache,id=b,target=/b true";
+    env.write("Dockerfile", format!("FROM scratch AS run\n{mount}\nFROM scratch\nCOPY Dockerfile /\n"));
+    let warnings = |options: &str| {
+        // The step has no shell; what is doubtful is said before it runs.
+        let shown = env.rbuild(&format!("build --progress=plain -o type=cacheonly {options} .")).stderr;
+        shown.lines().filter_map(|line| line.strip_prefix("warning: ").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let no = "no step of the build has a cache mount";
+    let given = "--cache-mount-size /x=1g --cache-mount-size=/a=1g --cache-mount-size=y=1g";
+    assert_eq!(
+        warnings(&format!("--target run {given}")),
+        [format!("{no} `/x`, `y` that could be kept within a size; there are `/a`, `b`")]
+    );
+    assert_eq!(warnings("--target run --cache-mount-size b=1g"), [""; 0]);
+    // Stages that are not built have no steps.
+    let none = format!("{no} `b` that could be kept within a size; none has one");
+    assert_eq!(warnings("--cache-mount-size b=1g"), [none]);
+    // The configuration is for every build.
+    env.write("config.json", "{\"cache-mount-sizes\": {\"/other\": \"1\"}}");
+    assert_eq!(warnings("--config config.json"), [""; 0]);
+}

@@ -63,6 +63,24 @@ fn an_image_that_is_nowhere_is_said_to_be_missing_here_first() {
 }
 
 #[test]
+fn an_image_that_is_here_for_other_platforms_is_said_to_be() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    env.ok("build -q --platform linux/s390x,linux/ppc64le -t 127.0.0.1:1/there .");
+    let hint =
+        "hint: the store has this image for linux/ppc64le, linux/s390x, and linux/arm64 is wanted: see `--platform`";
+    for (pull, error) in [("missing", "cannot reach registry"), ("never", "is not in the local store")] {
+        let said = env.fails(&format!("run --platform linux/arm64 --pull={pull} 127.0.0.1:1/there x"));
+        assert!(said.contains(error) && said.contains(hint), "{said}");
+    }
+    // By its id, too.
+    env.ok("build -q --platform linux/s390x -t one .");
+    let id = env.ok("images -q one").stdout;
+    let said = env.fails(&format!("run --platform linux/arm64 --pull=never {}", id.trim()));
+    assert!(said.contains("has this image for linux/s390x, and linux/arm64 is wanted"), "{said}");
+}
+
+#[test]
 fn standard_input_reaches_the_container_only_when_asked_for() {
     let Some(env) = image("standard_input_reaches_the_container_only_when_asked_for") else { return };
     std::fs::write(env.path("input"), "typed\n").expect("written");

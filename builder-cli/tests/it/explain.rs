@@ -429,3 +429,29 @@ fn on_a_fresh_store_steps_are_compared_with_the_caches_that_were_asked() {
         serde_json::json!({ "reason": "never-built", "asked_elsewhere": false })
     );
 }
+
+// Rows: D17.
+#[test]
+fn a_build_that_failed_is_compared_with_caches_elsewhere_too() {
+    if !require_sandbox("a_build_that_failed_is_compared_with_caches_elsewhere_too") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("src/good", "1");
+    env.write("Dockerfile", format!("FROM {}\nCOPY src /src\nRUN test ! -e /src/bad\n", base()));
+    env.ok("build -q --cache-to type=local,dest=../cache -o type=cacheonly .");
+    env.write("src/bad", "2");
+    let fresh = |line: &str| {
+        let mut command = env.command(line.split_whitespace());
+        end(command.env("RBUILD_ROOT", env.path("fresh")))
+    };
+    assert_ne!(fresh("build -q --cache-from type=local,src=../cache -o type=cacheonly .").code, 0);
+    let json: Value = serde_json::from_str(&fresh("explain --json").stdout).expect("JSON");
+    assert_eq!(json["steps"][0]["reasons"][0]["changes"][0]["path"], "/src/bad", "{json}");
+    assert_eq!(json["steps"][1]["verdict"], "failed");
+    assert_eq!(json["steps"][1]["reasons"][0]["reason"], "parent", "{json}");
+    for step in 0..2 {
+        let place = &json["steps"][step]["compared_with"]["place"];
+        assert_eq!(place, env.context("../cache").to_str().expect("text"), "{json}");
+    }
+}

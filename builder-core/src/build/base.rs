@@ -122,21 +122,27 @@ pub(super) fn cannot_be_had(
     let used = plan.first_use(image);
     // What a lock file says is no slip.
     let hinted = !matches!(error, StepError::NotLocked(_) | StepError::Pinned { .. });
-    let others = || {
-        let known = engine?.known_platforms(image).ok().filter(|_| image.layout.is_none())?;
-        if known.is_empty() || known.iter().any(|known| known.distance(&image.platform).is_some()) {
-            return None;
-        }
-        let names: Vec<String> = known.iter().map(ToString::to_string).collect();
-        let (names, wanted) = (names.join(", "), &image.platform);
-        Some(format!("the store has this image for {names}, and {wanted} is wanted: see `--platform`"))
-    };
     BuildError::Base {
         location: used.map(|used| used.location.clone()),
         origin: used.and_then(|used| used.origin.clone()).map(Box::new),
-        suggestion: used.and_then(|used| used.hint.clone()).or_else(others).filter(|_| hinted),
+        suggestion: used
+            .and_then(|used| used.hint.clone())
+            .or_else(|| other_platforms(engine?, image))
+            .filter(|_| hinted),
         error: Box::new(error),
     }
+}
+
+/// That the store has an image for other platforms only.
+pub(super) fn other_platforms(engine: &Engine, image: &ImageRequest) -> Option<String> {
+    let known = engine.known_platforms(image).ok().filter(|_| image.layout.is_none())?;
+    if known.is_empty() || known.iter().any(|known| known.distance(&image.platform).is_some()) {
+        return None;
+    }
+    let mut names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    names.sort();
+    let (names, wanted) = (names.join(", "), &image.platform);
+    Some(format!("the store has this image for {names}, and {wanted} is wanted: see `--platform`"))
 }
 
 /// What the store knows.

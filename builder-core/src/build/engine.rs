@@ -1,6 +1,6 @@
 //! [`Engine`]: the store and everything that works on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -13,6 +13,7 @@ use super::events::{Events, TaskNumbers};
 use super::filesystem::Access;
 use super::git_files::{Answers, GitUse};
 use super::mend::{self, Mended};
+use super::misses;
 use super::recorder::Recorder;
 use super::remote::Bring;
 use super::remote_cache::{self, RemoteCache};
@@ -253,6 +254,7 @@ impl Engine {
         warn(&graph, 0);
         warn_unused(&graph, &events);
         warn_unknown_stages(&parsed, request, &events);
+        warn_unknown_mounts(&graph, request, &events);
         if let Some(violations) = graph.violations() {
             return Err(BuildError::Graph(violations));
         }
@@ -281,7 +283,7 @@ impl Engine {
             now,
         };
         let needed = result::needs_files(request);
-        let (solution, mut built) = early_export::while_building(&session, || {
+        let solved = early_export::while_building(&session, || {
             let mut mended = Mended::default();
             loop {
                 let solution = match solve::solve(&session, &graph, &tasks, needed) {
@@ -317,7 +319,10 @@ impl Engine {
                     break exported.map(|exported| (solution, exported));
                 }
             }
-        })?;
+        });
+        // Before an export takes away what the sources have.
+        misses::note(&session);
+        let (solution, mut built) = solved?;
         remote_cache::export(&session, &graph, &solution, &numbers, sink)?;
         if let Some(percent) = request.verify_cache {
             built.verified = verify::verify(&session, &graph, &solution, &numbers, percent)?;
@@ -443,6 +448,35 @@ fn warn_unknown_stages(parsed: &Dockerfile, request: &BuildRequest, events: &Eve
         let hint = nearest(name, stages.iter().map(String::as_str));
         let hint = hint.map_or_else(String::new, |stage| format!("; did you mean `{stage}`?"));
         events.warning(None, format!("there is no stage `{name}` whose cache could be ignored{hint}"));
+    }
+}
+
+/// The same for ids of cache mounts that somebody limits in this build.
+fn warn_unknown_mounts(graph: &Graph, request: &BuildRequest, events: &Events<'_>) {
+    if request.expected_mounts.is_empty() {
+        return;
+    }
+    let mounts = graph.vertices.iter().flat_map(|vertex| match &vertex.op {
+        graph::Op::Run(run) => run.mounts.as_slice(),
+        _ => &[],
+    });
+    let ids: BTreeSet<&str> = mounts
+        .filter_map(|mount| match &mount.kind {
+            graph::MountTarget::Cache(cache) => Some(cache.id.as_str()),
+            _ => None,
+        })
+        .collect();
+    let list = |ids: &mut dyn Iterator<Item = &str>| ids.map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
+    let unknown = list(&mut request.expected_mounts.iter().map(String::as_str).filter(|id| !ids.contains(id)));
+    if !unknown.is_empty() {
+        let known = match ids.len() {
+            0 => "none has one".to_owned(),
+            1 => format!("there is {}", list(&mut ids.into_iter())),
+            _ => format!("there are {}", list(&mut ids.into_iter())),
+        };
+        let what =
+            format!("no step of the build has a cache mount {unknown} that could be kept within a size; {known}");
+        events.warning(None, what);
     }
 }
 

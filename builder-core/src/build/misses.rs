@@ -22,6 +22,10 @@ pub(super) fn note(session: &Session<'_>) {
     else {
         return;
     };
+    // Who cancels does not wait for answers.
+    if session.cancel.is_cancelled() {
+        return;
+    }
     let build = session.recorder.build();
     let missed: Vec<&Step> = build.steps.iter().filter(|step| is_missed(step)).collect();
     let compare = !missed.is_empty() && !was_built_before(session, &build);
@@ -36,7 +40,7 @@ pub(super) fn note(session: &Session<'_>) {
 
 /// Whether a step ran although every place was asked for it.
 fn is_missed(step: &Step) -> bool {
-    let ran = matches!(step.verdict, Verdict::Run | Verdict::Adopted);
+    let ran = matches!(step.verdict, Verdict::Run | Verdict::Adopted | Verdict::Failed);
     ran && step.asked_elsewhere && step.miss == Some(Miss::NoRecord)
 }
 

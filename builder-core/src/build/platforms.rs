@@ -126,7 +126,11 @@ impl Engine {
     fn stored_platforms(&self, image: &ImageRequest) -> Result<Vec<Platform>, StepError> {
         let database = self.content().database();
         let mut platforms = Vec::new();
-        for id in database.images_of(&image.reference)? {
+        let mut ids = database.images_of(&image.reference)?;
+        if ids.is_empty() {
+            ids.extend(base::id_in(&image.reference).map(|id| database.find_image(id)).transpose()?.flatten());
+        }
+        for id in ids {
             if let Some(record) = database.image(&id)? {
                 platforms.push(record.platform);
             }

@@ -14,7 +14,6 @@ use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::TaskNumbers;
 use super::filesystem::{Access, BuiltLayer};
-use super::misses;
 use super::op::run::set_times_of;
 use super::request::BuildRequest;
 use super::result::layer_files;
@@ -317,7 +316,7 @@ impl Files for LazyFiles {
     }
 }
 
-/// Notes what the sources had, and brings the cache of a build to every destination. One that fails costs a warning, unless it is
+/// Brings the cache of a build to every destination. One that fails costs a warning, unless it is
 /// strict.
 pub(super) fn export(
     session: &Session<'_>,
@@ -326,8 +325,6 @@ pub(super) fn export(
     numbers: &TaskNumbers,
     sink: &dyn Sink,
 ) -> Result<(), BuildError> {
-    // Before it takes away what the sources have.
-    misses::note(session);
     if session.request.inline_cache && !session.request.outputs.iter().any(makes_image) {
         session.events.warning(None, "no output of the build is an image: there is no place for an inline cache");
     }

@@ -69,6 +69,8 @@ pub struct BuildRequest {
     pub secret_epochs: BTreeMap<String, String>,
     /// The most bytes on disk that cache mounts keep when a step ends that used them, by id.
     pub mount_sizes: BTreeMap<String, u64>,
+    /// Ids of cache mounts that steps are thought to have; that none has them is a warning.
+    pub expected_mounts: BTreeSet<String>,
     /// Percentage of the known results that are made again, to compare them.
     pub verify_cache: Option<u8>,
     /// Whether commands are traced, to say which copied files they look at.
@@ -105,6 +107,7 @@ impl BuildRequest {
             hashed_secrets: BTreeSet::new(),
             secret_epochs: BTreeMap::new(),
             mount_sizes: BTreeMap::new(),
+            expected_mounts: BTreeSet::new(),
             verify_cache: None,
             trace_reads: false,
             jobs: None,

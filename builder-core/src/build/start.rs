@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::base;
+use super::base::{self, BaseImage};
 use super::engine::Engine;
 use super::error::{BuildError, StepError};
 use super::events::{Events, TaskNumbers};
@@ -67,23 +67,24 @@ impl Engine {
     /// # Errors
     /// If the image cannot be had, the command cannot be started, or the token is cancelled.
     pub fn start(&self, request: StartRequest, sink: &dyn Sink, cancel: &CancelToken) -> Result<Exit, BuildError> {
-        let failed = |error: StepError| {
+        let wanted = ImageRequest::new(request.image.clone(), request.platform.clone());
+        let failed = |suggestion: Option<String>, error: StepError| {
             BuildError::of(error, |error| BuildError::Base {
                 location: None,
                 origin: None,
-                suggestion: None,
+                suggestion,
                 error: Box::new(error),
             })
         };
-        let _lease = self.content.lease(cancel).map_err(|error| failed(error.into()))?;
+        let _lease = self.content.lease(cancel).map_err(|error| failed(None, error.into()))?;
         let access =
             Access { engine: self, events: Events::Direct(sink), cancel: cancel.clone(), remote: None, dry: false };
-        self.run_image(request, &access).map_err(failed)
+        let image = base::resolve(self, &wanted, request.pull, &Pins::default(), cancel)
+            .map_err(|error| failed(base::other_platforms(self, &wanted), error))?;
+        self.run_image(request, image, &access).map_err(|error| failed(None, error))
     }
 
-    fn run_image(&self, request: StartRequest, access: &Access<'_>) -> Result<Exit, StepError> {
-        let wanted = ImageRequest::new(request.image.clone(), request.platform.clone());
-        let image = base::resolve(self, &wanted, request.pull, &Pins::default(), &access.cancel)?;
+    fn run_image(&self, request: StartRequest, image: BaseImage, access: &Access<'_>) -> Result<Exit, StepError> {
         let task =
             TaskNumbers::default().declare(&access.events, &format!("pull {}", request.image.familiar()), Vec::new());
         image.layers.belongs_to(task);
