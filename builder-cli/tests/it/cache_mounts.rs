@@ -1,7 +1,12 @@
 //! Cache mounts: their sizes, and what replaces them.
 
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use crate::env::{TestEnv, require_sandbox};
 use crate::registry::base;
+use crate::stress::{age, leftovers};
 
 /// A step that writes a file of 64 KiB into a cache mount, and one that shows what is there.
 fn dockerfile(name: &str) -> String {
@@ -66,4 +71,51 @@ fn a_size_for_a_cache_mount_that_no_step_has_is_a_warning() {
     // The configuration is for every build.
     env.write("config.json", "{\"cache-mount-sizes\": {\"/other\": \"1\"}}");
     assert_eq!(warnings("--config config.json"), [""; 0]);
+}
+
+#[test]
+fn an_import_of_a_cache_mount_that_is_killed_changes_nothing() {
+    if !require_sandbox("an_import_of_a_cache_mount_that_is_killed_changes_nothing") {
+        return;
+    }
+    let (from, env) = (TestEnv::new(), TestEnv::new());
+    let seen = |env: &TestEnv, command: &str| {
+        let mount = "RUN --mount=type=cache,id=words,target=/c";
+        env.write("Dockerfile", format!("FROM {}\n{mount} {command}; cat /c/word > /seen || true\n", base()));
+        env.ok("build -q --no-cache -o type=local,dest=../files .");
+        std::fs::read_to_string(env.path("files/seen")).expect("written")
+    };
+    let exported = from.path("words.mount");
+    seen(&from, "echo theirs > /c/word; head -c 3000000 /dev/urandom > /c/a; head -c 3000000 /dev/urandom > /c/z");
+    from.ok(&format!("cache mounts export words -o {}", exported.display()));
+    let bytes = std::fs::read(&exported).expect("written");
+    let unfinished = || leftovers(&env.path("state")).len();
+    let import_half = || {
+        let before = unfinished();
+        let mut importing = env.command(["cache", "mounts", "import", "-"]);
+        let mut child = importing.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(&bytes[..bytes.len() / 2]).expect("read");
+        let begun = Instant::now();
+        while unfinished() == before {
+            assert!(begun.elapsed() < Duration::from_secs(30), "nothing is written");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+    };
+    // With nothing there before, and over what is there.
+    import_half();
+    assert_eq!(env.ok("cache mounts ls --format {{.ID}}").stdout, "");
+    assert_eq!(seen(&env, "true"), "");
+    assert_eq!(seen(&env, "echo ours > /c/word"), "ours\n");
+    import_half();
+    assert_eq!(seen(&env, "true"), "ours\n");
+    assert!(env.ok("cache verify").stdout.contains("Nothing is damaged"));
+    age(&env.path("state"));
+    env.ok("prune -f");
+    assert_eq!(leftovers(&env.path("state")), Vec::<String>::new());
+    // The next one does it.
+    env.ok(&format!("cache mounts import {}", exported.display()));
+    assert_eq!(seen(&env, "true"), "theirs\n");
 }

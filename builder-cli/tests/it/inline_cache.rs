@@ -215,3 +215,29 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     let ended = end(Command::new("sha256sum").arg(file.path()));
     ended.stdout.split(' ').next().expect("a digest").to_owned()
 }
+
+#[test]
+fn the_epoch_of_an_image_is_not_the_time_when_its_steps_ran() {
+    if !require_sandbox("the_epoch_of_an_image_is_not_the_time_when_its_steps_ran") {
+        return;
+    }
+    let project = || {
+        let env = TestEnv::new();
+        env.write("Dockerfile", format!("FROM {}\nRUN echo a > /a\nRUN cat /a > /b\n", base()));
+        env
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs();
+    let made = project();
+    let run = |env: &TestEnv, epoch: &str, place: &str, more: &str| {
+        build(env, &format!("{epoch} --output=type=oci,tar=false,dest={place} --cache-to type=inline {more}"))
+    };
+    // The second one is built from what is known, at another time than its steps.
+    let (plain, dated) = (made.path("plain").display().to_string(), made.path("dated").display().to_string());
+    assert_eq!(run(&made, "", &plain, "").0.len(), 2);
+    assert_eq!(run(&made, &format!("--source-date-epoch={now}"), &dated, "").0, NOTHING);
+    for (place, limit, expected) in [(&plain, "1h", 0), (&plain, "0s", 2), (&dated, "1h", 2), (&dated, "", 0)] {
+        let limit = if limit.is_empty() { String::new() } else { format!("--cache-ttl={limit}") };
+        let (ran, ..) = build(&project(), &format!("{limit} --cache-from type=local,src={place}"));
+        assert_eq!(ran.len(), expected, "{place} {limit} {ran:?}");
+    }
+}

@@ -27,6 +27,7 @@ mod env;
 mod frugality;
 mod full_disk;
 mod explain;
+mod fetching;
 mod git;
 mod help;
 mod history;

@@ -11,6 +11,8 @@ pub(crate) struct Recorder {
     /// `127.0.0.1:PORT`
     pub(crate) address: String,
     requests: Arc<Mutex<Vec<String>>>,
+    /// Part of the requests that are kept from going on.
+    held: Arc<Mutex<Option<String>>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -20,24 +22,41 @@ impl Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let ended = Arc::new(AtomicBool::new(false));
+        let (held, ended) = (Arc::new(Mutex::default()), Arc::new(AtomicBool::new(false)));
         let (server, log, end) = (server.to_owned(), Arc::clone(&requests), Arc::clone(&ended));
+        let hold = Arc::clone(&held);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if end.load(Ordering::SeqCst) {
                     return;
                 }
                 let Ok(upstream) = TcpStream::connect(&server) else { return };
-                let log = Arc::clone(&log);
-                std::thread::spawn(move || pass_on(&client, &upstream, &log));
+                let (log, hold) = (Arc::clone(&log), Arc::clone(&hold));
+                std::thread::spawn(move || pass_on(&client, &upstream, &log, &hold));
             }
         });
-        Self { address, requests, ended }
+        Self { address, requests, held, ended }
     }
 
     /// `METHOD /path` of everything since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.requests.lock().expect("not poisoned"))
+    }
+}
+
+impl Recorder {
+    /// From now on requests with this in them stay here; `None` lets them go.
+    pub(crate) fn hold(&self, part: Option<&str>) {
+        *self.held.lock().expect("not poisoned") = part.map(str::to_owned);
+    }
+
+    /// Waits for a request with this in it.
+    pub(crate) fn wait_for(&self, part: &str) {
+        let begun = std::time::Instant::now();
+        while !self.requests.lock().expect("not poisoned").iter().any(|request| request.contains(part)) {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "nobody asks for {part}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 }
 
@@ -48,7 +67,7 @@ impl Drop for Recorder {
     }
 }
 
-fn pass_on(client: &TcpStream, upstream: &TcpStream, log: &Mutex<Vec<String>>) {
+fn pass_on(client: &TcpStream, upstream: &TcpStream, log: &Mutex<Vec<String>>, held: &Mutex<Option<String>>) {
     let (mut back, mut to_client) = (upstream.try_clone().expect("cloned"), client.try_clone().expect("cloned"));
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut back, &mut to_client);
@@ -71,6 +90,10 @@ fn pass_on(client: &TcpStream, upstream: &TcpStream, log: &Mutex<Vec<String>>) {
             let at = request.and_then(|line| methods.iter().filter_map(|method| line.rfind(method)).max());
             if let (Some(request), Some(at)) = (request, at) {
                 log.lock().expect("not poisoned").push(request[at..].to_owned());
+                let stays = || held.lock().expect("not poisoned").as_ref().is_some_and(|part| request.contains(part));
+                while stays() {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
             }
         }
         if up.write_all(&buffer[..read]).is_err() {

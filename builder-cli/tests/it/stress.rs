@@ -229,8 +229,14 @@ fn judge(archive: &Path) {
     fs::remove_dir_all(layout).expect("removed");
 }
 
+/// Makes everything in a store look old: nothing younger than a minute is taken for a leftover.
+pub(crate) fn age(state: &Path) {
+    let age = "find . ! -path '*/fs/*' -exec touch -h -d '2 minutes ago' {} +";
+    assert!(Command::new("sh").args(["-c", age]).current_dir(state).stderr(Stdio::null()).status().is_ok());
+}
+
 /// Files of unfinished work.
-fn leftovers(state: &Path) -> Vec<String> {
+pub(crate) fn leftovers(state: &Path) -> Vec<String> {
     let unfinished =
         ["-name", ".tmp*", "-o", "-name", "tmp-*", "-o", "-name", "new-*", "-o", "-path", "*/content/tmp/*"];
     let mut find = Command::new("find");
@@ -284,9 +290,7 @@ fn after(env: &TestEnv, seed: u64) {
         let result = env.ok(&format!("run --rm {name} cat /w/result")).stdout;
         assert!((0..Variant::ALL).any(|number| Variant(number).result() == result), "seed {seed}: {name}: {result}");
     }
-    // Nothing younger than a minute is taken for a leftover.
-    let age = "find . ! -path '*/fs/*' -exec touch -h -d '2 minutes ago' {} +";
-    assert!(Command::new("sh").args(["-c", age]).current_dir(&state).stderr(Stdio::null()).status().is_ok());
+    age(&state);
     env.ok("prune -f");
     assert_eq!(leftovers(&state), Vec::<String>::new(), "seed {seed}");
     let told: f64 = env.ok("du --format {{.Size}}").stdout.lines().map(bytes).sum();

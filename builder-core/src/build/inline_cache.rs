@@ -87,7 +87,9 @@ fn write(known: &Contents, steps: &[(usize, Record)], made: &FinalLayers<'_>, re
         let tree = layer.tree;
         // With rewritten times the tree of the image is another one than the step's, with the same content.
         let created = made.epoch.unwrap_or(record.created);
-        contents.records.push(Record { tree: tree.id(), created, milliseconds: None, ran: None, ..record.clone() });
+        // With an epoch nothing says when the step ran: for who sets a limit it was long ago.
+        let ran = made.epoch.map(|_| 0);
+        contents.records.push(Record { tree: tree.id(), created, milliseconds: None, ran, ..record.clone() });
         contents.trees.push(tree.clone());
         if !tree.is_empty() {
             layers.push(InlineLayer {

@@ -49,11 +49,11 @@ impl Record {
         beginning.len() >= FEWEST && names().iter().any(|name| name.starts_with(beginning))
     }
 
-    /// Whether the step ran less than `ttl` ago.
+    /// Whether the step is known to have run less than `ttl` ago.
     pub fn is_fresh(&self, ttl: Duration, now: i64) -> bool {
         let age = now.saturating_sub(self.ran.unwrap_or(self.created));
-        // A time to come is that of another clock.
-        u64::try_from(age).map_or(true, |age| age < ttl.as_secs())
+        // A time to come is that of another clock, and says nothing.
+        u64::try_from(age).is_ok_and(|age| age < ttl.as_secs())
     }
 }
 
@@ -547,8 +547,10 @@ mod tests {
         check(900, None, 100, false);
         check(0, Some(990), 11, true);
         check(990, Some(0), 11, false);
-        check(2000, None, 1, true);
         check(1000, None, 0, false);
+        check(2000, None, 1, false);
+        check(900, Some(1001), 101, false);
+        check(2000, Some(1000), 1, true);
     }
 
     #[test]

@@ -179,6 +179,18 @@ impl Changed {
     }
 }
 
+/// Other patterns of an ignore file.
+pub(super) fn patterns(old: &str, dice: &mut Dice) -> String {
+    let mut lines: Vec<&str> = old.lines().collect();
+    if !lines.is_empty() && dice.chance(40) {
+        lines.remove(dice.below(lines.len()));
+    }
+    if dice.chance(80) {
+        lines.insert(dice.below(lines.len() + 1), dice.word(PATTERNS));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
 /// Makes a random change below a directory.
 #[expect(clippy::too_many_lines, reason = "a table of changes")]
 pub(super) fn change(root: &Path, dice: &mut Dice) -> Changed {

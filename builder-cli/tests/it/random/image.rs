@@ -23,6 +23,8 @@ pub(super) enum Built {
         /// The id, where times are all the same.
         id: Option<String>,
     },
+    /// An image for each platform.
+    Index(Vec<Self>),
 }
 
 impl Built {
@@ -38,10 +40,17 @@ impl Built {
             files.insert(path, bytes);
         }
         let json = |path: &str| -> Value { serde_json::from_slice(&files[path]).expect("JSON") };
-        let blob = |descriptor: &Value| {
-            format!("blobs/{}", descriptor["digest"].as_str().expect("a digest").replace(':', "/"))
-        };
-        let manifest = json(&blob(&json("index.json")["manifests"][0]));
+        let top = json("index.json")["manifests"][0].clone();
+        let index = top["mediaType"].as_str().is_some_and(|kind| kind.contains("index")).then(|| json(&blob(&top)));
+        let manifests =
+            index.as_ref().map_or_else(|| vec![top], |index| index["manifests"].as_array().expect("manifests").clone());
+        let images: Vec<Self> = manifests.iter().map(|manifest| Self::image(&files, manifest, exact, verify)).collect();
+        if index.is_some() { Self::Index(images) } else { images.into_iter().next().expect("one") }
+    }
+
+    fn image(files: &HashMap<String, Vec<u8>>, manifest: &Value, exact: bool, verify: bool) -> Self {
+        let json = |path: &str| -> Value { serde_json::from_slice(&files[path]).expect("JSON") };
+        let manifest = json(&blob(manifest));
         let mut config = json(&blob(&manifest["config"]));
         let descriptors = manifest["layers"].as_array().expect("layers").iter();
         let layers =
@@ -74,6 +83,13 @@ impl Built {
             (Self::Failed, Self::Failed) => {}
             (Self::Failed, _) => text.push_str("only the first failed\n"),
             (_, Self::Failed) => text.push_str("only the second failed\n"),
+            (Self::Index(ours), Self::Index(theirs)) => {
+                if ours.len() != theirs.len() {
+                    let _ = writeln!(text, "{} images or {}", ours.len(), theirs.len());
+                }
+                text.extend(ours.iter().zip(theirs).map(|(one, other)| one.differences(other)));
+            }
+            (Self::Index(_), _) | (_, Self::Index(_)) => text.push_str("one image or several\n"),
             (
                 Self::Image { config, layers, id },
                 Self::Image { config: other_config, layers: other_layers, id: other_id },
@@ -102,6 +118,11 @@ impl Built {
         }
         text
     }
+}
+
+/// The path of what a descriptor names.
+fn blob(descriptor: &Value) -> String {
+    format!("blobs/{}", descriptor["digest"].as_str().expect("a digest").replace(':', "/"))
 }
 
 fn entries(layer: &[u8]) -> BTreeMap<String, String> {

@@ -8,8 +8,10 @@
 mod dice;
 mod files;
 mod image;
+mod instructions;
 mod project;
 mod reasons;
+mod sources;
 mod step;
 mod world;
 

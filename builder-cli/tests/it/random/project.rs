@@ -1,8 +1,7 @@
 //! [`Project`]: a random Dockerfile, and the options that it is built with.
 
-use std::fmt::Write as _;
-
 use super::dice::Dice;
+use super::sources::LIFE;
 
 /// What is built, apart from the files.
 #[derive(Clone)]
@@ -14,12 +13,7 @@ pub(super) struct Project {
     label: Option<String>,
     network: Option<&'static str>,
     host: Option<&'static str>,
-    /// What the base image is called.
-    base: String,
-    /// The address of a file.
-    page: String,
-    /// The address of a repository.
-    upstream: String,
+    pub(super) places: Places,
     /// Whether all rights of files count.
     git_mode: bool,
     /// Files get the time of the epoch, so that images can be compared bit by bit.
@@ -28,6 +22,40 @@ pub(super) struct Project {
     pub(super) given: Given,
     /// The word that says which value a secret has.
     pub(super) epoch: usize,
+    /// What the context `named` is.
+    pub(super) named: Named,
+    /// A stage that a context takes the place of.
+    pub(super) replaced: Option<usize>,
+    /// Images are for other platforms, too.
+    for_platforms: bool,
+    platforms: Option<&'static str>,
+    /// One limit is for the results of all stages.
+    one_life: bool,
+}
+
+/// What things are called that are not files of the project.
+#[derive(Clone, Default)]
+pub(super) struct Places {
+    /// The base image.
+    pub(super) base: String,
+    /// An image without a shell.
+    pub(super) other: Option<String>,
+    /// The address of a file.
+    pub(super) page: String,
+    /// The address of a repository.
+    pub(super) upstream: String,
+}
+
+/// What a context with a name is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Named {
+    Directory,
+    Layout,
+    Archive,
+    Repository,
+    Image,
+    /// A directory of the main context.
+    Part,
 }
 
 /// How a build gets its main context.
@@ -55,19 +83,16 @@ enum From {
     Scratch,
     /// An image in a directory that is replaced now and then.
     Layout,
+    /// An image whose tag moves.
+    Other,
     Stage(usize),
 }
 
-const SOURCES: &str = "src src/ src/. src/a src/a* src/sub lib lib/* . ./ top* */a src/?  [st]* lib/link src/sub/x data data/* */* src/link p.tar* ";
-const TARGETS: &str = "/d/ /d/e/ /e/ /e/f/ /w/ /w/old/ / /d/sub/ rel/ . /link/ /d/deep/er/";
-const EXCLUDED: &str = "a */a **/x sub src/sub lib/** !src/a *.log b **/* src";
-const MODES: &str = "644 0755 700 u+x,g-r a=r u=rwX,go=rX +t";
-const OWNERS: &str = "1:2 app app:extra :extra 7 0:0";
-const SEEN: &str = "/d /e /w / /o /d/sub /link /d/src";
+pub(super) const CLOCK: &str = "--mount=type=secret,id=clock";
 const ARGUMENTS: [&str; 5] = ["X", "Y", "UNUSED", "HTTP_PROXY", "Z"];
 
 impl Project {
-    pub(super) fn new(dice: &mut Dice, base: &str, page: &str, upstream: &str) -> Self {
+    pub(super) fn new(dice: &mut Dice, places: &Places) -> Self {
         let mut project = Self {
             stages: Vec::new(),
             target: None,
@@ -75,24 +100,33 @@ impl Project {
             label: None,
             network: None,
             host: None,
-            base: base.to_owned(),
-            page: page.to_owned(),
-            upstream: upstream.to_owned(),
+            places: places.clone(),
             git_mode: false,
             rewrite: dice.chance(60),
             given: Self::given(dice),
             epoch: 0,
+            named: Named::Directory,
+            replaced: None,
+            for_platforms: dice.chance(20),
+            platforms: None,
+            one_life: dice.chance(30),
         };
+        let forgets = dice.chance(30);
         for number in 0..=dice.below(4) {
             let from = match dice.below(10) {
                 0..4 => From::Base,
                 4 => From::Copied,
+                5 if places.other.is_some() && dice.chance(50) => From::Other,
                 5 if dice.chance(50) => From::Layout,
                 5 => From::Scratch,
                 _ if number > 0 => From::Stage(dice.below(number)),
                 _ => From::Base,
             };
             project.stages.push(Stage { from, lines: Vec::new() });
+            if forgets && project.can_run(number) {
+                let line = Self::look_at_the_clock(dice);
+                project.stages[number].lines.push(line);
+            }
             for _ in 0..=dice.below(6) {
                 let line = project.line(dice, number);
                 let is_seen = ["USER", "WORKDIR"].contains(&instruction(&line)) && project.can_run(number);
@@ -136,7 +170,7 @@ impl Project {
     fn can_run(&self, stage: usize) -> bool {
         match self.stages[stage].from {
             From::Base | From::Copied => true,
-            From::Scratch | From::Layout => false,
+            From::Scratch | From::Layout | From::Other => false,
             From::Stage(below) => self.can_run(below),
         }
     }
@@ -144,18 +178,19 @@ impl Project {
     /// A random instruction of a stage.
     fn line(&self, dice: &mut Dice, stage: usize) -> String {
         match dice.below(100) {
-            0 | 1 if self.can_run(stage) => format!("# cache=12h\n{}", Self::run(dice, stage)),
-            2..40 if self.can_run(stage) => Self::run(dice, stage),
+            0 | 1 if self.can_run(stage) => format!("# cache=12h\n{}", self.run(dice, stage)),
+            2..4 if self.can_run(stage) => Self::look_at_the_clock(dice),
+            4..40 if self.can_run(stage) => self.run(dice, stage),
             0..66 => self.copy(dice, stage),
             70..80 => format!("ARG {}={}", dice.pick(&ARGUMENTS), dice.below(3)),
+            80 if self.for_platforms => format!("ARG {}", dice.word("TARGETARCH TARGETPLATFORM")),
             80 => format!("ARG {}", dice.pick(&ARGUMENTS)),
             81..86 => format!("ENV {}={}", dice.word("A B X"), dice.word("1 2 $X ${Y:-no} $A$B")),
             66 | 67 | 86..89 => format!("WORKDIR {}", dice.word("/w rel /d/wd / $A /e")),
             68 | 69 | 89..91 => format!("USER {}", dice.word("app 0 1000:2000 root 7")),
             91..93 => {
-                let inner =
-                    if self.can_run(stage) && dice.chance(50) { Self::run(dice, 0) } else { self.copy(dice, 0) };
-                if inner.contains('\n') || inner.starts_with('#') {
+                let inner = if self.can_run(stage) && dice.chance(50) { self.run(dice, 0) } else { self.copy(dice, 0) };
+                if inner.contains('\n') || inner.starts_with('#') || inner.contains(CLOCK) {
                     "ONBUILD ENV O=1".to_owned()
                 } else {
                     format!("ONBUILD {inner}")
@@ -171,130 +206,29 @@ impl Project {
         }
     }
 
-    fn copy(&self, dice: &mut Dice, stage: usize) -> String {
-        let mut flags = String::new();
-        if dice.chance(20) {
-            let _ = write!(flags, "--chown={} ", dice.word(OWNERS));
-        }
-        if dice.chance(15) {
-            let _ = write!(flags, "--chmod={} ", dice.word(MODES));
-        }
-        if dice.chance(15) {
-            flags += "--link ";
-        }
-        for _ in 0..if dice.chance(20) { 1 + dice.below(2) } else { 0 } {
-            let _ = write!(flags, "--exclude={} ", dice.word(EXCLUDED));
-        }
-        let target = dice.word(TARGETS);
-        match dice.below(20) {
-            0..4 if stage > 0 => {
-                let from = dice.below(stage);
-                format!("COPY --from=s{from} {flags}{} {target}", dice.word("/d /d/* /o* /e* /w /o/ /link* /d/sub*"))
-            }
-            4 | 5 => format!("COPY --from=named {flags}{} {target}", dice.word(". a* sub */* [a-c]")),
-            6 => format!("COPY {flags}<<a <<b {target}\ntext {}\na\n$X\nb", dice.below(3)),
-            7 if dice.chance(70) => format!("ADD {flags}{} {target}", dice.word("p.tar src p.* .")),
-            7 | 8 if !flags.contains("exclude") => {
-                if dice.chance(20) {
-                    let _ = write!(flags, "--checksum={} ", checksum(dice));
-                }
-                format!("ADD {flags}{} {target}", self.page)
-            }
-            9 if !flags.contains("exclude") => {
-                format!("COPY --parents {flags}{} {target}", dice.word("src/./**/x */a src/sub"))
-            }
-            10 if !flags.contains("exclude") => {
-                format!(
-                    "ADD {flags}{}{} {target}",
-                    self.upstream,
-                    dice.pick(&["", "#main", "#main:sub", "?branch=main&subdir=sub"])
-                )
-            }
-            11 => format!("COPY --from=layout {flags}{} {target}", dice.word(". a* /sub")),
-            12 => format!("COPY {flags}{} {} {target}", dice.word(SOURCES), dice.word(SOURCES)),
-            _ => format!("COPY {flags}{} {target}", dice.word(SOURCES)),
-        }
-    }
-
-    fn mount(dice: &mut Dice, stage: usize) -> String {
-        let more = dice.pick(&["", "", ",rw"]);
-        match dice.below(10) {
-            0..3 => format!("--mount=type=bind,source={},target=/seen{more}", dice.word("src src/sub lib . data")),
-            3 | 4 if stage > 0 => {
-                let from = dice.below(stage);
-                format!("--mount=type=bind,from=s{from},source={},target=/seen{more}", dice.word("/o /d / /w /e"))
-            }
-            3..6 => format!("--mount=type=bind,from=named,target=/seen{more}"),
-            6 => format!("--mount=type=cache,id={},target=/cache", dice.word("one two")),
-            7 => format!("--mount=type=tmpfs,target=/seen{}", dice.pick(&["", ",size=1m"])),
-            8 => format!("--mount=type=secret,id={}", dice.pick(&["hashed", "dated"])),
-            _ => "--mount=type=secret,id=plain".to_owned(),
-        }
-    }
-
-    /// A command that writes what it sees.
-    fn run(dice: &mut Dice, stage: usize) -> String {
-        let out = format!("/o/{}", dice.below(1000));
-        let count = [0, 0, 0, 1, 1, 2][dice.below(6)];
-        let mut mounts: Vec<String> = (0..count).map(|_| Self::mount(dice, stage)).collect();
-        if mounts.iter().filter(|mount| mount.contains("/seen")).count() > 1 {
-            mounts.pop();
-        }
-        let has = |what: &str| mounts.iter().any(|mount| mount.contains(what));
-        let look = |at: &str| {
-            let not = "\\( -path /proc -o -path /sys -o -path /dev -o -path /cache -o -path /run -o -path /etc/hosts -o -path /etc/resolv.conf \\) -prune -o";
-            format!(
-                "x=$({{ find {at} {not} -exec stat -c '%N %a %u %g %F' {{}} +; find {at} {not} -type f -exec sha256sum {{}} +; }} 2>&1 | sort); echo \"$x\" > {out}; true"
-            )
-        };
-        let command = match () {
-            () if has("/seen") => look("/seen"),
-            () if has("hashed") => format!("cat /run/secrets/hashed > {out}"),
-            () if has("dated") => format!("cat /run/secrets/dated > {out}"),
-            () if has("/cache") => format!("f=/cache/${{##*/}}; echo {} > $f; cat $f > {out}; rm $f", dice.below(3))
-                .replace("${##*/}", &out[3..]),
-            () if has("plain") => format!("test -s /run/secrets/plain; echo ok > {out}"),
-            () => match dice.below(18) {
-                0..3 => look(dice.word(SEEN)),
-                3..6 => format!("env | grep -v -i _proxy | sort > {out}; true"),
-                6 => format!("env | sort > {out}; true").replace("env | sort", "echo $HTTP_PROXY$X"),
-                7 => format!("{{ id; pwd; umask; }} > {out}; true"),
-                8 => format!("cat /d/* /d/src/* 2>/dev/null | grep -v '^#' > {out}; true"),
-                9 => format!("cat /o/* /d/* 2>/dev/null | wc -c > {out}; true"),
-                10 => dice.pick(&["rm -rf /d/a*; true", "rm -rf /d; true", "rm -f /o/1*; true"]).to_owned(),
-                11 => dice.pick(&["mkdir -p /e/f; true", "mkdir -m 700 -p /d/deep; true", "true"]).to_owned(),
-                12 => "mv /d /e 2>/dev/null; ln -s e /link 2>/dev/null; true".to_owned(),
-                13 => dice
-                    .pick(&[
-                        "chmod -R go-rx /d /w 2>/dev/null; true",
-                        "chown 5:6 /d /o/* 2>/dev/null; true",
-                        "chmod 755 /d/* /o/* 2>/dev/null; true",
-                    ])
-                    .to_owned(),
-                14 => "for f in /d/a /d/src/a; do ln $f $f.hard 2>/dev/null; done; true".to_owned(),
-                15 => {
-                    return format!(
-                        "RUN {}<<E\nwc -c /d/* /o/* > {out} 2>/dev/null\necho {} >> {out}\ntrue\nE",
-                        joined(&mounts),
-                        dice.below(3)
-                    );
-                }
-                _ => format!("echo {} > {out}", dice.below(4)),
-            },
-        };
-        format!("RUN {}{command}", joined(&mounts))
+    /// Whether results may be too old.
+    pub(super) fn expires(&self) -> bool {
+        self.dockerfile().contains(CLOCK)
     }
 
     pub(super) fn dockerfile(&self) -> String {
         let mut text = String::new();
+        // There are images for one platform only.
+        let flag = if self.for_platforms { "--platform=$BUILDPLATFORM " } else { "" };
         for (number, stage) in self.stages.iter().enumerate() {
             let begin = match stage.from {
-                From::Base => format!("FROM {} AS s{number}\nRUN mkdir -m 777 /o /w && mkdir /w/old\n", self.base),
+                From::Base => {
+                    let base = &self.places.base;
+                    format!("FROM {flag}{base} AS s{number}\nRUN mkdir -m 777 /o /w && mkdir /w/old\n")
+                }
                 From::Copied => {
                     format!("FROM scratch AS s{number}\nCOPY --from=bb . /\nENV PATH=/bin\nRUN mkdir -m 777 /o /w\n")
                 }
                 From::Scratch => format!("FROM scratch AS s{number}\n"),
-                From::Layout => format!("FROM layout AS s{number}\n"),
+                From::Layout => format!("FROM {flag}layout AS s{number}\n"),
+                From::Other => {
+                    format!("FROM {flag}{} AS s{number}\n", self.places.other.as_deref().unwrap_or("scratch"))
+                }
                 From::Stage(below) => format!("FROM s{below} AS s{number}\n"),
             };
             text += &begin;
@@ -321,9 +255,28 @@ impl Project {
         options.extend(self.label.iter().map(|label| format!("--label=l={label}")));
         options.extend(self.git_mode.then(|| "--context-mode=git".to_owned()));
         options.push(format!("--secret=id=dated,src=../home/dated,epoch={}", self.epoch));
+        options.extend(self.platforms.map(|platforms| format!("--platform={platforms}")));
+        options.extend(self.lives());
         options.extend(self.network.map(|mode| format!("--network={mode}")));
         options.extend(self.host.map(|name| format!("--add-host={name}:10.0.0.1")));
         options
+    }
+
+    /// `--cache-ttl` for commands that say nothing themselves.
+    fn lives(&self) -> Vec<String> {
+        let begin = format!("RUN {CLOCK}");
+        let stages = self.stages.iter().enumerate();
+        let forgetful = stages.filter(|(_, stage)| stage.lines.iter().any(|line| line.starts_with(&begin)));
+        let mut lives: Vec<String> = forgetful.map(|(stage, _)| format!("--cache-ttl=s{stage}={LIFE}s")).collect();
+        if self.one_life && !lives.is_empty() {
+            lives = vec![format!("--cache-ttl={LIFE}s")];
+        }
+        lives
+    }
+
+    /// Whether the image is for several platforms.
+    pub(super) fn has_platforms(&self) -> bool {
+        self.platforms.is_some_and(|platforms| platforms.contains(','))
     }
 
     /// Changes an instruction; says which.
@@ -365,7 +318,23 @@ impl Project {
 
     /// Changes an option; says which.
     pub(super) fn turn(&mut self, dice: &mut Dice) -> String {
-        match dice.below(10) {
+        match dice.below(16) {
+            10 | 11 if self.for_platforms => {
+                let sets =
+                    [None, Some("linux/arm64"), Some("linux/amd64,linux/arm64"), Some("linux/arm/v7,linux/amd64")];
+                self.platforms = sets[dice.below(sets.len())];
+            }
+            10 | 11 => self.git_mode = !self.git_mode,
+            12 | 13 => {
+                let all =
+                    [Named::Directory, Named::Layout, Named::Archive, Named::Repository, Named::Part, Named::Image];
+                let known = if self.places.other.is_some() { 6 } else { 5 };
+                self.named = all[if dice.chance(30) { 0 } else { dice.below(known) }];
+            }
+            14 if self.stages.len() > 1 => {
+                self.replaced = dice.chance(60).then(|| dice.below(self.stages.len() - 1));
+            }
+            14 | 15 => self.target = dice.chance(60).then(|| dice.below(self.stages.len())),
             0..5 => {
                 let said = self.dockerfile();
                 let used: Vec<&str> =
@@ -387,26 +356,10 @@ impl Project {
             8 => self.network = *dice.pick(&[&None, &Some("none")]),
             _ => self.host = *dice.pick(&[&None, &Some("there"), &Some("where")]),
         }
-        format!("options {}", self.options().join(" "))
-    }
-}
-
-/// The digest of a page, in one of the algorithms.
-fn checksum(dice: &mut Dice) -> String {
-    let page = super::world::page_text(dice.below(2));
-    match dice.below(3) {
-        0 => {
-            let sum = crate::cache_lies::filter("sha512sum", "-", page.as_bytes());
-            format!("sha512:{}", String::from_utf8_lossy(&sum[..128]))
-        }
-        _ => format!("sha256:{}", crate::inline_cache::sha256(page.as_bytes())),
+        format!("options {} named {:?} replaced {:?}", self.options().join(" "), self.named, self.replaced)
     }
 }
 
 fn instruction(line: &str) -> &str {
     line.split([' ', '=']).next().unwrap_or_default()
-}
-
-fn joined(mounts: &[String]) -> String {
-    mounts.iter().map(|mount| format!("{mount} ")).collect()
 }

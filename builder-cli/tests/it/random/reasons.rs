@@ -23,8 +23,24 @@ pub(super) fn ran(explained: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Steps whose results were too old.
+pub(super) fn expired(explained: &Value) -> usize {
+    let reasons = explained["steps"].as_array().expect("steps").iter().filter_map(|step| step["reasons"].as_array());
+    reasons.flatten().filter(|reason| reason["reason"].as_str().is_some_and(|why| why.starts_with("expired"))).count()
+}
+
+/// What may be said in explanations.
+#[derive(Clone, Copy)]
+pub(super) struct Flags {
+    /// Something may be gone for good.
+    pub(super) was_pruned: bool,
+    /// Results may be too old.
+    pub(super) may_expire: bool,
+}
+
 /// What is wrong with an explanation; `past` has all builds of a store since it was pruned, the explained one last.
-pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &[String]) -> String {
+pub(super) fn wrong(explained: &Value, past: &[Past], flags: Flags, links: &[String]) -> String {
+    let Flags { was_pruned, may_expire } = flags;
     let mut text = String::new();
     let links: Vec<&str> = links.iter().map(String::as_str).collect();
     // A step of the same name as now was built after the last change of anything but files.
@@ -68,6 +84,7 @@ pub(super) fn wrong(explained: &Value, past: &[Past], was_pruned: bool, links: &
                 "input" if !anything || (reason["before"] == reason["after"] && !is_hidden(reason)) => {
                     bad("this input was not changed");
                 }
+                "expired" if may_expire => {}
                 "expired" | "no-cache" | "hit" => bad("cannot be"),
                 "base" if !anything => bad("no other base"),
                 "pruned" | "files-gone" | "damaged" | "result-gone" if !was_pruned => bad("nothing was pruned"),

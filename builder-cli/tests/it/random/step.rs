@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::files::{self, Changed, EVERYTHING};
 use super::image::Built;
 use super::project::Given;
-use super::reasons::{self, Past};
+use super::reasons::{self, Flags, Past};
 use super::world::{Place, World};
 use crate::env::{end, program};
 
@@ -33,6 +33,7 @@ struct Plan {
 
 impl World {
     fn command(&mut self, store: &str, options: &[String], umask: &str) -> Command {
+        self.hold_local(store);
         let context = self.give();
         let inner = self.env.command([""; 0]);
         let mut command = Command::new("/bin/sh");
@@ -87,6 +88,7 @@ impl World {
             return Ok(known.clone());
         }
         let _ = std::fs::remove_dir_all(self.env.path("empty"));
+        self.forget_local("empty");
         let mut options = self.options();
         options.push("--no-cache".to_owned());
         let built = self.build("empty", options, "022")?.built;
@@ -100,12 +102,12 @@ impl World {
     /// How the old store is asked to build.
     fn plan(&mut self, state: &str) -> Plan {
         let mut options = self.options();
-        let mut may_run = !self.seen.contains(state);
+        let mut may_run = !self.seen.contains(state) || self.project.expires();
         let mut export = false;
         let mut again = "";
         match self.dice.below(40) {
             0 => (again, may_run) = ("--no-cache", true),
-            1 => (again, may_run) = ("--cache-ttl=1s", true),
+            1 if !self.project.expires() => (again, may_run) = ("--cache-ttl=1s", true),
             2 => again = "--verify-cache=100",
             3..13 => export = true,
             _ => {}
@@ -146,7 +148,9 @@ impl World {
         let foreseen = if self.dice.chance(10) { Some(self.foresee()) } else { None };
         let Plan { options, umask, again, may_run, is_kept, export } = self.plan(&state);
         // What others know is not asked for.
-        let foreseen = foreseen.filter(|_| !options.iter().any(|option| option.starts_with("--cache-from")));
+        let expires = self.project.expires();
+        let foreseen =
+            foreseen.filter(|_| !expires && !options.iter().any(|option| option.starts_with("--cache-from")));
         if again == "--cache-ttl=1s" {
             std::thread::sleep(Duration::from_millis(if self.dice.chance(20) { 1100 } else { 0 }));
         }
@@ -192,11 +196,14 @@ impl World {
             return Ok(());
         }
         self.failures = 0;
-        if is_kept {
+        self.figures.platforms += usize::from(self.project.has_platforms());
+        // Of several platforms that of this machine is saved.
+        if is_kept && !self.project.has_platforms() {
             self.compare_kept(&expected)?;
         }
         if export {
             self.exported = Some(state.clone());
+            self.was_damaged = false;
             if self.place == Place::Inline {
                 let cache = self.env.path("cache");
                 let _ = std::fs::remove_dir_all(&cache);
@@ -270,7 +277,9 @@ impl World {
         if again.is_empty() {
             let roots = [self.env.context(""), self.env.path("named")];
             let links: Vec<String> = roots.iter().flat_map(|root| files::links(root)).collect();
-            let wrong = reasons::wrong(&explained, &self.past, self.was_pruned, &links);
+            let flags = Flags { was_pruned: self.was_pruned, may_expire: self.project.expires() };
+            let wrong = reasons::wrong(&explained, &self.past, flags, &links);
+            self.figures.expired += reasons::expired(&explained);
             if !wrong.is_empty() {
                 return Err(format!("explained wrongly:\n{wrong}"));
             }
@@ -312,6 +321,7 @@ impl World {
         let is_new = self.dice.chance(60);
         if is_new {
             let _ = std::fs::remove_dir_all(self.env.path("second"));
+            self.forget_local("second");
         }
         let mut options = self.options();
         let [_, from] = self.caches();
@@ -326,9 +336,16 @@ impl World {
         let steps = reasons::ran(&explained);
         // What hangs on the key of one store is for that store.
         // A store that imported before may know layers by times that the cache has no files for any more.
-        let all = is_new && self.place != Place::Inline && !self.project.has_fingerprints();
+        let told = !self.project.has_fingerprints() && !self.project.expires() && !self.was_damaged;
+        let all = is_new && self.place != Place::Inline && told;
         if self.exported.as_deref() == Some(state) && all && !steps.is_empty() {
             return Err(format!("imported, and ran {} {:?}\n{explained:#}", steps.join(", "), ran.warnings));
+        }
+        if self.dice.chance(20) {
+            self.log.push("  which is the store from now on".to_owned());
+            self.figures.replaced += 1;
+            self.replace_store("second", "state");
+            self.forget();
         }
         Ok(())
     }
@@ -351,9 +368,8 @@ impl World {
                 let ended = end(&mut self.env.command(line.split(' ')));
                 self.log.push(format!("  {line}: {}", ended.code));
                 self.figures.pruned += 1;
-                self.seen.clear();
-                self.past.clear();
-                self.was_pruned = true;
+                self.forget_local("state");
+                self.forget();
                 let _ = end(&mut self.env.command(["history", "rm", "--all"]));
             }
             8..14 => {
@@ -384,8 +400,16 @@ impl World {
                 self.names.push(EVERYTHING.to_owned());
             }
             20..23 => self.damage(),
+            23 | 24 if self.place == Place::Directory => self.damage_cache(),
             _ => {}
         }
+    }
+
+    /// The store is not what it was.
+    fn forget(&mut self) {
+        self.seen.clear();
+        self.past.clear();
+        self.was_pruned = true;
     }
 
     /// A file of what is known about steps is not what it was.

@@ -7,21 +7,17 @@ use std::process::Command;
 use super::dice::Dice;
 use super::files::{self, Changed, EVERYTHING, FILES};
 use super::image::Built;
-use super::project::{Given, Project};
+use super::project::{Given, Places, Project};
 use super::reasons::Past;
-use crate::cache_lies::filter;
+use super::sources::Images;
 use crate::env::TestEnv;
 use crate::git::Upstream;
-use crate::inline_cache::sha256;
 use crate::moto::Moto;
-use crate::registry::{base, busybox, shared};
+use crate::registry::busybox;
 use crate::web::{Page, Web};
 
 /// What makes the image in a directory.
 const LAYOUT: &str = "FROM scratch\nARG N\nCOPY --from=named . /\nENV LAYOUT=$N\nONBUILD COPY a* /onbuild/\n";
-
-/// What makes an image in a registry, whose tag moves.
-const BASE: &str = "ARG N\nRUN echo $N > /etc/moved; mkdir -p /d; echo $N$N > /d/a\nENV B=$N\n";
 
 /// Where a store writes its remote cache to.
 #[derive(Clone, Copy, PartialEq)]
@@ -58,11 +54,18 @@ pub(super) struct Figures {
     pub(super) pruned: usize,
     pub(super) killed: usize,
     pub(super) damaged: usize,
+    pub(super) moved: usize,
+    pub(super) ticked: usize,
+    pub(super) expired: usize,
+    pub(super) platforms: usize,
+    pub(super) replaced: usize,
 }
 
 impl Figures {
     pub(super) fn add(&mut self, more: &Self) {
-        let Self { rounds, changes, compared, failed, ran, hit, unchanged, imported, pruned, killed, damaged } = more;
+        let Self { rounds, changes, compared, failed, ran, hit, unchanged, imported, pruned, killed, damaged, .. } =
+            more;
+        let Self { moved, ticked, expired, platforms, replaced, .. } = more;
         self.rounds += rounds;
         self.changes += changes;
         self.compared += compared;
@@ -74,6 +77,11 @@ impl Figures {
         self.pruned += pruned;
         self.killed += killed;
         self.damaged += damaged;
+        self.moved += moved;
+        self.ticked += ticked;
+        self.expired += expired;
+        self.platforms += platforms;
+        self.replaced += replaced;
     }
 }
 
@@ -103,13 +111,14 @@ pub(super) struct World {
     pub(super) good: Option<Project>,
     pub(super) failures: usize,
     pub(super) page: usize,
-    upstream: Upstream,
+    pub(super) upstream: Upstream,
     /// What the image in the directory is.
     layout: usize,
     /// Where the remote cache of the store is.
     pub(super) place: Place,
-    /// What the tag of the base image is now, if it moves.
-    moved: Option<usize>,
+    pub(super) images: Images,
+    /// The remote cache is not whole.
+    pub(super) was_damaged: bool,
     /// Where the context is committed to.
     repository: Option<Upstream>,
     is_large: bool,
@@ -142,8 +151,8 @@ impl World {
         }
         let upstream = Upstream::new(&env, "upstream");
         upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
-        let moved = dice.chance(20).then_some(0);
-        let project = Project::new(&mut dice, "", &url, &upstream.address());
+        let places = Places { page: url, upstream: upstream.address(), ..Places::default() };
+        let project = Project::new(&mut dice, &places);
         let place = [Place::Directory, Place::Inline, Place::Registry, Place::Bucket]
             [[0, 0, 0, 0, 1, 1, 1, 2, 2, 3][dice.below(10)]];
         let mut world = Self {
@@ -166,13 +175,14 @@ impl World {
             upstream,
             layout: 0,
             place,
-            moved,
+            images: Images::default(),
+            was_damaged: false,
             repository: None,
             is_large,
             log: Vec::new(),
             figures: Figures { rounds: 1, ..Figures::default() },
         };
-        for (name, value) in [("plain", "p"), ("hashed", "h")] {
+        for (name, value) in [("plain", "p"), ("hashed", "h"), ("clock", "0")] {
             std::fs::write(world.env.path("home").join(name), value).expect("written");
         }
         for number in 0..2 {
@@ -183,10 +193,17 @@ impl World {
         }
         world.put_layout(0);
         world.put_page(0);
-        world.project = world.another();
-        if moved.is_some() {
-            world.move_base(0);
+        match world.dice.below(10) {
+            0 | 1 => world.move_base(0),
+            2 | 3 => world.move_other(0),
+            4 => {
+                world.move_base(0);
+                world.move_other(0);
+            }
+            5 | 6 => world.move_local(0),
+            _ => {}
         }
+        world.project = world.another();
         world.write_dockerfile();
         world
     }
@@ -213,33 +230,18 @@ impl World {
 
     /// A project of the same places.
     pub(super) fn another(&mut self) -> Project {
-        let base = if self.moved.is_some() { self.tag("base") } else { base() };
-        let (page, upstream) = (format!("{}/page", self.web.address), self.upstream.address());
-        let mut project = Project::new(&mut self.dice, &base, &page, &upstream);
+        let places = Places {
+            base: self.base(),
+            other: self.images.other.map(|_| self.tag("other")),
+            page: format!("{}/page", self.web.address),
+            upstream: self.upstream.address(),
+        };
+        let mut project = Project::new(&mut self.dice, &places);
         if self.is_large {
             project.given = Given::Directory;
             project.copy_much(&mut self.dice);
         }
         project
-    }
-
-    /// A name in the registry that no other world uses.
-    fn tag(&self, what: &str) -> String {
-        shared().name(&format!("{what}/{}:1", self.env.mark().to_lowercase()))
-    }
-
-    /// The tag of the base image becomes that of another image, or the same again.
-    fn move_base(&mut self, number: usize) {
-        self.moved = Some(number);
-        let file = self.env.path("base.Dockerfile");
-        std::fs::write(&file, format!("FROM {}\n{BASE}", base())).expect("written");
-        let options = "--source-date-epoch=1 --rewrite-timestamp";
-        let _ = std::fs::create_dir(self.env.path("nothing"));
-        self.env.ok(&format!(
-            "--root ../pusher build -q --push {options} -t {} --build-arg N={number} -f {} ../nothing",
-            self.tag("base"),
-            file.display()
-        ));
     }
 
     /// What `--cache-to` and `--cache-from` say.
@@ -266,27 +268,13 @@ impl World {
 
     /// Puts the context where the build gets it; gives the argument that names it.
     pub(super) fn give(&mut self) -> String {
-        let archive = self.env.path("given.tar");
-        let pack = || {
-            let mut tar = Command::new("tar");
-            tar.args(["--numeric-owner", "--xattrs", "--sort=name", "-cf"]).arg(&archive).arg("-C");
-            assert!(tar.arg(self.env.context("")).arg(".").status().expect("tar").success());
-        };
         match self.project.given {
             Given::Directory => ".".to_owned(),
             Given::Stream => {
-                pack();
+                self.pack(&self.env.context(""), &self.env.path("given.tar"));
                 "-".to_owned()
             }
-            Given::Address => {
-                pack();
-                let bytes = std::fs::read(&archive).expect("written");
-                // Some servers tell nothing of what they send.
-                let etag = format!("\"{}\"", sha256(&bytes));
-                let etag = (self.env.mark().len() + self.page).is_multiple_of(2).then(|| &*etag.leak());
-                let body = filter("gzip", "-nc", &bytes);
-                self.web.put("/context.tar.gz", Page { body, etag, ..Page::default() })
-            }
+            Given::Address => self.serve(&self.env.context(""), "given"),
             Given::Repository => {
                 let repository = self.repository.get_or_insert_with(|| Upstream::new(&self.env, "repository"));
                 let tree = format!("--git-dir=.git --work-tree={}", self.env.context("").display());
@@ -317,15 +305,15 @@ impl World {
 
     /// Everything that decides what is built.
     pub(super) fn state(&self) -> String {
-        let Self { env, project, page, layout, moved, .. } = self;
-        let hashed = std::fs::read_to_string(env.path("home/hashed")).expect("readable");
+        let Self { env, project, page, layout, .. } = self;
         let upstream = self.upstream.git("rev-parse HEAD");
         let (context, named) = (files::state(&env.context("")), files::state(&env.path("named")));
         let options = project.options().join(" ");
         let given = project.given;
         format!(
-            "{}\n{options}\n{hashed} {page} {layout} {moved:?} {given:?} {upstream}\n{context}\n{named}",
-            project.dockerfile()
+            "{}\n{options}\n{} {page} {layout} {given:?} {upstream}\n{context}\n{named}",
+            project.dockerfile(),
+            self.state_of_sources()
         )
     }
 
@@ -342,11 +330,9 @@ impl World {
     /// Something is not as it was.
     pub(super) fn change(&mut self) {
         let changed = match self.dice.below(100) {
-            0 | 1 if self.moved.is_some() => {
-                let number = self.dice.below(3);
-                self.move_base(number);
-                Changed::of(format!("base {number}"), EVERYTHING)
-            }
+            0..4 if self.images.are_any() => self.move_image(),
+            4..8 if self.project.expires() || self.dice.chance(10) => self.tick(),
+            8 | 9 => self.ignore(),
             0..52 => files::change(&self.env.context(""), &mut self.dice),
             52..58 => files::change(&self.env.path("named"), &mut self.dice),
             58..70 => {
@@ -415,12 +401,11 @@ impl World {
         let path = |name: &str| self.env.path(name).display().to_string();
         let mut options: Vec<String> =
             ["build", "--progress=rawjson", "--source-date-epoch=1"].map(str::to_owned).into();
-        options.push(format!("--build-context=named={}", path("named")));
-        options.push(format!("--build-context=bb={}", path("bb")));
-        options.push(format!("--build-context=layout=oci-layout://{}", path("layout")));
+        options.extend(self.named_contexts());
         options.push(format!("--secret=id=hashed,src={},cache=hash", path("home/hashed")));
         std::fs::write(path("home/dated"), self.project.epoch.to_string()).expect("written");
-        options.extend(self.moved.map(|_| "--pull".to_owned()));
+        options.push(format!("--secret=id=clock,src={}", path("home/clock")));
+        options.extend(self.images.must_be_asked().then(|| "--pull".to_owned()));
         options.push(format!("--secret=id=plain,src={}", path("home/plain")));
         if self.project.rewrite {
             options.push("--rewrite-timestamp".to_owned());
