@@ -94,7 +94,7 @@ impl CommandError {
             }
             _ => None,
         };
-        let mut made = Self::failed(format!("{what}: {}", io_message(error)));
+        let mut made = Self::failed(format!("{what}: {}", diagnostic::chain(error)));
         made.reports[0].hint = hint;
         made
     }
@@ -162,7 +162,12 @@ impl CommandError {
 
 impl Report {
     fn new<E: Error + Diagnostic + 'static>(error: &E) -> Self {
-        Self { message: chain(error), location: error.location(), origin: error.origin(), hint: error.hint() }
+        Self {
+            message: diagnostic::chain(error),
+            location: error.location(),
+            origin: error.origin(),
+            hint: error.hint(),
+        }
     }
 }
 
@@ -204,31 +209,13 @@ fn is_cancelled(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// An error and its sources in one line, without the numbers of the system's errors.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    diagnostic::chain(error, shown)
-}
-
-fn shown(error: &(dyn Error + 'static)) -> String {
-    error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), io_message)
-}
-
-/// The message without its number, which tells people nothing.
-fn io_message(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
-    }
-}
-
 impl From<BuildError> for CommandError {
     fn from(error: BuildError) -> Self {
         let reports = match &error {
             BuildError::Parse(errors) => errors.iter().map(Report::new).collect(),
             BuildError::Graph(errors) => errors.iter().map(Report::new).collect(),
             BuildError::Step { error: inner, .. } | BuildError::Base { error: inner, .. } => {
-                vec![Report { message: chain(&**inner), ..Report::new(&error) }]
+                vec![Report { message: diagnostic::chain(&**inner), ..Report::new(&error) }]
             }
             _ => vec![Report::new(&error)],
         };
@@ -258,9 +245,9 @@ mod tests {
     #[test]
     fn sources_are_told_once_and_without_numbers() {
         let full = || io::Error::from_raw_os_error(28);
-        assert_eq!(chain(&Example::Write(full())), "cannot write `x`: No space left on device");
+        assert_eq!(diagnostic::chain(&Example::Write(full())), "cannot write `x`: No space left on device");
         let other = io::Error::other("nothing there");
-        assert_eq!(chain(&Example::Shown(other)), "gave up: nothing there");
+        assert_eq!(diagnostic::chain(&Example::Shown(other)), "gave up: nothing there");
     }
 
     #[test]

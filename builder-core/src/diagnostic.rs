@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -148,10 +149,11 @@ impl<E: fmt::Display> fmt::Display for Errors<E> {
 
 impl<E: fmt::Debug + fmt::Display> Error for Errors<E> {}
 
-/// An error and its sources in one line, each as `shown` writes it: `cannot write /x: No space left on device`.
+/// An error and its sources in one line, without the numbers of the system's errors: `cannot write /x: No space left on
+/// device`.
 ///
 /// A source that ends the text before it is left out: some messages hold that of their source already.
-pub fn chain(error: &(dyn Error + 'static), shown: impl Fn(&(dyn Error + 'static)) -> String) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = shown(error);
     let mut source = error.source();
     while let Some(error) = source {
@@ -163,6 +165,14 @@ pub fn chain(error: &(dyn Error + 'static), shown: impl Fn(&(dyn Error + 'static
         source = error.source();
     }
     text
+}
+
+fn shown(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) if error.is::<io::Error>() => text[..at].to_owned(),
+        _ => text,
+    }
 }
 
 /// Returns the candidate nearest to `word`, if it is near enough to be what was meant.

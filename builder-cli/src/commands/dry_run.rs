@@ -11,7 +11,7 @@ use super::explain::{reasons, usual};
 use super::inspect::indented;
 use super::{Outcome, print};
 use crate::command_error::CommandError;
-use crate::ui::escape;
+use crate::ui::{self, escape};
 
 pub(super) fn run(engine: &Engine, cancel: &CancelToken, request: &BuildRequest, json: bool) -> Outcome {
     let forecast = engine.forecast(request, cancel).map_err(CommandError::from)?;
@@ -25,7 +25,12 @@ pub(super) fn run(engine: &Engine, cancel: &CancelToken, request: &BuildRequest,
         });
         return print(indented(&document) + "\n");
     }
-    print(text(&forecast))
+    let outcome = print(text(&forecast));
+    let unsure = forecast.steps.iter().any(|step| step.prediction != Prediction::Hit);
+    if unsure && !request.cache_from.is_empty() {
+        ui::note("a dry run asks no cache elsewhere; `rbuild cache probe` does, with the same options");
+    }
+    outcome
 }
 
 fn text(forecast: &Forecast) -> String {

@@ -162,12 +162,21 @@ fn parents(reasons: &[Reason]) -> Option<String> {
     }
 }
 
+pub(super) fn fetched_first(images: &[String]) -> String {
+    let images: Vec<String> = images.iter().map(|image| format!("`{image}`")).collect();
+    match &images[..] {
+        [] => "something has to be fetched first".to_owned(),
+        [image] => format!("image {image} has to be fetched first"),
+        images => format!("images {} have to be fetched first", images.join(", ")),
+    }
+}
+
 fn sentence(reason: &Reason) -> Vec<String> {
     let line = match reason {
         Reason::Hit => "its result was known".to_owned(),
         Reason::NotReached => "the build ended before it".to_owned(),
-        Reason::InputUnknown { steps } if steps.is_empty() => "something has to be fetched first".to_owned(),
-        Reason::InputUnknown { steps } => {
+        Reason::InputUnknown { steps, images } if steps.is_empty() => fetched_first(images),
+        Reason::InputUnknown { steps, .. } => {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             format!("it runs if step {} gives another result than before", steps.join(" or "))
         }

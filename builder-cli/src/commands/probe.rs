@@ -7,7 +7,7 @@ use builder_core::cache::explain::TreeChange;
 use builder_core::cancel::CancelToken;
 use serde_json::json;
 
-use super::explain::{MAX_PATHS, said, value};
+use super::explain::{MAX_PATHS, fetched_first, said, value};
 use super::inspect::indented;
 use super::{Outcome, print, verify};
 use crate::command_error::CommandError;
@@ -99,11 +99,11 @@ fn misses(step: &ProbedStep, text: &mut String) {
 
 fn unknown(reason: &Reason) -> Vec<String> {
     match reason {
-        Reason::InputUnknown { steps } if !steps.is_empty() => {
+        Reason::InputUnknown { steps, .. } if !steps.is_empty() => {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             vec![format!("its key is known when step {} has run", steps.join(" and "))]
         }
-        Reason::InputUnknown { .. } => vec!["its key is known when something was fetched".to_owned()],
+        Reason::InputUnknown { images, .. } => vec![fetched_first(images)],
         other => said(std::slice::from_ref(other)),
     }
 }

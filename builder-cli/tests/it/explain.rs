@@ -140,6 +140,9 @@ fn a_dry_run_says_what_would_run_and_does_nothing() {
     let env = example();
     let text = env.ok("build --dry-run .").stdout;
     assert!(text.contains("0 hit, 0 would run, 4 may run"), "a store that has never seen anything: {text}");
+    assert!(text.contains(&format!("image `{}` has to be fetched first", base())), "{text}");
+    let asked = env.ok("build --dry-run --cache-from type=local,src=nowhere .");
+    assert!(asked.stderr.contains("note: a dry run asks no cache elsewhere; `rbuild cache probe` does"), "{asked:?}");
     env.write("slow", "");
     let slow = "RUN sleep 1; touch /slow\n";
     env.write("Dockerfile", format!("FROM {} AS build\nCOPY src /src\n{slow}RUN cat /slow /src/* > /all\nFROM scratch\nCOPY --from=build /all /\n", base()));
@@ -164,6 +167,19 @@ fn a_dry_run_says_what_would_run_and_does_nothing() {
     assert!(text.contains("\n0 hit, 2 would run, 2 may run: "), "{text}");
     assert_eq!(tree_of(&env), before, "nothing was written");
     assert!(env.fails("build --dry-run --check .").contains("exclude each other"));
+}
+
+#[test]
+fn what_only_failed_before_is_compared_with_that() {
+    if !require_sandbox("what_only_failed_before_is_compared_with_that") {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nARG A=1\nRUN test $A = 2\n", base()));
+    env.fails("build -q .");
+    env.ok("build -q --build-arg A=2 .");
+    let text = env.ok("explain").stdout;
+    assert!(text.contains("was tried in an earlier build and gave no result\n    env A changed: 1 → 2\n"), "{text}");
 }
 
 #[test]

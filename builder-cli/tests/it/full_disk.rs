@@ -59,7 +59,10 @@ fn wherever_the_disk_of_the_store_is_full_the_store_is_whole_afterwards() {
         let root = format!("--root {}", small.0.join("store").display());
         let output = "--progress=quiet -o type=oci,dest=../image.tar";
         let failed = env.fails(&format!("{root} build {output} ."));
-        if !failed.contains("did not complete successfully") {
+        if failed.contains("did not complete successfully") {
+            let hint = "hint: the disk of the store at [TMP]/small/store was full: free some space";
+            assert!(failed.contains(hint), "{kib} KiB: {failed}");
+        } else {
             is_one_error_with_a_hint(&format!("{kib} KiB"), &failed);
         }
         assert!(!env.path("image.tar").exists(), "{kib} KiB: {failed}");

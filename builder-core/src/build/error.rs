@@ -86,6 +86,8 @@ pub enum StepError {
         exit: Exit,
         /// The last lines that it wrote.
         output: Vec<String>,
+        /// The store, if its disk was full when the command ended.
+        full: Option<std::path::PathBuf>,
     },
     /// The command could not be run.
     #[error(transparent)]
@@ -451,6 +453,10 @@ impl Diagnostic for StepError {
             Self::Command { exit: Exit::OutOfMemory, .. } => {
                 Some("give the step more memory, or run fewer steps at once with `--jobs`".to_owned())
             }
+            Self::Command { full: Some(store), .. } => Some(format!(
+                "the disk of the store at {} was full: free some space, for example with `rbuild prune`",
+                store.display()
+            )),
             Self::BaseLayer { error, .. } => error.hint(),
             Self::DiffId { .. } => {
                 Some("the registry or its mirror serves a damaged image; pull it elsewhere".to_owned())

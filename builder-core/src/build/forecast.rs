@@ -193,13 +193,18 @@ pub(super) struct Foreseen {
     pub(super) graph: Graph,
 }
 
-/// What a step waits for whose key is not known: steps without a result.
-pub(super) fn unknown_inputs(build: &Build, step: &Step) -> Reason {
+/// What a step waits for whose key is not known: steps without a result, and images that are not here.
+pub(super) fn unknown_inputs(build: &Build, step: &Step, graph: &Graph) -> Reason {
     let inputs = step.root.iter().chain(&step.inputs);
-    let unsure = inputs.filter_map(|input| build.step(*input)).filter(|input| input.op != "image");
-    Reason::InputUnknown {
-        steps: unsure.filter(|input| input.result.is_none()).map(|input| input.number + 1).collect(),
+    let unsure = inputs.filter_map(|input| build.step(*input)).filter(|input| input.result.is_none());
+    let (mut steps, mut images) = (Vec::new(), Vec::new());
+    for input in unsure {
+        match &graph.vertices[input.number].op {
+            Op::Image(image) => images.push(image.reference.familiar()),
+            _ => steps.push(input.number + 1),
+        }
     }
+    Reason::InputUnknown { steps, images }
 }
 
 /// Whether a vertex needs nothing that would have to be fetched first: an image, or a context that is elsewhere.
@@ -252,7 +257,7 @@ fn forecast(build: &Build, past: &Past<'_>, graph: &Graph) -> Forecast {
             why.reasons = vec![Reason::SameStep { step: same.number + 1, name: same.name.clone() }];
         }
         if prediction == Prediction::Unknown {
-            why.reasons = vec![unknown_inputs(build, step)];
+            why.reasons = vec![unknown_inputs(build, step, graph)];
         }
         why.verdict = if prediction == Prediction::Hit { Verdict::Hit } else { Verdict::NotReached };
         steps.push(ForecastStep { prediction, milliseconds, why });

@@ -225,7 +225,7 @@ impl Prober<'_> {
         } else if self.graph.vertices[step.number].no_cache {
             vec![Answer::Miss { compared_with: None, reasons: vec![Reason::NoCache] }; 1 + sources]
         } else {
-            vec![Answer::Unknown { reasons: vec![unknown_inputs(self.build, step)] }; 1 + sources]
+            vec![Answer::Unknown { reasons: vec![unknown_inputs(self.build, step, self.graph)] }; 1 + sources]
         };
         let Step { number, name, stage, line, key, .. } = step.clone();
         Ok(ProbedStep { number: number + 1, name, stage, line, key, answers })

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use super::error::BuildError;
 use super::request::{BuildRequest, BuildResult, ContextSource};
+use crate::diagnostic;
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::history::{
     Build, BuildId, End, HistoryStore, Inputs, Journal, Line, LogWriter, Mask, Status, Step, Verdict, Verified,
@@ -152,7 +153,7 @@ impl<'a> Recorder<'a> {
         let (status, error) = match result {
             Ok(_) => (Status::Completed, None),
             Err(BuildError::Cancelled(_)) => (Status::Canceled, None),
-            Err(error) => (Status::Error, Some(without_credentials(&error.to_string()))),
+            Err(error) => (Status::Error, Some(without_credentials(&diagnostic::chain(error)))),
         };
         let end = Line::Ended(End {
             status,
@@ -253,10 +254,7 @@ impl State {
     fn write(&mut self, lines: &[Line]) {
         if self.writes {
             let written = self.journal.write(lines);
-            self.check(written.map_err(|error| match std::error::Error::source(&error) {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            }));
+            self.check(written.map_err(|error| diagnostic::chain(&error)));
         }
     }
 

@@ -358,7 +358,7 @@ pub(super) fn export(
                 return Err(BuildError::Cancelled(crate::cancel::Cancelled));
             }
             Err(error) if destination.strict => {
-                session.events.finished(task, Outcome::Failed(error.to_string()));
+                session.events.finished(task, Outcome::Failed(crate::diagnostic::chain(&error)));
                 return Err(BuildError::CacheExport { name: destination.place.to_string(), error: Box::new(error) });
             }
             Err(error) => {

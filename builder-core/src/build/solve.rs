@@ -29,6 +29,7 @@ use super::run_options::BuildNetwork;
 use crate::cache::{CacheKey, Looked, Preimage, Record};
 use crate::cancel::CancelToken;
 use crate::context::BuildContext;
+use crate::diagnostic;
 use crate::graph::{CopyOp, Graph, ImageRequest, Op, Vertex, VertexId};
 use crate::history::{Miss, Verdict};
 use crate::oci::Digest;
@@ -495,7 +496,7 @@ impl Solver<'_> {
                 let outcome = match &error {
                     StepError::Lost(_) | StepError::OtherBase => Outcome::Cancelled,
                     error if error.is_cancelled() => Outcome::Cancelled,
-                    error => Outcome::Failed(error.to_string()),
+                    error => Outcome::Failed(diagnostic::chain(error)),
                 };
                 session.events.finished(task, outcome);
                 Err(error)

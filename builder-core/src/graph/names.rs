@@ -18,6 +18,11 @@ pub(super) struct Counter {
 }
 
 impl Counter {
+    /// Counts a vertex that has its name from elsewhere.
+    pub(super) fn skip(&mut self) {
+        self.shown += 1;
+    }
+
     /// The name of the next vertex. `scope` tells the platform that a command compiles for.
     pub(super) fn next(&mut self, text: &str, on_build: bool, scope: Option<&Scope>) -> String {
         if self.total == 0 {

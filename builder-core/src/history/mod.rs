@@ -6,7 +6,8 @@
 //! HistoryStore ── get, list, log ──▶ Build, BuildSummary, LogEntry
 //! ```
 //!
-//! An id begins with the time at which the build began, so names of files sort by time and nothing else has to be kept:
+//! An id begins with the time at which the build began (or that of the newest one, if the clock says that it is earlier), so
+//! names of files sort by order and nothing else has to be kept:
 //! recording a build is one file, written without a sync. What a crash cuts off is dropped when it is read, and a build
 //! without an end counts as interrupted, or as running while its journal is locked.
 //!

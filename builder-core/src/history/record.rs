@@ -17,7 +17,8 @@ use crate::tree::{SemanticDigest, TreeId};
 /// Digits of an id that say when the build began, and digits that are random.
 const DIGITS: (usize, usize) = (9, 7);
 
-/// Identity of a build: when it began (milliseconds since 1970, base 36) and some random digits. Ids sort by time.
+/// Identity of a build: when it began (milliseconds since 1970, base 36) and some random digits. Ids sort by time; see
+/// [`super::HistoryStore::start`] for clocks that were set back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BuildId(String);
@@ -46,7 +47,7 @@ impl BuildId {
         &self.0
     }
 
-    /// When the build began, in milliseconds since 1970.
+    /// When the build began, in milliseconds since 1970, as far as the id tells.
     pub fn started(&self) -> i64 {
         i64::from_str_radix(&self.0[..DIGITS.0], 36).unwrap_or(0)
     }

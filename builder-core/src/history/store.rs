@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -114,7 +114,12 @@ impl HistoryStore {
     }
 
     /// Begins the journal of a build. Nothing is written before [`Journal::write`].
+    ///
+    /// Where the clock was set back the id comes right after the newest one, so that `latest` is what was built last.
     pub fn start(&self, at: SystemTime) -> Journal {
+        let newest = self.ids().ok().and_then(|ids| ids.into_iter().next()).map_or(0, |id| id.started());
+        let after = UNIX_EPOCH + Duration::from_millis(u64::try_from(newest).unwrap_or(0) + 1);
+        let at = if milliseconds(at) < newest { after } else { at };
         let mut random = [0; 8];
         // Two builds of one millisecond with equal ids: the second cannot make its file, and says so.
         let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
@@ -246,11 +251,16 @@ impl HistoryStore {
     /// [`HistoryError::Access`]
     pub fn trim(&self, now: SystemTime) -> Result<usize, HistoryError> {
         let Retention { builds, age, bytes } = self.retention;
+        // An id from the future was made beside a clock that had been wrong: the journal says when the build began.
+        let began = |id: &BuildId| match id.started() {
+            started if started <= milliseconds(now) => started,
+            started => self.get(id).map_or(started, |build| build.started),
+        };
         let oldest = age.map(|age| milliseconds(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)));
         let (mut removed, mut used) = (0, 0_u64);
         for (number, id) in self.ids()?.into_iter().enumerate() {
             let path = self.build_path(&id);
-            let too_old = oldest.is_some_and(|oldest| id.started() < oldest);
+            let too_old = oldest.is_some_and(|oldest| began(&id) < oldest);
             if bytes.is_some() {
                 let journal = fs::metadata(&path).map_or(0, |found| found.len());
                 used = used.saturating_add(journal + length_of_files(&self.directory.join("logs").join(id.as_str())));
@@ -420,6 +430,25 @@ mod tests {
         check("zzz", None);
         assert!(matches!(store.find(&ids[0].as_str()[..4]), Err(HistoryError::Ambiguous { count: 3, .. })));
         assert_eq!(store.get(&ids[2]).expect("there").inputs.context, "0");
+    }
+
+    #[test]
+    fn what_was_built_last_is_the_latest_also_after_the_clock_was_set_back() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = HistoryStore::new(directory.path())
+            .with_retention(Retention { age: Some(Duration::from_secs(3600)), ..Retention::default() });
+        // The second one was built beside a clock that was far ahead.
+        let ids = [1_700_000_000, 2_200_000_000, 1_700_000_005, 1_700_000_009].map(|at| {
+            let mut journal = store.start(UNIX_EPOCH + Duration::from_secs(at));
+            let started = i64::try_from(at).expect("small") * 1000;
+            journal.write(&[Line::Begun { started, inputs: Inputs::default() }, ended()]).expect("written");
+            journal.id().clone()
+        });
+        assert!(store.ids().expect("listed").into_iter().rev().eq(ids.clone()));
+        assert_eq!(store.get(&ids[2]).expect("there").started, 1_700_000_005_000);
+        // An hour and seven seconds after the first.
+        assert_eq!(store.trim(UNIX_EPOCH + Duration::from_secs(1_700_003_607)).expect("trimmed"), 2);
+        assert_eq!(store.ids().expect("listed"), [ids[3].clone(), ids[1].clone()]);
     }
 
     #[test]

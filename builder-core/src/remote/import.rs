@@ -401,7 +401,7 @@ impl Loaded {
 
 /// An error and its sources in one line.
 pub(crate) fn chain(error: &RemoteError) -> String {
-    diagnostic::chain(error, ToString::to_string)
+    diagnostic::chain(error)
 }
 
 #[cfg(test)]

@@ -87,6 +87,9 @@ pub enum Reason {
     InputUnknown {
         /// The steps; none if something has to be fetched first.
         steps: Vec<usize>,
+        /// The images that have to be fetched first.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        images: Vec<String>,
     },
     /// In a dry run: another step is the same, and it gets the result of that.
     SameStep {
@@ -103,7 +106,7 @@ pub enum Reason {
     ExpiredByFile,
     /// The same key had a result in an earlier build, whose record is gone.
     Pruned,
-    /// The same key was tried in an earlier build and gave no result.
+    /// The same step was tried in an earlier build and gave no result; what differs from then follows, if anything does.
     FailedBefore,
     /// The record of the key was damaged.
     Damaged,
@@ -317,7 +320,10 @@ impl<'a> Past<'a> {
             let compared = Earlier { build: Some(earlier.id.clone()), place: None, key: key.clone() };
             return (Some(compared), vec![reason]);
         }
-        let Some(nearest) = self.nearest(build, step, preimage) else { return self.elsewhere(build, step, preimage) };
+        let Some(nearest) = self.nearest(build, step, preimage) else {
+            let answer = self.elsewhere(build, step, preimage);
+            return if answer.0.is_some() { answer } else { self.failed(build, step, preimage).unwrap_or(answer) };
+        };
         let from = nearest.from.map(|(build, _)| build.id.clone());
         let compared = Earlier { build: from, place: None, key: nearest.key.clone() };
         let mut reasons = self.differences(build, step, preimage, &nearest);
@@ -350,24 +356,46 @@ impl<'a> Past<'a> {
         (Some(Earlier { build: None, place: Some(place.name.clone()), key }), reasons)
     }
 
+    /// How a step differs from what was tried in an earlier build and gave no result.
+    fn failed(&self, build: &Build, step: &Step, preimage: &Preimage) -> Option<(Option<Earlier>, Vec<Reason>)> {
+        let tried = |verdict| matches!(verdict, Verdict::Failed | Verdict::Cancelled);
+        let nearest = self.likest(build, step, preimage, tried)?;
+        let compared =
+            Earlier { build: nearest.from.map(|(build, _)| build.id.clone()), place: None, key: nearest.key.clone() };
+        let mut reasons = self.differences(build, step, preimage, &nearest);
+        reasons.insert(0, Reason::FailedBefore);
+        Some((Some(compared), reasons))
+    }
+
     /// The same step of the newest earlier build that reached it, if it had this key there.
     fn with_key(&self, build: &Build, step: &Step, key: &str) -> Option<(&Build, &Step)> {
         let found = self.builds.iter().filter_map(|earlier| Some((earlier, matching(build, step, earlier)?)));
         found.filter(|(_, step)| step.key.is_some()).find(|(_, step)| step.key.as_deref() == Some(key))
     }
 
-    fn nearest(&self, build: &Build, step: &Step, preimage: &Preimage) -> Option<Nearest<'_>> {
+    /// Of the same steps of earlier builds that ended in such a way, the one with most in common.
+    fn likest(
+        &self,
+        build: &Build,
+        step: &Step,
+        preimage: &Preimage,
+        wanted: impl Fn(Verdict) -> bool,
+    ) -> Option<Nearest<'_>> {
         let candidates = self.builds.iter().filter_map(|earlier| {
             let found = matching(build, step, earlier)?;
-            let has_result = matches!(found.verdict, Verdict::Hit | Verdict::Run | Verdict::Adopted);
-            let key = found.key.as_ref().filter(|_| has_result)?;
+            let key = found.key.as_ref().filter(|_| wanted(found.verdict))?;
             let (before, shown) = self.facts(found, key)?;
             Some(Nearest { from: Some((earlier, found)), preimage: before, key: key.clone(), shown, tree: found.tree })
         });
         // Who builds two variants in turns wants to know what changed in this one. Of equally near ones the newest.
         let likest = candidates.take(MAX_CANDIDATES).enumerate();
         let likest = likest.max_by_key(|(at, found)| (likeness(&found.preimage, preimage), Reverse(*at)));
-        if let Some((_, found)) = likest {
+        likest.map(|(_, found)| found)
+    }
+
+    fn nearest(&self, build: &Build, step: &Step, preimage: &Preimage) -> Option<Nearest<'_>> {
+        let has_result = |verdict| matches!(verdict, Verdict::Hit | Verdict::Run | Verdict::Adopted);
+        if let Some(found) = self.likest(build, step, preimage, has_result) {
             return Some(found);
         }
         let records = self.engine.cache.similar(preimage).unwrap_or_default();

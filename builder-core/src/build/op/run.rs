@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +42,9 @@ const LAST_LINES: usize = 20;
 
 /// Longest line that is kept for an error, in bytes.
 const LONGEST_LINE: usize = 4096;
+
+/// Free bytes below which a disk counts as full.
+const ROOM: u64 = 1 << 20;
 
 /// Largest passwd or group file that is read (security invariant S-10).
 pub(crate) const MAX_ACCOUNTS: u64 = 10 << 20;
@@ -198,10 +202,19 @@ fn execute(
     drop((root, held, sockets));
     mounts::trim(job, op, caches)?;
     if !exit.is_success() {
-        return Err(StepError::Command { command: quoted(&op.args), exit, output: last.finish() });
+        let full = is_full(engine.content.state());
+        return Err(StepError::Command { command: quoted(&op.args), exit, output: last.finish(), full });
     }
     let tree = layer::capture(&active, stack)?;
     Ok((active, tree))
+}
+
+/// The directory, if its disk has no room left, be it for bytes or for files. Asked while what the command wrote is there:
+/// commands say in many ways, or not at all, that they could not write.
+fn is_full(directory: &Path) -> Option<PathBuf> {
+    let found = rustix::fs::statvfs(directory).ok()?;
+    let no_bytes = found.f_bavail.saturating_mul(found.f_frsize) < ROOM;
+    (no_bytes || (found.f_files > 0 && found.f_favail == 0)).then(|| directory.to_owned())
 }
 
 /// A program of a platform that this machine does not run is no riddle.

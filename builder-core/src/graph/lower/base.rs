@@ -94,9 +94,14 @@ impl<'a> Lowering<'a> {
         let context = replaced.or_else(|| self.options.context(&stage.from.image.text, wanted));
         let location = Location { source: self.dockerfile.source.clone(), span: stage.instruction.span };
         let used = ImageUsed { stage: &current.title, location, origin: None };
+        // A base that an earlier stage has too counts in each, although it is one vertex with one name.
+        let mut counter = current.counter.clone();
+        if context.is_none() {
+            current.counter.skip();
+        }
         current.state.root = self.image(request, used, |reference| match context {
             Some((name, _)) => format!("[context {name}] {reference}"),
-            None => current.counter.next(&format!("FROM {reference}"), false, None),
+            None => counter.next(&format!("FROM {reference}"), false, None),
         });
     }
 
