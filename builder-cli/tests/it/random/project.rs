@@ -89,6 +89,8 @@ enum From {
 }
 
 pub(super) const CLOCK: &str = "--mount=type=secret,id=clock";
+const PLATFORMS: [Option<&str>; 4] =
+    [None, Some("linux/arm64"), Some("linux/amd64,linux/arm64"), Some("linux/arm/v7,linux/amd64")];
 const ARGUMENTS: [&str; 5] = ["X", "Y", "UNUSED", "HTTP_PROXY", "Z"];
 
 impl Project {
@@ -108,7 +110,7 @@ impl Project {
             named: Named::Directory,
             replaced: None,
             for_platforms: dice.chance(20),
-            platforms: None,
+            platforms: PLATFORMS[dice.below(PLATFORMS.len())],
             one_life: dice.chance(30),
         };
         let forgets = dice.chance(30);
@@ -255,7 +257,8 @@ impl Project {
         options.extend(self.label.iter().map(|label| format!("--label=l={label}")));
         options.extend(self.git_mode.then(|| "--context-mode=git".to_owned()));
         options.push(format!("--secret=id=dated,src=../home/dated,epoch={}", self.epoch));
-        options.extend(self.platforms.map(|platforms| format!("--platform={platforms}")));
+        options
+            .extend(self.platforms.filter(|_| self.for_platforms).map(|platforms| format!("--platform={platforms}")));
         options.extend(self.lives());
         options.extend(self.network.map(|mode| format!("--network={mode}")));
         options.extend(self.host.map(|name| format!("--add-host={name}:10.0.0.1")));
@@ -276,7 +279,7 @@ impl Project {
 
     /// Whether the image is for several platforms.
     pub(super) fn has_platforms(&self) -> bool {
-        self.platforms.is_some_and(|platforms| platforms.contains(','))
+        self.for_platforms && self.platforms.is_some_and(|platforms| platforms.contains(','))
     }
 
     /// Changes an instruction; says which.
