@@ -49,11 +49,12 @@ impl Record {
         beginning.len() >= FEWEST && names().iter().any(|name| name.starts_with(beginning))
     }
 
-    /// Whether the step is known to have run less than `ttl` ago.
+    /// Whether the step is known to have begun to run less than `ttl` ago.
     pub fn is_fresh(&self, ttl: Duration, now: i64) -> bool {
-        let age = now.saturating_sub(self.ran.unwrap_or(self.created));
-        // A time to come is that of another clock, and says nothing.
-        u64::try_from(age).is_ok_and(|age| age < ttl.as_secs())
+        let since_end = now.saturating_sub(self.ran.unwrap_or(self.created));
+        // A time to come is that of another clock, and says nothing. What a step saw may be as old as its beginning.
+        let took = self.milliseconds.unwrap_or_default() / 1000;
+        u64::try_from(since_end).is_ok_and(|seconds| seconds.saturating_add(took) < ttl.as_secs())
     }
 }
 
@@ -538,11 +539,16 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_as_old_as_the_last_run_of_its_step() {
-        let check = |created: i64, ran: Option<i64>, ttl: u64, expected: bool| {
-            let record = Record { created, ran, ..record() };
-            assert_eq!(record.is_fresh(Duration::from_secs(ttl), 1000), expected, "{created} {ran:?} {ttl}");
+    fn a_result_is_as_old_as_the_beginning_of_the_last_run_of_its_step() {
+        let fresh = |created: i64, ran: Option<i64>, milliseconds: Option<u64>, ttl: u64| {
+            let record = Record { created, ran, milliseconds, ..record() };
+            record.is_fresh(Duration::from_secs(ttl), 1000)
         };
+        let check = |created: i64, ran: Option<i64>, ttl: u64, expected: bool| {
+            assert_eq!(fresh(created, ran, None, ttl), expected, "{created} {ran:?} {ttl}");
+        };
+        let took = |milliseconds, ttl| fresh(900, None, Some(milliseconds), ttl);
+        assert_eq!([took(999, 101), took(1000, 101), took(1000, 102), took(u64::MAX, 102)], [true, false, true, false]);
         check(900, None, 101, true);
         check(900, None, 100, false);
         check(0, Some(990), 11, true);

@@ -147,10 +147,9 @@ impl World {
         let first = if self.dice.chance(50) { Some(self.anew(&state)?) } else { None };
         let foreseen = if self.dice.chance(10) { Some(self.foresee()) } else { None };
         let Plan { options, umask, again, may_run, is_kept, export } = self.plan(&state);
-        // What others know is not asked for.
-        let expires = self.project.expires();
-        let foreseen =
-            foreseen.filter(|_| !expires && !options.iter().any(|option| option.starts_with("--cache-from")));
+        // What others know is not asked for, nor what tags are now.
+        let asks = self.project.expires() || self.images.must_be_asked();
+        let foreseen = foreseen.filter(|_| !asks && !options.iter().any(|option| option.starts_with("--cache-from")));
         if again == "--cache-ttl=1s" {
             std::thread::sleep(Duration::from_millis(if self.dice.chance(20) { 1100 } else { 0 }));
         }

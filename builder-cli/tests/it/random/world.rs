@@ -219,6 +219,7 @@ impl World {
     pub(super) fn keep(&self, seed: u64) -> String {
         let Some(directory) = std::env::var_os("RBUILD_RANDOM_KEEP") else { return String::new() };
         let to = Path::new(&directory).join(seed.to_string());
+        std::fs::create_dir_all(&directory).expect("made");
         files::copy(&self.env.path(""), &to);
         to.display().to_string()
     }
@@ -330,9 +331,9 @@ impl World {
     /// Something is not as it was.
     pub(super) fn change(&mut self) {
         let changed = match self.dice.below(100) {
-            0..4 if self.images.are_any() => self.move_image(),
-            4..8 if self.project.expires() || self.dice.chance(10) => self.tick(),
-            8 | 9 => self.ignore(),
+            0..6 if self.images.are_any() => self.move_image(),
+            6..18 if self.project.expires() || self.dice.chance(3) => self.tick(),
+            18..20 => self.ignore(),
             0..52 => files::change(&self.env.context(""), &mut self.dice),
             52..58 => files::change(&self.env.path("named"), &mut self.dice),
             58..70 => {
