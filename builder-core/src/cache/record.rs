@@ -541,7 +541,7 @@ mod tests {
     #[test]
     fn a_result_is_as_old_as_the_beginning_of_the_last_run_of_its_step() {
         let fresh = |created: i64, ran: Option<i64>, milliseconds: Option<u64>, ttl: u64| {
-            let record = Record { created, ran, milliseconds, ..record() };
+            let record = Record { created, milliseconds, ran, ..record() };
             record.is_fresh(Duration::from_secs(ttl), 1000)
         };
         let check = |created: i64, ran: Option<i64>, ttl: u64, expected: bool| {

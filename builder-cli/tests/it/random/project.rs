@@ -29,8 +29,6 @@ pub(super) struct Project {
     /// Images are for other platforms, too.
     for_platforms: bool,
     platforms: Option<&'static str>,
-    /// One limit is for the results of all stages.
-    one_life: bool,
 }
 
 /// What things are called that are not files of the project.
@@ -44,6 +42,10 @@ pub(super) struct Places {
     pub(super) page: String,
     /// The address of a repository.
     pub(super) upstream: String,
+    /// Results of commands do not last.
+    pub(super) forgets: bool,
+    /// Images are for other platforms, too.
+    pub(super) for_platforms: bool,
 }
 
 /// What a context with a name is.
@@ -109,11 +111,10 @@ impl Project {
             epoch: 0,
             named: Named::Directory,
             replaced: None,
-            for_platforms: dice.chance(20),
+            for_platforms: places.for_platforms,
             platforms: PLATFORMS[dice.below(PLATFORMS.len())],
-            one_life: dice.chance(30),
         };
-        let forgets = dice.chance(30);
+        let forgets = places.forgets || dice.chance(10);
         for number in 0..=dice.below(4) {
             let from = match dice.below(10) {
                 0..4 => From::Base,
@@ -271,7 +272,7 @@ impl Project {
         let stages = self.stages.iter().enumerate();
         let forgetful = stages.filter(|(_, stage)| stage.lines.iter().any(|line| line.starts_with(&begin)));
         let mut lives: Vec<String> = forgetful.map(|(stage, _)| format!("--cache-ttl=s{stage}={LIFE}s")).collect();
-        if self.one_life && !lives.is_empty() {
+        if lives.len() > 1 {
             lives = vec![format!("--cache-ttl={LIFE}s")];
         }
         lives
@@ -321,13 +322,23 @@ impl Project {
 
     /// Changes an option; says which.
     pub(super) fn turn(&mut self, dice: &mut Dice) -> String {
-        match dice.below(16) {
+        let choice = dice.below(16);
+        self.turn_to(choice, dice)
+    }
+
+    /// Changes an option that says what the files are.
+    pub(super) fn turn_files(&mut self, dice: &mut Dice) -> String {
+        let choice = 10 + dice.below(6);
+        self.turn_to(choice, dice)
+    }
+
+    fn turn_to(&mut self, choice: usize, dice: &mut Dice) -> String {
+        match choice {
             10 | 11 if self.for_platforms => {
                 let sets =
                     [None, Some("linux/arm64"), Some("linux/amd64,linux/arm64"), Some("linux/arm/v7,linux/amd64")];
                 self.platforms = sets[dice.below(sets.len())];
             }
-            10 | 11 => self.git_mode = !self.git_mode,
             12 | 13 => {
                 let all =
                     [Named::Directory, Named::Layout, Named::Archive, Named::Repository, Named::Part, Named::Image];
@@ -353,7 +364,7 @@ impl Project {
             }
             5 if dice.chance(30) => self.given = Self::given(dice),
             5 if dice.chance(30) => self.epoch = dice.below(3),
-            5 => self.git_mode = !self.git_mode,
+            5 | 10 | 11 => self.git_mode = !self.git_mode,
             6 => self.target = dice.chance(60).then(|| dice.below(self.stages.len())),
             7 => self.label = dice.chance(60).then(|| dice.below(3).to_string()),
             8 => self.network = *dice.pick(&[&None, &Some("none")]),

@@ -164,7 +164,7 @@ impl World {
     }
 
     /// An archive of a directory.
-    pub(super) fn pack(&self, directory: &Path, archive: &Path) {
+    pub(super) fn pack(directory: &Path, archive: &Path) {
         let mut tar = Command::new("tar");
         tar.args(["--numeric-owner", "--xattrs", "--sort=name", "-cf"]).arg(archive).arg("-C");
         assert!(tar.arg(directory).arg(".").status().expect("tar").success());
@@ -173,7 +173,7 @@ impl World {
     /// The address of a packed directory.
     pub(super) fn serve(&self, directory: &Path, name: &str) -> String {
         let archive = self.env.path(&format!("{name}.tar"));
-        self.pack(directory, &archive);
+        Self::pack(directory, &archive);
         let bytes = std::fs::read(&archive).expect("written");
         // Some servers tell nothing of what they send.
         let etag = format!("\"{}\"", sha256(&bytes));
@@ -230,8 +230,8 @@ impl World {
             std::fs::write(&file, bytes).expect("written");
         }
         self.log.push("  damaged the cache elsewhere".to_owned());
-        self.exported = None;
-        self.was_damaged = true;
+        // It is that of no state any more.
+        self.exported = Some(String::new());
     }
 
     /// Patterns of what is ignored change.

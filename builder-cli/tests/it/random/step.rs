@@ -202,7 +202,6 @@ impl World {
         }
         if export {
             self.exported = Some(state.clone());
-            self.was_damaged = false;
             if self.place == Place::Inline {
                 let cache = self.env.path("cache");
                 let _ = std::fs::remove_dir_all(&cache);
@@ -335,7 +334,7 @@ impl World {
         let steps = reasons::ran(&explained);
         // What hangs on the key of one store is for that store.
         // A store that imported before may know layers by times that the cache has no files for any more.
-        let told = !self.project.has_fingerprints() && !self.project.expires() && !self.was_damaged;
+        let told = !self.project.has_fingerprints() && !self.project.expires();
         let all = is_new && self.place != Place::Inline && told;
         if self.exported.as_deref() == Some(state) && all && !steps.is_empty() {
             return Err(format!("imported, and ran {} {:?}\n{explained:#}", steps.join(", "), ran.warnings));

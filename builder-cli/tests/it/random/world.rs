@@ -29,6 +29,23 @@ pub(super) enum Place {
     Bucket,
 }
 
+/// What changes more than other things in a world.
+#[derive(Clone, Copy, PartialEq)]
+enum Theme {
+    Files,
+    Clock,
+    Images,
+    /// Addresses, repositories, secrets.
+    Sources,
+    /// Platforms, what contexts are, what counts of files.
+    Options,
+}
+
+impl Theme {
+    const ALL: [Self; 8] =
+        [Self::Files, Self::Files, Self::Files, Self::Clock, Self::Images, Self::Images, Self::Sources, Self::Options];
+}
+
 /// A server of buckets for the whole test program.
 fn bucket() -> &'static Moto {
     static SHARED: std::sync::OnceLock<Moto> = std::sync::OnceLock::new();
@@ -117,8 +134,8 @@ pub(super) struct World {
     /// Where the remote cache of the store is.
     pub(super) place: Place,
     pub(super) images: Images,
-    /// The remote cache is not whole.
-    pub(super) was_damaged: bool,
+    /// What changes more than other things.
+    theme: Theme,
     /// Where the context is committed to.
     repository: Option<Upstream>,
     is_large: bool,
@@ -151,6 +168,7 @@ impl World {
         }
         let upstream = Upstream::new(&env, "upstream");
         upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
+        let theme = Theme::ALL[dice.below(Theme::ALL.len())];
         let places = Places { page: url, upstream: upstream.address(), ..Places::default() };
         let project = Project::new(&mut dice, &places);
         let place = [Place::Directory, Place::Inline, Place::Registry, Place::Bucket]
@@ -176,7 +194,7 @@ impl World {
             layout: 0,
             place,
             images: Images::default(),
-            was_damaged: false,
+            theme,
             repository: None,
             is_large,
             log: Vec::new(),
@@ -193,15 +211,16 @@ impl World {
         }
         world.put_layout(0);
         world.put_page(0);
-        match world.dice.below(10) {
-            0 | 1 => world.move_base(0),
-            2 | 3 => world.move_other(0),
-            4 => {
-                world.move_base(0);
-                world.move_other(0);
+        if theme == Theme::Images || world.dice.chance(15) {
+            match world.dice.below(4) {
+                0 => world.move_base(0),
+                1 => world.move_other(0),
+                2 => {
+                    world.move_base(0);
+                    world.move_other(0);
+                }
+                _ => world.move_local(0),
             }
-            5 | 6 => world.move_local(0),
-            _ => {}
         }
         world.project = world.another();
         world.write_dockerfile();
@@ -236,6 +255,8 @@ impl World {
             other: self.images.other.map(|_| self.tag("other")),
             page: format!("{}/page", self.web.address),
             upstream: self.upstream.address(),
+            forgets: self.theme == Theme::Clock,
+            for_platforms: self.theme == Theme::Options,
         };
         let mut project = Project::new(&mut self.dice, &places);
         if self.is_large {
@@ -272,7 +293,7 @@ impl World {
         match self.project.given {
             Given::Directory => ".".to_owned(),
             Given::Stream => {
-                self.pack(&self.env.context(""), &self.env.path("given.tar"));
+                Self::pack(&self.env.context(""), &self.env.path("given.tar"));
                 "-".to_owned()
             }
             Given::Address => self.serve(&self.env.context(""), "given"),
@@ -330,10 +351,25 @@ impl World {
 
     /// Something is not as it was.
     pub(super) fn change(&mut self) {
-        let changed = match self.dice.below(100) {
-            0..6 if self.images.are_any() => self.move_image(),
-            6..18 if self.project.expires() || self.dice.chance(3) => self.tick(),
-            18..20 => self.ignore(),
+        let changed = if self.dice.chance(30) { self.themed() } else { self.any_change() };
+        self.note(changed);
+    }
+
+    fn themed(&mut self) -> Changed {
+        match self.theme {
+            Theme::Files => self.any_change(),
+            Theme::Clock => self.tick(),
+            Theme::Images => self.move_image(),
+            Theme::Sources => self.change_source(),
+            Theme::Options => Changed::of(self.project.turn_files(&mut self.dice), EVERYTHING),
+        }
+    }
+
+    fn any_change(&mut self) -> Changed {
+        match self.dice.below(100) {
+            0 | 1 if self.images.are_any() => self.move_image(),
+            2 if self.project.expires() => self.tick(),
+            3 | 4 => self.ignore(),
             0..52 => files::change(&self.env.context(""), &mut self.dice),
             52..58 => files::change(&self.env.path("named"), &mut self.dice),
             58..70 => {
@@ -342,31 +378,36 @@ impl World {
                 Changed::of(format!("Dockerfile {what}"), EVERYTHING)
             }
             70..80 => Changed::of(self.project.turn(&mut self.dice), EVERYTHING),
-            80..83 => {
+            80..90 => self.change_source(),
+            90..94 => self.save(),
+            _ => self.go_back(),
+        }
+    }
+
+    fn change_source(&mut self) -> Changed {
+        match self.dice.below(10) {
+            0..3 => {
                 let secret = self.dice.below(2).to_string();
                 std::fs::write(self.env.path("home/hashed"), &secret).expect("written");
                 Changed::of(format!("secret is {secret}"), EVERYTHING)
             }
-            83 | 84 => {
+            3 | 4 => {
                 let number = self.dice.below(2);
                 self.put_layout(number);
                 Changed::of(format!("layout {number}"), EVERYTHING)
             }
-            85 | 86 => {
+            5 | 6 => {
                 let text = self.dice.below(3).to_string();
                 let name = self.dice.pick(&["a", "sub/b", "sub/c"]);
                 self.upstream.commit(&[(name, &text)]);
                 Changed::of(format!("commit {name} {text}"), FILES)
             }
-            87..90 => {
+            _ => {
                 let number = self.dice.below(6);
                 self.put_page(number);
                 Changed::of(format!("page {number}"), FILES)
             }
-            90..94 => self.save(),
-            _ => self.go_back(),
-        };
-        self.note(changed);
+        }
     }
 
     fn save(&mut self) -> Changed {
