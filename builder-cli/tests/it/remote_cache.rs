@@ -394,6 +394,67 @@ fn a_cache_that_is_away_slow_or_wrong_costs_one_warning() {
     assert!(failed.contains("cannot write the cache to `127.0.0.1:[PORT]/cache:1`"), "{failed}");
 }
 
+/// A registry that has nothing, lets uploads begin, and reads nothing of them. Returns its address, and how many began.
+fn swallowing() -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound").to_string();
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (location, count) = (format!("http://{address}/upload"), std::sync::Arc::clone(&begun));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (location, count) = (location.clone(), std::sync::Arc::clone(&count));
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().expect("duplicated")).lines();
+                while let Some(Ok(first)) = lines.next() {
+                    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                    let answer = match first.split(' ').next() {
+                        Some("GET") if first.contains("/v2/ ") => "200 OK\r\n".to_owned(),
+                        Some("POST") => format!("202 Accepted\r\nlocation: {location}\r\n"),
+                        Some("PUT" | "PATCH") => {
+                            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                            std::thread::park();
+                            return;
+                        }
+                        _ => "404 Not Found\r\n".to_owned(),
+                    };
+                    let answer = format!("HTTP/1.1 {answer}content-length: 0\r\n\r\n");
+                    if (&stream).write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, begun)
+}
+
+// Rows: P16.
+#[test]
+fn a_place_that_stops_reading_or_answering_is_given_up() {
+    let env = TestEnv::new();
+    // More than the kernel takes on its way.
+    env.write("large", vec![7; 12 << 20]).write("Dockerfile", "FROM scratch\nCOPY large /\n");
+    let (address, uploads) = swallowing();
+    let begun = std::time::Instant::now();
+    let to = format!("type=registry,ref={address}/cache:1,compression=uncompressed,stall-timeout=1s");
+    let (_, _, warnings) = build(&env, &format!("--cache-to {to}"));
+    let reason = "nothing came or went for 1 seconds";
+    assert_eq!(warnings, [format!("the cache was not written to `{address}/cache:1`: {reason}")]);
+    assert!(uploads.load(std::sync::atomic::Ordering::SeqCst) >= 1);
+    let failed = env.fails(&format!("build --progress=quiet --cache-to {to},strict ."));
+    assert!(failed.contains(reason) && failed.contains("stall-timeout=2m"), "{failed}");
+    // With all the time that it takes.
+    let silent = answering(None);
+    let source = format!("type=registry,ref={silent}/cache:1,timeout=10m,stall-timeout=1s");
+    let (_, _, warnings) = build(&env, &format!("--no-cache --cache-from {source}"));
+    assert_eq!(warnings, [""; 0], "nobody is asked with `--no-cache`");
+    env.write("large", "other");
+    let (_, _, warnings) = build(&env, &format!("--cache-from {source}"));
+    assert_eq!(warnings, [format!("cache `{silent}/cache:1` is not used any further: {reason}")]);
+    assert!(begun.elapsed().as_secs() < 25, "{:?}", begun.elapsed());
+}
+
 /// Damages a cache in a directory; a build that reads it has to give the right image all the same.
 #[test]
 fn a_damaged_cache_is_noticed_and_the_steps_run() {

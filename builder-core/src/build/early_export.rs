@@ -38,8 +38,8 @@ pub(super) fn while_building<T>(session: &Session<'_>, work: impl FnOnce() -> T)
         let result = work();
         remote.stop_announcing();
         // A layer that is on its way gets there as long as something moves.
-        let patience =
-            destinations.iter().filter_map(|to| to.timeout).min().map_or(STALLED, |limit| limit.min(STALLED));
+        let limits = destinations.iter().flat_map(|to| to.timeout.into_iter().chain(to.stall));
+        let patience = limits.min().map_or(STALLED, |limit| limit.min(STALLED));
         let mut before = moved.load(Ordering::Relaxed);
         while sent.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             let now = moved.load(Ordering::Relaxed);

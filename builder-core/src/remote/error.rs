@@ -97,6 +97,12 @@ pub enum RemoteError {
         /// The limit.
         seconds: u64,
     },
+    /// Nothing came or went for too long.
+    #[error("nothing came or went for {seconds} seconds")]
+    Stalled {
+        /// The limit.
+        seconds: u64,
+    },
     /// A registry refuses.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -223,6 +229,7 @@ impl Diagnostic for RemoteError {
             Self::Registry(error) => error.hint(),
             Self::Content(error) => error.hint(),
             Self::Export(error) => error.hint(),
+            Self::Stalled { .. } => Some("a place that needs more time gets it with `stall-timeout=2m`".to_owned()),
             Self::Access { source, .. }
                 if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
             {

@@ -9,16 +9,14 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::backend::{self, Backend, Backends, BlobToPut};
-use super::deadline::within;
+use super::deadline::{Activity, Limits};
 use super::format::{self, Contents, Index, LayerFact};
 use super::import::{MOST, index_of};
 use super::mounts::{MountIdentity, chunks, pack};
 use super::options::PATIENCE;
 use super::{CacheDestination, RemoteError};
-use crate::cancel::CancelToken;
 use crate::content::BlobWriter;
 use crate::export::layers::{FORMAT, label_of};
 use crate::export::{ExportContext, ExportError};
@@ -81,8 +79,9 @@ struct Job<'a> {
 }
 
 /// How long a destination may take to say what it has.
-fn patience(destination: &CacheDestination) -> Duration {
-    destination.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE))
+fn patience<'a>(destination: &CacheDestination, activity: &'a Activity) -> Limits<'a> {
+    let whole = destination.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+    Limits { whole: Some(whole), stall: None, activity }
 }
 
 /// What was sent so far.
@@ -110,29 +109,17 @@ impl Exporter<'_> {
         layers: &[LayerToExport<'_>],
         mounts: &[MountToExport],
     ) -> Result<Exported, RemoteError> {
-        match destination.timeout {
-            None => self.export_to(destination, contents, layers, mounts, self.context.cancel),
-            Some(limit) => within(limit, self.context.cancel, |cancel| {
-                self.export_to(destination, contents, layers, mounts, cancel)
-            }),
-        }
-    }
-
-    fn export_to(
-        &self,
-        destination: &CacheDestination,
-        contents: &Contents,
-        layers: &[LayerToExport<'_>],
-        mounts: &[MountToExport],
-        cancel: &CancelToken,
-    ) -> Result<Exported, RemoteError> {
-        let context = &ExportContext { cancel, ..*self.context };
-        let (job, old) = self.open(destination, context)?;
-        let (mut contents, sent) = (contents.clone(), Sent::default());
-        if !mounts.is_empty() {
-            job.mounts(&mut contents, mounts, old.as_deref(), &sent)?;
-        }
-        job.run(&contents, layers, old.as_deref(), &sent)
+        let activity = Arc::default();
+        let limits = Limits { whole: destination.timeout, stall: destination.stall, activity: &activity };
+        limits.within(self.context.cancel, |cancel| {
+            let context = &ExportContext { cancel, ..*self.context };
+            let (job, old) = self.open(destination, &activity, context)?;
+            let (mut contents, sent) = (contents.clone(), Sent::default());
+            if !mounts.is_empty() {
+                job.mounts(&mut contents, mounts, old.as_deref(), &sent)?;
+            }
+            job.run(&contents, layers, old.as_deref(), &sent)
+        })
     }
 }
 
@@ -153,11 +140,12 @@ impl<'a> Exporter<'a> {
         destination: &'a CacheDestination,
         moved: &Arc<AtomicU64>,
     ) -> Result<EarlyExport<'a>, RemoteError> {
-        let (mut job, old) = self.open(destination, self.context)?;
+        let activity = Arc::default();
+        let (mut job, old) = self.open(destination, &activity, self.context)?;
         job.moved = Arc::clone(moved);
-        let read = |old: Vec<u8>| {
-            within(patience(destination), self.context.cancel, |cancel| index_of(&*job.backend, &old, cancel)).ok()
-        };
+        let limits = patience(destination, &activity);
+        let read =
+            |old: Vec<u8>| limits.within(self.context.cancel, |cancel| index_of(&*job.backend, &old, cancel)).ok();
         let index = old.and_then(read).unwrap_or_default();
         let there = index.layers.iter().filter(|layer| job.present.contains(&layer.blob.digest));
         Ok(EarlyExport { there: there.map(|layer| layer.tree).collect(), job })
@@ -167,12 +155,13 @@ impl<'a> Exporter<'a> {
     fn open<'b>(
         &self,
         destination: &'b CacheDestination,
+        activity: &Arc<Activity>,
         context: &'b ExportContext<'b>,
     ) -> Result<(Job<'b>, Option<Vec<u8>>), RemoteError> {
         let cancel = context.cancel;
-        let backend = self.backends.destination(&destination.place);
+        let backend = self.backends.destination(&destination.place, destination.stall, activity);
         backend.begin(cancel)?;
-        let old = match within(patience(destination), cancel, |cancel| backend.manifest(cancel)) {
+        let old = match patience(destination, activity).within(cancel, |cancel| backend.manifest(cancel)) {
             // Whatever else is under this name is replaced, as a push replaces it.
             Err(error) if error.is_about_blob() || matches!(error, RemoteError::Malformed { .. }) => None,
             other => other?,

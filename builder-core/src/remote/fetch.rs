@@ -1,12 +1,10 @@
 //! [`Imports::fetch`]: the files of a layer from a cache.
 
 use std::io::Read;
-use std::time::Duration;
 
 use super::RemoteError;
 use super::backend::broken;
-use super::deadline::within;
-use super::import::{Imports, RemoteLayer, SLOWEST};
+use super::import::{Imports, RemoteLayer};
 use crate::cancel::CancelToken;
 use crate::content::ContentStore;
 use crate::layer::{self, UnpackError, UnpackOptions, Unpacked};
@@ -52,8 +50,7 @@ fn fetch(
 ) -> Result<Active, RemoteError> {
     let blob = &layer.fact.blob;
     let active = snapshots.begin()?;
-    let limit = layer.timeout + Duration::from_secs(blob.size / SLOWEST);
-    let unpacked = within(limit, cancel, |cancel| {
+    let unpacked = layer.limits.within(cancel, |cancel| {
         // An export of the image may have brought it already.
         let stream: Box<dyn Read + Send> = match content.has(&blob.digest)? {
             Some(size) if size == blob.size => Box::new(content.open_blob(&blob.digest)?),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::backend::{self, Backend, Backends};
-use super::deadline::within;
+use super::deadline::{Activity, Limits};
 use super::format::{self, Index, LayerFact};
 use super::inline::Inline;
 use super::mounts::MountIdentity;
@@ -26,7 +26,7 @@ pub(super) const MOST: u64 = 128 << 20;
 const MOST_CONFIG: u64 = 16 << 20;
 
 /// Slowest transfer that is waited for, in bytes per second: running a step is mostly quicker.
-pub(super) const SLOWEST: u64 = 128 << 10;
+const SLOWEST: u64 = 128 << 10;
 
 /// The caches that a build may use, in the order in which they are asked.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) struct Source {
     /// Those of the build.
     platforms: Vec<Platform>,
     timeout: Duration,
+    stall: Option<Duration>,
+    activity: Arc<Activity>,
     pub(super) state: Mutex<State>,
     /// Blobs that turned out to be missing or wrong.
     bad: Mutex<HashSet<Digest>>,
@@ -75,7 +77,7 @@ pub(super) struct Loaded {
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteLayer<'a> {
     pub(super) backend: &'a dyn Backend,
-    pub(super) timeout: Duration,
+    pub(super) limits: Limits<'a>,
     /// What is known of it.
     pub(crate) fact: LayerFact,
     source: usize,
@@ -93,12 +95,17 @@ impl Imports {
     ///
     /// Where an image carries a cache it is that of one of these platforms which is read.
     pub(crate) fn new(backends: Backends<'_>, sources: &[CacheSource], platforms: &[Platform]) -> Self {
-        let source = |source: &CacheSource| Source {
-            backend: backends.source(&source.place, source.timeout),
-            platforms: platforms.to_vec(),
-            timeout: source.timeout,
-            state: Mutex::new(State::Unasked),
-            bad: Mutex::default(),
+        let source = |source: &CacheSource| {
+            let activity = Arc::default();
+            Source {
+                backend: backends.source(&source.place, source.timeout, &activity),
+                platforms: platforms.to_vec(),
+                timeout: source.timeout,
+                stall: source.stall,
+                activity,
+                state: Mutex::new(State::Unasked),
+                bad: Mutex::default(),
+            }
         };
         Self { sources: sources.iter().map(source).collect(), warnings: Mutex::default() }
     }
@@ -158,8 +165,7 @@ impl Imports {
             let Some(fact) = loaded.index.mounts.iter().find(|fact| fact.mount == *mount) else { return Ok(None) };
             let Some(tree) = source.tree(loaded, &fact.tree, cancel)? else { return Ok(None) };
             let bytes: u64 = fact.packs.iter().map(|pack| pack.size).sum();
-            let limit = source.timeout + Duration::from_secs(bytes / SLOWEST);
-            let restored = within(limit, cancel, |cancel| {
+            let restored = source.limits(bytes).within(cancel, |cancel| {
                 super::mounts::restore(&*source.backend, fact, &tree, content, snapshots, cancel)
             });
             match restored {
@@ -192,7 +198,7 @@ impl Imports {
             let facts = facts.filter(|fact| !lock(&source.bad).contains(&fact.blob.digest));
             found.extend(facts.map(|fact| RemoteLayer {
                 backend: &*source.backend,
-                timeout: source.timeout,
+                limits: source.limits(fact.blob.size),
                 fact: fact.clone(),
                 source: number,
             }));
@@ -257,8 +263,14 @@ pub(crate) fn root_of(record: &Record) -> StateDigest {
 }
 
 impl Source {
-    pub(super) fn reach(&self) -> (&dyn Backend, Duration) {
-        (&*self.backend, self.timeout)
+    pub(super) fn reach(&self) -> (&dyn Backend, Limits<'_>) {
+        (&*self.backend, self.limits(0))
+    }
+
+    /// How long it may take to bring so many bytes of files.
+    fn limits(&self, bytes: u64) -> Limits<'_> {
+        let whole = self.timeout.saturating_add(Duration::from_secs(bytes / SLOWEST));
+        Limits { whole: Some(whole), stall: self.stall, activity: &self.activity }
     }
 
     /// The index, fetched at the first call; `None` for a place without a cache, or one that failed.
@@ -274,7 +286,7 @@ impl Source {
     }
 
     fn load(&self, cancel: &CancelToken) -> Result<Option<Loaded>, RemoteError> {
-        within(self.timeout, cancel, |cancel| load(&*self.backend, &self.platforms, cancel))
+        self.limits(0).within(cancel, |cancel| load(&*self.backend, &self.platforms, cancel))
     }
 
     /// Looks a key up.
@@ -334,7 +346,7 @@ impl Source {
     }
 
     fn fetch(&self, chunk: &format::Chunk, cancel: &CancelToken) -> Result<Vec<u8>, RemoteError> {
-        within(self.timeout, cancel, |cancel| backend::read(&*self.backend, &chunk.blob, MOST, cancel))
+        self.limits(0).within(cancel, |cancel| backend::read(&*self.backend, &chunk.blob, MOST, cancel))
     }
 }
 

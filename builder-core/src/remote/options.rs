@@ -12,6 +12,9 @@ use crate::oci::{Compression, Digest, Reference};
 /// Longest wait for the index of a cache, where nobody says another one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Longest wait without a byte coming or going.
+const STALL: Duration = Duration::from_secs(30);
+
 /// Tag of a cache in a directory, where nobody says another one.
 pub(super) const DEFAULT_TAG: &str = "latest";
 
@@ -46,6 +49,8 @@ pub struct CacheSource {
     pub place: CachePlace,
     /// Longest wait for its index, and for each of its parts.
     pub timeout: Duration,
+    /// Longest wait without a byte coming; none if unset.
+    pub stall: Option<Duration>,
 }
 
 /// Where a cache is written to: `--cache-to`.
@@ -65,6 +70,8 @@ pub struct CacheDestination {
     pub mounts: MountChoice,
     /// Longest time for all of it; none if unset.
     pub timeout: Option<Duration>,
+    /// Longest wait without a byte going, or an answer; none if unset.
+    pub stall: Option<Duration>,
     /// A failure fails the build (`strict`, or `ignore-error=false`).
     pub strict: bool,
 }
@@ -232,8 +239,9 @@ impl CacheSource {
         let mut options = Options::new(text)?;
         let place = options.place(Direction::From, variable)?;
         let timeout = options.timeout()?.unwrap_or(PATIENCE);
+        let stall = options.stall()?;
         options.finish()?;
-        Ok(Self { place, timeout })
+        Ok(Self { place, timeout, stall })
     }
 }
 
@@ -271,12 +279,13 @@ impl CacheDestination {
             Some(text) => MountChoice::parse(text),
         };
         let timeout = options.timeout()?;
+        let stall = options.stall()?;
         let ignore_error = options.flag("ignore-error")?;
         let strict = options.flag("strict")?.unwrap_or(ignore_error == Some(false));
         options.always("image-manifest")?;
         options.always("oci-mediatypes")?;
         options.finish()?;
-        Ok(Self { place, mode, compression, level, force_compression, mounts, timeout, strict })
+        Ok(Self { place, mode, compression, level, force_compression, mounts, timeout, stall, strict })
     }
 }
 
@@ -352,6 +361,10 @@ impl Options {
 
     fn timeout(&mut self) -> Result<Option<Duration>, ParseCacheError> {
         self.duration("timeout")
+    }
+
+    fn stall(&mut self) -> Result<Option<Duration>, ParseCacheError> {
+        Ok(Some(self.duration("stall-timeout")?.unwrap_or(STALL)).filter(|stall| !stall.is_zero()))
     }
 
     fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, ParseCacheError> {
@@ -505,6 +518,10 @@ mod tests {
         let timeout = |text: &str| CacheSource::parse(text, &|_| None).map(|source| source.timeout.as_millis()).ok();
         assert_eq!(timeout("type=local,src=d,timeout=2m"), Some(120_000));
         assert_eq!(timeout("type=local,src=d,timeout=50ms"), Some(50));
+        let stall = |text: &str| CacheSource::parse(text, &|_| None).expect("valid").stall;
+        assert_eq!(stall("type=local,src=d"), Some(STALL));
+        assert_eq!(stall("type=local,src=d,stall-timeout=2m"), Some(Duration::from_secs(120)));
+        assert_eq!(stall("type=local,src=d,stall-timeout=0"), None);
     }
 
     #[test]

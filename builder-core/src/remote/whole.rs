@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::RemoteError;
 use super::backend;
-use super::deadline::within;
 use super::format;
 use super::import::{Imports, Loaded, MOST, Source};
 use super::mounts::MountIdentity;
@@ -85,7 +84,7 @@ impl Whole<'_> {
     }
 
     fn fetch(&self, chunk: &format::Chunk, cancel: &CancelToken) -> Result<Vec<u8>, RemoteError> {
-        let (backend, timeout) = self.source.reach();
-        within(timeout, cancel, |cancel| backend::read(backend, &chunk.blob, MOST, cancel))
+        let (backend, limits) = self.source.reach();
+        limits.within(cancel, |cancel| backend::read(backend, &chunk.blob, MOST, cancel))
     }
 }

@@ -6,9 +6,11 @@ mod local;
 mod registry;
 mod s3;
 mod signature;
+mod watched;
 
 use std::fmt::Debug;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gha::GhaBackend;
@@ -16,7 +18,9 @@ use local::LocalBackend;
 use registry::RegistryBackend;
 use s3::S3Backend;
 pub(crate) use s3::TOUCH_REFRESH;
+use watched::Watched;
 
+use super::deadline::Activity;
 use super::{CachePlace, RemoteError};
 use crate::cancel::CancelToken;
 use crate::oci::{Descriptor, Hasher, Index, Manifest, MediaType, Platform};
@@ -86,17 +90,38 @@ pub(crate) struct Backends<'a> {
 
 impl Backends<'_> {
     /// A place to read from, asked with little patience: a build that waits could be running its steps.
-    pub(super) fn source(self, place: &CachePlace, timeout: Duration) -> Box<dyn Backend> {
+    pub(super) fn source(self, place: &CachePlace, timeout: Duration, activity: &Arc<Activity>) -> Box<dyn Backend> {
         let mut config = self.registry.config().clone();
         config.attempts = 3;
         config.connect_timeout = config.connect_timeout.min(timeout);
         config.stall_timeout = config.stall_timeout.min(timeout);
-        self.open(place, config)
+        self.watched(place, config, activity)
     }
 
-    /// A place to write to.
-    pub(super) fn destination(self, place: &CachePlace) -> Box<dyn Backend> {
-        self.open(place, self.registry.config().clone())
+    /// A place to write to, where a request may be silent for `stall`.
+    pub(super) fn destination(
+        self,
+        place: &CachePlace,
+        stall: Option<Duration>,
+        activity: &Arc<Activity>,
+    ) -> Box<dyn Backend> {
+        let mut config = self.registry.config().clone();
+        config.stall_timeout = config.stall_timeout.max(stall.unwrap_or_default());
+        self.watched(place, config, activity)
+    }
+
+    fn watched(
+        self,
+        place: &CachePlace,
+        config: crate::registry::RegistryConfig,
+        activity: &Arc<Activity>,
+    ) -> Box<dyn Backend> {
+        let inner = self.open(place, config);
+        // A slow disk is no silent server.
+        match place {
+            CachePlace::Local { .. } => inner,
+            _ => Box::new(Watched { inner, activity: Arc::clone(activity) }),
+        }
     }
 
     fn open(self, place: &CachePlace, mut config: crate::registry::RegistryConfig) -> Box<dyn Backend> {
