@@ -56,8 +56,8 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|failed| failed.error)
 }
 
-/// Says with the time of the file when it was used last, exact to the hour: that is what decides what is removed
-/// when space is short.
+/// Says with the time of the file's change when it was used last, exact to the hour: that is what decides what is removed
+/// when space is short. Times of reading are not used: mounts with `relatime` or `noatime` do not have them.
 pub(crate) fn mark_used(path: &Path) {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
     let modified = fs::metadata(path).and_then(|found| found.modified());

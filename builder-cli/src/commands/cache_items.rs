@@ -154,7 +154,7 @@ fn block(item: &CacheItem, now: SystemTime) -> String {
             }
             other => other.to_string(),
         };
-        text.push_str(&format!("{:<13}{value}\n", format!("{title}:")));
+        text.push_str(&format!("{:<14}{value}\n", format!("{title}:")));
     }
     text + "\n"
 }

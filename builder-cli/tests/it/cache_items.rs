@@ -51,7 +51,7 @@ fn parents_are_what_lies_right_below() {
     expected.sort();
     assert_eq!(both, expected, "the same copy in two stages has two parents");
     let shown = env.ok(&format!("builder du --verbose --filter id={two}")).stdout;
-    assert!(shown.starts_with(&format!("ID:          {two}\nParents:\n - {copied}\nCreated at:")), "{shown}");
+    assert!(shown.starts_with(&format!("ID:           {two}\nParents:\n - {copied}\nCreated at:")), "{shown}");
     let pretty = env.ok(&format!("builder du --format pretty --filter id={two}")).stdout;
     // When it was used last is longer ago by now.
     assert!(pretty.lines().take(8).eq(shown.lines().take(8)), "{pretty}");
@@ -157,4 +157,43 @@ fn what_is_known_of_a_context_is_an_item_and_can_go() {
     env.ok("prune -f --filter type=source.local");
     assert_eq!(there(), 0);
     assert!(build().contains("CACHED"));
+}
+
+/// Makes everything of the store look as if nobody had used it for two days.
+fn age(directory: &std::path::Path) {
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600);
+    for entry in std::fs::read_dir(directory).expect("listed").map(|entry| entry.expect("read")) {
+        if entry.file_type().expect("known").is_dir() {
+            age(&entry.path());
+        } else {
+            let file = std::fs::File::open(entry.path()).expect("opened");
+            file.set_times(std::fs::FileTimes::new().set_accessed(then).set_modified(then)).expect("set");
+        }
+    }
+}
+
+// Rows: P9.
+#[test]
+fn what_a_cached_build_is_based_on_was_used_with_it() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", format!("FROM {}\nCOPY Dockerfile /d/\n", base()));
+    env.ok("build -q -o type=cacheonly .");
+    age(&env.path("state/content"));
+    age(&env.path("state/trees"));
+    age(&env.path("state/cache"));
+    let before = items(&env, "--filter until=24h").len();
+    assert!(before > 3, "manifest, config, layers of the base, the copy: {before}");
+    // A dry run uses nothing.
+    env.ok("build --dry-run .");
+    assert_eq!(items(&env, "--filter until=24h").len(), before);
+    let cached = env.ok("build --progress=plain -o type=cacheonly .").stderr;
+    assert!(cached.contains("CACHED"), "{cached}");
+    // The layer is unpacked: its blob was read by nobody.
+    assert_eq!(items(&env, "--filter until=24h").len(), 1);
+    // So it is not removed for its age.
+    env.write("config.json", "{\"gc\": [{\"keep-duration\": \"24h\"}]}");
+    env.ok("--config config.json build -q --no-cache -o type=cacheonly .");
+    assert!(env.path("state/collected").exists(), "garbage was collected");
+    let again = env.ok("build --progress=plain --pull=never -o type=cacheonly .").stderr;
+    assert!(again.contains("CACHED"), "{again}");
 }

@@ -21,6 +21,7 @@ use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, ImageId, Manifest, Med
 use crate::pins::{Pins, SourceName};
 use crate::progress::{Outcome, TaskId};
 use crate::registry::RegistryError;
+use crate::small_file;
 use crate::snapshot::{Active, Snapshot};
 use crate::tree::{Stack, Tree, TreeId};
 
@@ -34,6 +35,17 @@ const PARALLEL_LAYERS: usize = 4;
 pub(super) struct BaseImage {
     pub(super) known: KnownImage,
     pub(super) layers: Arc<BaseLayers>,
+    /// Its manifest and config, where no image of the store keeps them.
+    documents: Vec<Digest>,
+}
+
+impl BaseImage {
+    /// Says for whatever removes what nobody uses that a build is based on it.
+    pub(super) fn mark_used(&self, engine: &Engine) {
+        for digest in &self.documents {
+            small_file::mark_used(&engine.content.blob_path(digest));
+        }
+    }
 }
 
 /// The layers of an image, on disk or not.
@@ -185,7 +197,8 @@ fn local(engine: &Engine, request: &ImageRequest) -> Result<Option<BaseImage>, S
     let Some((_, id, layers, config)) = nearest else { return Ok(None) };
     let layers = layers.into_iter().map(|layer| (layer.diff_id, layer.descriptor)).collect();
     let known = KnownImage::new(config, id.digest().clone());
-    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, request.reference.clone(), layers)) }))
+    let layers = Arc::new(BaseLayers::new(request, request.reference.clone(), layers));
+    Ok(Some(BaseImage { known, layers, documents: Vec::new() }))
 }
 
 /// The beginning of an image id that a reference may be, as in docker: at least 12 hexadecimal digits.
@@ -218,8 +231,9 @@ fn pinned(engine: &Engine, request: &ImageRequest, descriptor: Descriptor) -> Re
     let config = read_config(engine, &request.reference, &manifest.config.digest)?;
     let layers = layers_of(&image(), &manifest, &config)?;
     let pinned = request.reference.with_digest(descriptor.digest.clone());
+    let documents = vec![descriptor.digest.clone(), manifest.config.digest];
     let known = KnownImage::new(config, descriptor.digest);
-    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, pinned, layers)) }))
+    Ok(Some(BaseImage { known, layers: Arc::new(BaseLayers::new(request, pinned, layers)), documents }))
 }
 
 fn read_config(engine: &Engine, reference: &Reference, digest: &Digest) -> Result<ImageConfig, StepError> {
@@ -343,6 +357,11 @@ impl BaseLayers {
             match known {
                 Some(tree) => trees.push(tree),
                 None => return Ok(None),
+            }
+        }
+        if !access.dry {
+            for (id, _) in &trees {
+                small_file::mark_used(&access.engine.trees.path(id));
             }
         }
         Ok(Some(trees))
