@@ -49,8 +49,8 @@ pub(super) fn run(session: &Session, args: BuildArgs) -> Outcome {
         let begun = beginning.begin(settled.display)?;
         let resolved = begun.engine.resolve_sources(&settled.request, &begun.progress, &begun.cancel);
         begun.progress.finish(ui::paint());
-        begun.ended(resolved)?;
-        return lock::run(&settled.lock, action, &only);
+        let failed = begun.ended(resolved)?.into_iter().map(CommandError::from).collect();
+        return lock::run(&settled.lock, action, &only, failed);
     }
     if let Call::Probe { json } = settled.call {
         let begun = beginning.begin(settled.display)?;

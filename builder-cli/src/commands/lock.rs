@@ -21,11 +21,15 @@ enum Change<'a> {
     Left(&'static str),
 }
 
-/// Compares what was found with the lock file, and writes it if asked to.
-pub(super) fn run(lock: &Lock, action: LockAction, only: &[String]) -> Outcome {
+/// Compares what was found with the lock file, and writes it if asked to; nothing is written if some sources failed.
+pub(super) fn run(lock: &Lock, action: LockAction, only: &[String], failed: Vec<CommandError>) -> Outcome {
     let report = lock.pins.report();
     let locked = lock.pins.locked();
-    let changes = changes(locked, &report);
+    let mut changes = changes(locked, &report);
+    if !failed.is_empty() {
+        // What a source that failed leads to would be used as well.
+        changes.retain(|(_, change)| !matches!(change, Change::Unused));
+    }
     let mut text = String::new();
     match action {
         LockAction::Check => {
@@ -33,10 +37,12 @@ pub(super) fn run(lock: &Lock, action: LockAction, only: &[String]) -> Outcome {
                 text += &line(name, change, action);
             }
             print(text)?;
+            CommandError::all(failed)?;
             let differs = changes.iter().any(|(_, change)| matches!(change, Change::New(_) | Change::Other { .. }));
             Ok(u8::from(differs))
         }
         LockAction::Update { prune } => {
+            CommandError::all(failed)?;
             if let Some(word) = only.iter().find(|word| !is_word_for_any(word, locked, &report)) {
                 let names = locked.iter().map(|(name, _)| name.as_str());
                 let names = names.flat_map(|name| [name, repository(name)]);
@@ -60,6 +66,9 @@ pub(super) fn run(lock: &Lock, action: LockAction, only: &[String]) -> Outcome {
             }
             let written = lock.write(&found, &unused, true)?;
             print(text)?;
+            if written.changed && found.is_empty() && locked.is_empty() {
+                ui::note(&format!("`{}` is empty: nothing comes from outside", lock.pins.shown()));
+            }
             if !written.changed {
                 ui::note(&format!("`{}` stays as it is", lock.pins.shown()));
             }

@@ -140,8 +140,8 @@ pub(crate) struct Written {
 impl Lock {
     /// That a lock file decides what names stand for.
     pub(super) fn is_used(&self, call: Call, display: Display) -> Option<String> {
-        let said = self.exists && call == Call::Build && display.mode != Mode::Quiet;
         let sources = self.pins.locked().iter().count();
+        let said = sources > 0 && call == Call::Build && display.mode != Mode::Quiet;
         said.then(|| {
             let stand = if sources == 1 { "stands" } else { "stand" };
             format!("`{}` says what its {} {stand} for", self.pins.shown(), units::count(sources, "source"))

@@ -365,3 +365,72 @@ fn what_only_the_store_has_is_not_locked() {
     assert!(!locked(&env).contains("base"));
     assert!(env.fails("build --progress=quiet --locked .").contains("image `base:latest` is not in `rbuild.lock`"));
 }
+
+// Rows: P24.
+#[test]
+fn what_cannot_be_had_is_said_after_everything_was_asked_for() {
+    let (env, registry, web) = (TestEnv::new(), Registry::start(), Web::start());
+    let name = registry.name("base:1");
+    env.write("Dockerfile", "FROM scratch\nENV WHAT=changed\nCOPY <<E /content\none\nE\n");
+    env.ok(&format!("build --progress=quiet --push -t {name} ."));
+    let changed = web.bytes("/changed", "one");
+    env.write("Dockerfile", format!("FROM {name}\nADD {}/$WHAT /x\n", web.address));
+    env.ok("lock update --progress=quiet");
+    // The tag is gone, and what it was is not.
+    let gone = name.replace("base:1", "base:2");
+    env.write("rbuild.lock", locked(&env).replace("base:1", "base:2"));
+    web.bytes("/changed", "two");
+    let text = format!("FROM {gone} AS a\nADD {}/$WHAT /x\nADD {0}/gone /y\nADD {0}/new /z\n", web.address);
+    env.write("Dockerfile", format!("{text}FROM a\nCOPY --from={gone} /content /copy\n"));
+    web.bytes("/new", "new");
+    let before = locked(&env);
+    let check = env.rbuild("--root ../second lock check --progress=quiet");
+    let shown = format!("{}\n{}{}", check.code, check.stdout, check.stderr);
+    insta::assert_snapshot!(env.stable(&shown));
+    assert!(check.stdout.contains(&format!("changed  address `{changed}`")), "{shown}");
+    // Nothing is written of what is not whole.
+    let update = env.fails("lock update --progress=quiet");
+    assert_eq!(update.matches("error: ").count(), 2, "{update}");
+    assert_eq!(locked(&env), before);
+}
+
+// Rows: P24.
+#[test]
+fn a_lock_of_nothing_says_so_once() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let note = "note: `rbuild.lock` is empty: nothing comes from outside\n";
+    assert_eq!(env.ok("lock update --progress=quiet").stderr, note);
+    let built = env.ok("build --progress=plain --locked .").stderr;
+    assert!(!built.contains("rbuild.lock"), "{built}");
+}
+
+// Rows: P24.
+#[test]
+fn a_dry_run_knows_what_a_locked_address_is() {
+    let (env, web) = (TestEnv::new(), Web::start());
+    let address = web.bytes("/x", "one");
+    env.write("Dockerfile", format!("FROM scratch\nADD {address} /x\nCOPY Dockerfile /\n"));
+    env.ok("build --progress=quiet --lock .");
+    let dry = |options: &str| {
+        let text = env.ok(&format!("{options} build --dry-run --format json .")).stdout;
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let steps = json["steps"].as_array().expect("steps").iter();
+        steps.map(|step| step["prediction"].as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    web.asked();
+    assert_eq!(dry(""), ["hit", "hit"]);
+    // Other builds bring other contents.
+    web.bytes("/x", "two");
+    env.ok("build --progress=quiet --no-lock .");
+    web.asked();
+    assert_eq!(dry(""), ["hit", "hit"]);
+    assert_eq!(web.asked(), [""; 0], "nobody is asked");
+    // Without a lock only the server knows, and a store that never had it knows the digest only.
+    std::fs::rename(env.context("rbuild.lock"), env.context("other.lock")).expect("renamed");
+    assert_eq!(dry("")[0], "unknown");
+    assert_eq!(dry("--root ../second")[0], "unknown");
+    env.write("Dockerfile", format!("FROM scratch\nADD {address} /y\n"));
+    let locked = env.ok("build --dry-run --format json --lock-file=other.lock .").stdout;
+    assert!(locked.contains("\"prediction\": \"run\""), "{locked}");
+}

@@ -31,7 +31,7 @@ use crate::dockerfile::{self, Dockerfile, LintWarning};
 use crate::executor::{Executor, Sandbox, SandboxOptions};
 use crate::export::ExportContext;
 use crate::git::{GitEnvironment, Repositories};
-use crate::graph::{self, ContextId, Graph, ImageRequest, Images, NoCache};
+use crate::graph::{self, ContextId, Graph, ImageRequest, Images, KnownImage, NoCache};
 use crate::history::{HistoryStore, Retention};
 use crate::pins::Pins;
 use crate::progress::{Lines, Outcome, Sink, TaskId, Warning};
@@ -337,10 +337,25 @@ impl Engine {
         &self,
         parsed: &Dockerfile,
         options: &graph::Options,
+        asked: (PullPolicy, &Pins),
+        known: &mut Known,
+        shown: (&Events<'_>, &TaskNumbers),
+        cancel: &CancelToken,
+    ) -> Result<(), BuildError> {
+        self.resolve_or(parsed, options, asked, known, shown, cancel, &mut |_, error| Err(error))
+    }
+
+    /// The same; `otherwise` says what takes the place of an image that cannot be had.
+    #[expect(clippy::too_many_arguments, reason = "those of `resolve`, and one more")]
+    pub(super) fn resolve_or(
+        &self,
+        parsed: &Dockerfile,
+        options: &graph::Options,
         (pull, pins): (PullPolicy, &Pins),
         known: &mut Known,
         (events, numbers): (&Events<'_>, &TaskNumbers),
         cancel: &CancelToken,
+        otherwise: &mut dyn FnMut(&ImageRequest, BuildError) -> Result<KnownImage, BuildError>,
     ) -> Result<(), BuildError> {
         loop {
             let plan = graph::plan(parsed, options, &known.images).map_err(BuildError::Graph)?;
@@ -355,6 +370,7 @@ impl Engine {
                 match base::resolve(self, image, pull, pins, cancel) {
                     Ok(found) => {
                         events.finished(task, Outcome::Done);
+                        found.mark_used(self);
                         known.images.insert(image.clone(), found.known);
                         known.bases.insert(image.clone(), found.layers);
                     }
@@ -364,7 +380,8 @@ impl Engine {
                     }
                     Err(error) => {
                         events.finished(task, Outcome::Failed(error.to_string()));
-                        return Err(base::cannot_be_had(Some(self), image, &plan, error));
+                        let instead = otherwise(image, base::cannot_be_had(Some(self), image, &plan, error))?;
+                        known.images.insert(image.clone(), instead);
                     }
                 }
             }

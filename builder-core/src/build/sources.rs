@@ -1,5 +1,7 @@
 //! What a build takes from outside, and its pins: [`Engine::resolve_sources`] asks for all of it without building.
 
+use std::collections::BTreeSet;
+
 use super::base;
 use super::contexts::Contexts;
 use super::engine::{Engine, Known};
@@ -14,7 +16,7 @@ use crate::cancel::CancelToken;
 use crate::diagnostic::Diagnostic as _;
 use crate::dockerfile;
 use crate::git::GitError;
-use crate::graph::{self, AddSource, ContextId, Graph, Op, ResolvedEpoch, VertexId};
+use crate::graph::{self, AddSource, ContextId, Graph, ImageRequest, KnownImage, Op, ResolvedEpoch, VertexId};
 use crate::oci::{Digest, Reference};
 use crate::pins::{Pin, Pins, SourceName};
 use crate::progress::Sink;
@@ -72,18 +74,22 @@ pub(super) fn image(
 
 /// Says of an error about a pinned source that a lock file names it, if it is about its not being there.
 pub(super) fn of_pin(pins: &Pins, name: SourceName, error: StepError) -> StepError {
-    let gone = match &error {
-        StepError::Registry(RegistryError::ImageNotFound { .. }) | StepError::Git(GitError::NoReference { .. }) => true,
-        // What has a hint is about the network, or about who asks.
-        StepError::Git(error @ GitError::Git { .. }) => error.hint().is_none(),
-        _ => false,
-    };
-    match pins.locked().get(&name).filter(|_| gone) {
+    match pins.locked().get(&name).filter(|_| is_gone(&error)) {
         Some(pin) => {
             let (pin, file) = (pin.to_string(), pins.shown().to_owned());
             StepError::Pinned { name, pin, file, error: Box::new(error) }
         }
         None => error,
+    }
+}
+
+/// Whether a server says that it has no such thing.
+fn is_gone(error: &StepError) -> bool {
+    match error {
+        StepError::Registry(RegistryError::ImageNotFound { .. }) | StepError::Git(GitError::NoReference { .. }) => true,
+        // What has a hint is about the network, or about who asks.
+        StepError::Git(error @ GitError::Git { .. }) => error.hint().is_none(),
+        _ => false,
     }
 }
 
@@ -117,14 +123,17 @@ impl Engine {
     /// request's pins. Contents of addresses, and manifests and configs of images, are in the store afterwards; of git
     /// repositories nothing is fetched.
     ///
+    /// All sources are asked for. Returns why some could not be had, each once; what only they would have led to is not in
+    /// the report then.
+    ///
     /// # Errors
-    /// As [`Engine::build`], for what is wrong with the Dockerfile and for sources that cannot be had.
+    /// As [`Engine::build`], for what is wrong with the Dockerfile.
     pub fn resolve_sources(
         &self,
         request: &BuildRequest,
         sink: &dyn Sink,
         cancel: &CancelToken,
-    ) -> Result<(), BuildError> {
+    ) -> Result<Vec<BuildError>, BuildError> {
         let store = |error: StepError| BuildError::of(error, |error| BuildError::Store(Box::new(error)));
         let _lease = self.content.lease(cancel).map_err(|error| store(error.into()))?;
         let (events, numbers) = (Events::Direct(sink), TaskNumbers::default());
@@ -137,19 +146,76 @@ impl Engine {
         // A time that something fetched would give changes no source but itself.
         let epoch = graph::epoch_source(&parsed, &request.options).map_err(BuildError::Graph)?;
         let resolved_epoch = epoch.map(|_| ResolvedEpoch::Unset);
-        let mut known = Known::default();
+        let (mut known, mut failures) = (Known::default(), Failures::default());
         for options in request.options_by_platform() {
             let options = graph::Options { resolved_epoch, ..options };
-            self.resolve(&parsed, &options, (request.pull, &request.pins), &mut known, (&events, &numbers), cancel)?;
-            let graph = graph::lower(&parsed, &options, &known.images).map_err(BuildError::Graph)?;
-            bring.sources(&graph, &Contexts::new(request, self.content.state()), &numbers)?;
+            let asked = (request.pull, &*request.pins);
+            let mut instead = |image: &ImageRequest, error| {
+                let gone = matches!(&error, BuildError::Base { error, .. } if is_gone(error));
+                failures.add(error)?;
+                Ok(self.stand_in(image, gone, &request.pins, cancel))
+            };
+            let resolved =
+                self.resolve_or(&parsed, &options, asked, &mut known, (&events, &numbers), cancel, &mut instead);
+            let graph =
+                resolved.and_then(|()| graph::lower(&parsed, &options, &known.images).map_err(BuildError::Graph));
+            match graph {
+                Ok(graph) => {
+                    bring.sources(&graph, &Contexts::new(request, self.content.state()), &numbers, &mut failures)?;
+                }
+                // It may be about what took the place of an image.
+                Err(BuildError::Graph(_)) if !failures.errors.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(failures.errors)
+    }
+
+    /// What is taken for an image that cannot be had, to find the other sources: what was locked, if that is still there.
+    fn stand_in(&self, image: &ImageRequest, gone: bool, pins: &Pins, cancel: &CancelToken) -> KnownImage {
+        let locked = match pins.locked().get(&SourceName::image(&image.reference)) {
+            Some(Pin::Image(digest)) => Some(digest.clone()),
+            _ => None,
+        };
+        let locked = locked.and_then(|digest| {
+            let request = ImageRequest { reference: image.reference.with_digest(digest), ..image.clone() };
+            // Who did not answer before is not asked again.
+            let pull = if gone { PullPolicy::Missing } else { PullPolicy::Never };
+            base::resolve(self, &request, pull, &Pins::default(), cancel).ok()
+        });
+        locked.map_or_else(|| KnownImage::guess(&image.platform), |found| found.known)
+    }
+}
+
+/// Why sources cannot be had.
+#[derive(Default)]
+struct Failures {
+    errors: Vec<BuildError>,
+    /// What is said of them: several platforms fail alike.
+    said: BTreeSet<String>,
+}
+
+impl Failures {
+    /// Keeps an error, unless it ends everything.
+    fn add(&mut self, error: BuildError) -> Result<(), BuildError> {
+        if matches!(error, BuildError::Cancelled(_)) {
+            return Err(error);
+        }
+        if self.said.insert(error.to_string()) {
+            self.errors.push(error);
         }
         Ok(())
     }
 }
 
 impl Bring<'_> {
-    fn sources(&self, graph: &Graph, contexts: &Contexts<'_>, numbers: &TaskNumbers) -> Result<(), BuildError> {
+    fn sources(
+        &self,
+        graph: &Graph,
+        contexts: &Contexts<'_>,
+        numbers: &TaskNumbers,
+        failures: &mut Failures,
+    ) -> Result<(), BuildError> {
         for (number, vertex) in graph.vertices.iter().enumerate() {
             for id in vertex.op.contexts() {
                 if let Some(remote) = contexts.remote(&id) {
@@ -157,7 +223,8 @@ impl Bring<'_> {
                         ContextId::Main => "the build context".to_owned(),
                         ContextId::Named(name) => format!("context {name}"),
                     };
-                    self.source(remote, &format!("[internal] resolve {name}: {remote}"), numbers)?;
+                    let found = self.source(remote, &format!("[internal] resolve {name}: {remote}"), numbers);
+                    found.or_else(|error| failures.add(error))?;
                 }
             }
             let Op::Copy(copy) = &vertex.op else { continue };
@@ -169,15 +236,8 @@ impl Bring<'_> {
                     AddSource::Git(_, wanted) => RemoteContext::Git(wanted.clone()),
                     AddSource::Path(_) | AddSource::Inline { .. } => continue,
                 };
-                bring.source(&remote, &format!("[internal] resolve {remote}"), numbers).map_err(
-                    |error| match error {
-                        BuildError::Remote(error) => match *error {
-                            RemoteError::Fetch(error) => step_error(graph, VertexId(number), error),
-                            error => BuildError::Remote(Box::new(error)),
-                        },
-                        error => error,
-                    },
-                )?;
+                let found = bring.source(&remote, &format!("[internal] resolve {remote}"), numbers);
+                found.map_err(|error| at(graph, number, error)).or_else(|error| failures.add(error))?;
             }
         }
         Ok(())
@@ -188,5 +248,16 @@ impl Bring<'_> {
             RemoteContext::Url(url) => self.download(url, task).map(drop),
             RemoteContext::Git(wanted) => Ok(self.git_commit(wanted, task)?),
         })
+    }
+}
+
+/// Says of an error of a source which instruction names it.
+fn at(graph: &Graph, number: usize, error: BuildError) -> BuildError {
+    match error {
+        BuildError::Remote(error) => match *error {
+            RemoteError::Fetch(error) => step_error(graph, VertexId(number), error),
+            error => BuildError::Remote(Box::new(error)),
+        },
+        error => error,
     }
 }

@@ -174,7 +174,7 @@ impl Finder<'_> {
                     self.found.sources.push(inline(self.job, name, body));
                     true
                 }
-                AddSource::Http(_) if self.work == Work::Known => false,
+                AddSource::Http(_) if self.work == Work::Known && !self.job.session.dry => false,
                 AddSource::Git(..) if self.job.session.dry => false,
                 AddSource::Http(url) => self.download(url)?,
                 AddSource::Git(_, wanted) => self.repository(wanted)?,
@@ -307,8 +307,12 @@ impl Finder<'_> {
             progress: &|current, total| session.events.status(job.task, &shown, current, total, false),
             cancel: &session.cancel,
         };
-        let Fetched { digest, content, size, modified, .. } =
-            fetcher.fetch_pinned(url, checksum.as_ref(), &session.request.pins)?;
+        let pins = &session.request.pins;
+        let fetched = match self.work {
+            Work::Known => fetcher.known(url, checksum.as_ref(), pins)?,
+            Work::Allowed => Some(fetcher.fetch_pinned(url, checksum.as_ref(), pins)?),
+        };
+        let Some(Fetched { digest, content, size, modified, .. }) = fetched else { return Ok(false) };
         session.events.status(job.task, &shown, size, Some(size), true);
         let path = engine.content.blob_path(&digest);
         let file = LooseFile {

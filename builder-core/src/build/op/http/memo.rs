@@ -35,13 +35,18 @@ impl Memo {
 
     /// What is known, as long as the body is in the store. A damaged memo counts as none.
     pub(super) fn read(&self, content: &ContentStore) -> Result<Option<Fetched>, ContentError> {
-        let Some(known) = parse(&self.path) else { return Ok(None) };
-        if content.has(&known.digest)?.is_none() {
-            return Ok(None);
+        let known = self.peek(content)?;
+        if known.is_some() {
+            // Whatever decides what is removed from the store sees that it is in use.
+            let _ = File::options().append(true).open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
         }
-        // Whatever decides what is removed from the store sees that it is in use.
-        let _ = File::options().append(true).open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
-        Ok(Some(known))
+        Ok(known)
+    }
+
+    /// The same for looking only.
+    pub(super) fn peek(&self, content: &ContentStore) -> Result<Option<Fetched>, ContentError> {
+        let Some(known) = parse(&self.path) else { return Ok(None) };
+        Ok(content.has(&known.digest)?.map(|_| known))
     }
 
     /// A memo only saves a transfer: one that cannot be written is not an error.

@@ -241,6 +241,34 @@ impl Fetcher<'_> {
         Ok(Fetched { modified: pin.modified, ..fetched })
     }
 
+    /// What [`Fetcher::fetch_pinned`] would give without asking anybody; `None` if that is not known. Writes nothing.
+    ///
+    /// # Errors
+    /// [`FetchError::NotLocked`], and if the store cannot be read.
+    pub(crate) fn known(
+        &self,
+        url: &str,
+        checksum: Option<&Digest>,
+        pins: &Pins,
+    ) -> Result<Option<Fetched>, FetchError> {
+        let pin = pins.url(&SourceName::url(redacted(url)))?;
+        if pin.is_none() && pins.collects() {
+            return Ok(None);
+        }
+        let wanted = checksum.or(pin.as_ref().map(|pin| &pin.digest));
+        let by_content = wanted.map(|digest| Memo::of_content(self.content, url, digest));
+        for memo in by_content.into_iter().chain([Memo::of(self.content, url)]) {
+            let Some(known) = memo.peek(self.content)? else { continue };
+            // A checksum and a lock that disagree are an error of the build.
+            let agrees = pin.as_ref().is_none_or(|pin| pin.digest == known.digest);
+            if wanted.map_or(self.offline, |wanted| *wanted == known.digest) && agrees {
+                let modified = pin.map_or(known.modified, |pin| pin.modified);
+                return Ok(Some(Fetched { modified, ..known }));
+            }
+        }
+        Ok(None)
+    }
+
     fn try_fetch(&self, url: &str, checksum: Option<&Digest>) -> Result<Fetched, FetchError> {
         let shown = redacted(url);
         let memo = Memo::of(self.content, url);
