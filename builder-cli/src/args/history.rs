@@ -61,7 +61,7 @@ pub(crate) enum BuildsCommand {
 /// `rbuild history ls`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildsLsArgs {
-    /// Only these: `status=completed`, `name=TEXT`, `ref=ID`, `since=24h`, `until=24h`, `duration>10s` (repeatable)
+    /// Only these: `status=completed`, `name=TEXT`, `ref=ID`, `startedAt>24h`, `until=24h`, `duration>10s` (repeatable)
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
     /// How they are shown.

@@ -1,5 +1,6 @@
 //! `rbuild history ls|inspect|logs|rm`: the builds that were tried.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -96,7 +97,7 @@ fn fields(build: &BuildSummary, no_trunc: bool, now: SystemTime) -> Row {
 /// Names of fields as `docker buildx history ls` has them.
 fn summary_json(build: &BuildSummary) -> Value {
     json!({
-        "ref": build.id,
+        "ref": format!("default/default/{}", build.id),
         "name": build.name,
         "status": build.status.to_string(),
         "created_at": units::rfc3339(at(build.started)),
@@ -112,10 +113,10 @@ enum Filter {
     Status(String),
     Name(String),
     Ref(String),
-    Since(SystemTime),
-    Until(SystemTime),
-    Longer(Duration),
-    Shorter(Duration),
+    Not(Box<Filter>),
+    Started(Ordering, SystemTime),
+    Completed(Ordering, SystemTime),
+    Took(Ordering, Duration),
 }
 
 impl Filter {
@@ -124,10 +125,16 @@ impl Filter {
             units::go_duration(value)
                 .ok_or_else(|| CommandError::usage(format!("filter `{text}`: `{value}` is not a duration")))
         };
-        for (sign, make) in [('>', Self::Longer as fn(Duration) -> Self), ('<', Self::Shorter)] {
-            if let Some(value) = text.strip_prefix("duration").and_then(|rest| rest.strip_prefix(sign)) {
-                return Ok(make(duration(value)?));
+        for (sign, order) in [('>', Ordering::Greater), ('<', Ordering::Less)] {
+            match text.split_once(sign) {
+                Some(("duration", value)) => return Ok(Self::Took(order, duration(value)?)),
+                Some(("startedAt", value)) => return Ok(Self::Started(order, units::until(value)?.into())),
+                Some(("completedAt", value)) => return Ok(Self::Completed(order, units::until(value)?.into())),
+                _ => {}
             }
+        }
+        if let Some((key @ ("status" | "name" | "repository" | "ref"), value)) = text.split_once("!=") {
+            return Ok(Self::Not(Box::new(Self::parse(&format!("{key}={value}"))?)));
         }
         match text.split_once('=') {
             Some(("status", value)) => {
@@ -139,24 +146,27 @@ impl Filter {
                 Ok(Self::Status(value.to_owned()))
             }
             Some(("name" | "repository", value)) => Ok(Self::Name(value.to_owned())),
-            Some(("ref", value)) => Ok(Self::Ref(value.to_owned())),
-            Some(("since", value)) => Ok(Self::Since(units::until(value)?.into())),
-            Some(("until", value)) => Ok(Self::Until(units::until(value)?.into())),
-            _ => Err(CommandError::usage(format!("unknown filter `{text}`"))
-                .with_hint("the filters are status=, name=, ref=, since=, until=, duration>, duration<")),
+            Some(("ref", value)) => Ok(Self::Ref(value.rsplit('/').next().unwrap_or_default().to_owned())),
+            Some(("since", value)) => Ok(Self::Started(Ordering::Greater, units::until(value)?.into())),
+            Some(("until", value)) => Ok(Self::Started(Ordering::Less, units::until(value)?.into())),
+            _ => Err(CommandError::usage(format!("unknown filter `{text}`")).with_hint(
+                "the filters are status=, name=, ref= (each also with `!=`), since=, until=, and startedAt, completedAt, \
+                 duration with `<` or `>`",
+            )),
         }
     }
 
     fn admits(&self, build: &BuildSummary) -> bool {
-        let took = |limit: &Duration| build.milliseconds.map(|took| Duration::from_millis(took).cmp(limit));
+        let took = build.milliseconds.map(Duration::from_millis);
         match self {
+            Self::Not(filter) => !filter.admits(build),
             Self::Status(status) => build.status.to_string().eq_ignore_ascii_case(status),
             Self::Name(name) => build.name.contains(name) || build.inputs.names.iter().any(|own| own.contains(name)),
             Self::Ref(id) => build.id.as_str().starts_with(id),
-            Self::Since(time) => at(build.started) >= *time,
-            Self::Until(time) => at(build.started) < *time,
-            Self::Longer(limit) => took(limit) == Some(std::cmp::Ordering::Greater),
-            Self::Shorter(limit) => took(limit) == Some(std::cmp::Ordering::Less),
+            Self::Started(order, time) => at(build.started).cmp(time) == *order,
+            // One that runs is not completed.
+            Self::Completed(order, time) => took.is_some_and(|took| (at(build.started) + took).cmp(time) == *order),
+            Self::Took(order, limit) => took.is_some_and(|took| took.cmp(limit) == *order),
         }
     }
 }

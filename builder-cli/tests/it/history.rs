@@ -38,6 +38,27 @@ fn every_build_is_recorded_with_its_steps_and_logs() {
     assert_eq!(env.ok("history ls -q --filter status=error").stdout.lines().count(), 2);
     assert_eq!(env.ok("buildx history ls --filter name=app:1 -q").stdout.lines().count(), 2);
 
+    for (filter, count) in [
+        ("status!=error", 2),
+        ("name!=app:1", 2),
+        ("startedAt>1h", 4),
+        ("startedAt<1h", 0),
+        ("completedAt>1h", 4),
+        ("completedAt<1h", 0),
+        ("duration<1h", 4),
+        ("duration>1h", 0),
+    ] {
+        let found = env.ok(&format!("history ls -q --filter {filter}")).stdout;
+        assert_eq!(found.lines().count(), count, "{filter}");
+    }
+    // As docker calls a build elsewhere.
+    let json = env.ok("history ls --format json").stdout;
+    let newest: serde_json::Value = serde_json::from_str(json.lines().next().expect("a build")).expect("JSON");
+    let name = newest["ref"].as_str().expect("text");
+    assert!(name.starts_with("default/default/"), "{name}");
+    assert_eq!(inspect(&env, name)["Status"], "error");
+    assert_eq!(env.ok(&format!("history ls -q --filter ref={name}")).stdout.lines().count(), 1);
+
     let first = inspect(&env, "^3");
     assert_eq!(verdicts(&first), ["run", "run"]);
     assert_eq!(first["BuildArgs"][0]["Name"], "A");

@@ -147,7 +147,8 @@ impl HistoryStore {
         Ok(ids)
     }
 
-    /// The build that `reference` means: an id or its beginning, `latest`, or `^N` for the Nth before the latest.
+    /// The build that `reference` means: an id or its beginning, `latest`, or `^N` for the Nth before the latest. Before an
+    /// id there may be names of a builder, as in `default/default/ID` of docker.
     ///
     /// # Errors
     /// [`HistoryError::NotFound`], [`HistoryError::Ambiguous`], [`HistoryError::Empty`], [`HistoryError::Access`]
@@ -164,7 +165,8 @@ impl HistoryStore {
         if let Some(back) = back {
             return if back < ids.len() { Ok(ids.swap_remove(back)) } else { Err(not_found()) };
         }
-        ids.retain(|id| !reference.is_empty() && id.as_str().starts_with(reference));
+        let start = reference.rsplit('/').next().unwrap_or_default();
+        ids.retain(|id| !start.is_empty() && id.as_str().starts_with(start));
         match ids.len() {
             0 => Err(not_found()),
             1 => Ok(ids.swap_remove(0)),

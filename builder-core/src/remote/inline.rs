@@ -111,18 +111,23 @@ impl Inline {
     /// Adds the cache of an image, if it has one.
     ///
     /// # Errors
-    /// [`RemoteError::Malformed`] if the field is not what [`encode`] writes.
+    /// [`RemoteError::Malformed`] if the field is not what [`encode`] writes, [`RemoteError::BuildKit`] if that of BuildKit
+    /// is there and ours is not.
     pub(super) fn add(&mut self, config: &[u8], manifest: &Manifest) -> Result<(), RemoteError> {
         #[derive(serde::Deserialize)]
         struct Config {
             #[serde(rename = "rbuild.cache.v1")]
             cache: Option<String>,
+            #[serde(rename = "moby.buildkit.cache.v0")]
+            foreign: Option<serde::de::IgnoredAny>,
             #[serde(default)]
             rootfs: RootFs,
         }
         let wrong = |error: serde_json::Error| RemoteError::malformed(format!("its config: {error}"));
         let config: Config = serde_json::from_slice(config).map_err(wrong)?;
-        let Some(cache) = config.cache else { return Ok(()) };
+        let Some(cache) = config.cache else {
+            return if config.foreign.is_some() { Err(RemoteError::BuildKit) } else { Ok(()) };
+        };
         let (document, trees) = decode(&cache)?;
         let chunk = |length: usize| Chunk { blob: manifest.config.clone(), length: length as u64 };
         let keys = document.records.iter().map(|record| short(&record.preimage.key())).collect();
@@ -233,6 +238,18 @@ mod tests {
             blob: (name == "b").then(|| Digest::sha256(name.as_bytes())),
         };
         vec![layer("b"), layer("a"), layer("other")]
+    }
+
+    #[test]
+    fn a_cache_of_buildkit_in_an_image_is_called_that() {
+        let (config, manifest) = image(&serde_json::Value::Null);
+        let mut foreign: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+        foreign["moby.buildkit.cache.v0"] = "W10=".into();
+        let found = Inline::default().add(&serde_json::to_vec(&foreign).expect("plain data"), &manifest);
+        assert!(matches!(found, Err(RemoteError::BuildKit)), "{found:?}");
+        // Ours is read whatever else is there.
+        foreign["rbuild.cache.v1"] = encode(&contents(), layers()).expect("small").into();
+        Inline::default().add(&serde_json::to_vec(&foreign).expect("plain data"), &manifest).expect("readable");
     }
 
     #[test]
