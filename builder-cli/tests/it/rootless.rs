@@ -122,6 +122,21 @@ fn a_user_builds_runs_and_removes_images() {
 }
 
 #[test]
+fn root_leaves_nothing_in_the_store_of_a_user() {
+    let Some(user) = User::new("root_leaves_nothing_in_the_store_of_a_user", Ids::One) else { return };
+    user.0.write("Dockerfile", format!("FROM {}\nRUN true\n", base()));
+    assert_eq!(user.rbuild("build -q -t app .").code, 0);
+    for line in ["build -q .", "prune -f"] {
+        let refused = user.0.fails(&format!("--root ../home/.local/share/rbuild {line}"));
+        let said = "/home/.local/share/rbuild belongs to user 12345, and this is user 0\nhint: build as user 12345, or";
+        assert!(refused.contains(said), "{line}: {refused}");
+    }
+    let seen = user.0.ok("--root ../home/.local/share/rbuild images --format {{.Repository}}").stdout;
+    assert_eq!(seen, "app\n", "looking is no harm");
+    assert_eq!(user.rbuild("build -q --no-cache .").code, 0);
+}
+
+#[test]
 fn without_a_home_a_user_is_told_to_name_a_store() {
     let Some(user) = User::new("without_a_home_a_user_is_told_to_name_a_store", Ids::One) else { return };
     let ended = end(user.command().env_remove("HOME").arg("images"));

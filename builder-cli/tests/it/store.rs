@@ -1,7 +1,9 @@
 //! `prune` and `du`, and stores that are not ours.
 
 use crate::env::{TestEnv, require_sandbox};
-use crate::registry::base;
+use crate::recorder::Recorder;
+use crate::registry::{Registry, base};
+use crate::remote_cache::publish_base;
 
 #[test]
 fn pruning_gives_space_back_and_keeps_images() {
@@ -52,7 +54,7 @@ fn the_build_cache_is_listed_and_goes_by_item() {
     assert!(pruned.contains("MB\n"), "{pruned}");
     // The files are gone, what is known about the step is not: it hits.
     let again = env.ok("build --progress=plain -o type=cacheonly .").stderr;
-    assert_eq!(again.matches("CACHED").count(), 2, "{again}");
+    assert_eq!(again.matches("CACHED").count(), 3, "{again}");
     env.ok("prune -a -f");
     let again = env.ok("build --progress=plain -o type=cacheonly .").stderr;
     assert_eq!(again.matches("CACHED").count(), 0, "{again}");
@@ -99,6 +101,35 @@ fn garbage_is_collected_after_builds() {
     assert!(
         !env.ok("--config on.json build --progress=plain -o type=cacheonly .").stderr.contains("from the build cache")
     );
+}
+
+#[test]
+fn the_bases_of_results_stay_with_them() {
+    if !require_sandbox("the_bases_of_results_stay_with_them") {
+        return;
+    }
+    let registry = Registry::start();
+    let recorder = Recorder::before(&registry.address);
+    let image = format!("{}/base:1", recorder.address);
+    publish_base(&image);
+    let env = TestEnv::new();
+    let dockerfile =
+        format!("FROM {image} AS build\nCOPY a /a\nRUN cat /a > /b\nFROM scratch\nCOPY --from=build /b /\n");
+    env.write("Dockerfile", dockerfile).write("a", "1");
+    env.ok("build -q -t app .");
+    recorder.take();
+    for line in ["prune -f", "image prune -f", "cache prune -f --filter type=exec.cachemount"] {
+        env.ok(line);
+        let again = env.ok("build --progress=plain -t app .").stderr;
+        assert_eq!(again.matches("CACHED").count(), 4, "{line}: {again}");
+        env.write("a", line);
+        env.ok("build -q -t app .");
+        assert_eq!(recorder.take(), Vec::<String>::new(), "{line}");
+    }
+    env.ok("rmi app");
+    env.ok("prune -a -f");
+    let blobs = std::fs::read_dir(env.path("state/content/blobs/sha256")).map_or(0, Iterator::count);
+    assert_eq!(blobs, 0, "with the results go their bases");
 }
 
 #[test]

@@ -100,6 +100,16 @@ pub enum ContentError {
         /// How many images it could be.
         count: usize,
     },
+    /// Somebody else made the store; what two users write, neither could use.
+    #[error("the store at {} belongs to user {owner}, and this is user {user}", path.display())]
+    Foreign {
+        /// Its directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who wants to write to it.
+        user: u32,
+    },
     /// A tag was to be given to an image that is not there.
     #[error("image `{0}` is not in the store")]
     NoSuchImage(crate::oci::ImageId),
@@ -143,6 +153,9 @@ impl Diagnostic for ContentError {
             Self::Version { .. } => "write `1` into it if the store is yours, or use another store with `--root`",
             Self::DigestMismatch { .. } | Self::Missing { .. } => "it is fetched or built again by the next build",
             Self::Ambiguous { .. } => "give more digits",
+            Self::Foreign { owner, .. } => {
+                return Some(format!("build as user {owner}, or use another store with `--root`"));
+            }
             Self::Write { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     "free some space, for example with `rbuild prune`"

@@ -98,6 +98,12 @@ impl ContentStore {
         let open = || Ok(rustix::fs::openat(self.inner.root(), "lock", flags, Mode::RUSR | Mode::WUSR)?);
         let file =
             small_file::open(&path, open).map_err(|source| ContentError::Write { path: path.clone(), source })?;
+        // Who may write everywhere would leave files here that the owner of the store cannot use.
+        let owner = rustix::fs::fstat(&file).map_err(|errno| write_error(path.clone(), errno))?.st_uid;
+        let user = rustix::process::geteuid().as_raw();
+        if owner != user {
+            return Err(ContentError::Foreign { path: self.state().to_owned(), owner, user });
+        }
         match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),

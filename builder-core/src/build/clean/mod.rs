@@ -5,6 +5,7 @@
 //! cache_items ── Policy::choose (pure) ──▶ what goes ── records, mounts, sources ──▶ images::collect: every file that nothing needs
 //! ```
 
+mod bases;
 mod item;
 mod parents;
 mod policy;
@@ -68,7 +69,8 @@ pub struct DiskUsage {
 }
 
 impl Engine {
-    /// Removes what was asked for, and then every file that neither an image nor a result needs. Waits for running builds.
+    /// Removes what was asked for, and then every file that neither an image nor a result needs; the base images of results
+    /// are needed by them, unless the policy chooses them. Waits for running builds.
     ///
     /// # Errors
     /// [`ImageError`] if something cannot be read or removed; what is gone stays gone, and the store is usable.
@@ -78,10 +80,11 @@ impl Engine {
         if let Some(options) = &request.images {
             pruned.images = images::prune(&self.content, options)?;
         }
-        let mut without_files = HashSet::new();
+        let (mut without_files, mut gone) = (HashSet::new(), Keep::default());
         if let Some(policy) = &request.cache {
             let mut items = self.items_for(std::slice::from_ref(policy), cancel)?;
             self.apply(policy, &mut items, &mut without_files, &mut pruned)?;
+            gone = chosen(&pruned.items);
             if !pruned.items.is_empty() {
                 self.cache.remove_files().map_err(|error| match error {
                     CacheError::Access { path, source } => cannot("remove", &path, source),
@@ -89,11 +92,16 @@ impl Engine {
                 })?;
             }
         }
-        let mut trees: HashSet<_> = self.records()?.into_iter().map(|(_, record)| record.tree).collect();
-        let snapshots = trees.difference(&without_files).copied().collect();
+        let records = self.records()?;
+        let bases = self.bases(&records);
+        let mut trees: HashSet<_> = records.into_iter().map(|(_, record)| record.tree).collect();
+        let mut snapshots: HashSet<_> = trees.difference(&without_files).copied().collect();
+        snapshots.extend(bases.snapshots.difference(&gone.snapshots));
+        trees.extend(bases.trees.difference(&gone.trees));
         trees.extend(self.explaining_trees());
         // What ADD fetched is known by what the servers said about it.
-        let blobs = downloads(self.content.state()).into_keys().collect();
+        let mut blobs: HashSet<_> = downloads(self.content.state()).into_keys().collect();
+        blobs.extend(bases.blobs.difference(&gone.blobs).cloned());
         pruned.bytes += self.sweep(&alone, &Keep { blobs, trees, snapshots }, cancel)?.bytes();
         Ok(pruned)
     }
@@ -233,6 +241,23 @@ impl Engine {
         };
         Disk { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize }
     }
+}
+
+/// What the policy removed of blobs, trees and snapshots.
+fn chosen(items: &[CacheItem]) -> Keep {
+    let mut chosen = Keep::default();
+    for item in items {
+        match &item.place {
+            Place::Tree(id, _) => {
+                chosen.snapshots.insert(*id);
+                // Of a result that lost its files only, what is known stays.
+                chosen.trees.extend((item.facts > 0).then_some(*id));
+            }
+            Place::Blob(digest) => drop(chosen.blobs.insert(digest.clone())),
+            Place::Paths(_) | Place::Nowhere => {}
+        }
+    }
+    chosen
 }
 
 /// Removes an item, but for what the sweep removes since nothing names it any more: blobs, trees and snapshots.

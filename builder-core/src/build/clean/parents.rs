@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::super::engine::Engine;
-use super::super::images::{self, MAX_CONFIG};
+use super::super::images;
 use super::CacheItem;
+use super::bases::image_of;
 use crate::content::ContentError;
 use crate::history::{Build, HistoryError, Step};
-use crate::oci::{Digest, ImageConfig, ImageId};
+use crate::oci::Digest;
 use crate::tree::{Tree, TreeId};
 
 impl Engine {
@@ -41,17 +42,7 @@ impl Engine {
     /// The layers of an image, lowest first, as far as their trees are known.
     fn stack_of(&self, image: &Digest) -> Result<Vec<TreeId>, ContentError> {
         let database = self.content.database();
-        let diff_ids = if let Some(record) = database.image(&ImageId::new(image.clone()))? {
-            record.layers.into_iter().map(|layer| layer.diff_id).collect()
-        } else {
-            // Not an id: a manifest, whose config names the layers.
-            let manifest = self.content.read(image, MAX_CONFIG)?;
-            let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
-            let config = manifest["config"]["digest"].as_str().and_then(|text| text.parse::<Digest>().ok());
-            let Some(config) = config else { return Ok(Vec::new()) };
-            let config = ImageConfig::parse(&self.content.read(&config, MAX_CONFIG)?);
-            config.map(|config| config.rootfs.diff_ids).unwrap_or_default()
-        };
+        let diff_ids = self.parts_of(image)?.diff_ids;
         let empty = Tree::empty().id();
         let mut stack = Vec::new();
         for names in images::layer_names(&diff_ids) {
@@ -90,10 +81,8 @@ impl Stacks<'_> {
         let mut above = step;
         // Inputs have smaller numbers; a file that says otherwise must not make this endless.
         while let Some(root) = above.root.filter(|root| *root < above.number).and_then(|root| build.step(root)) {
-            let parent = match &root.image {
-                Some(image) => image.split(' ').next_back().and_then(|digest| self.of_image(&digest.parse().ok()?)),
-                None => layer(root),
-            };
+            let parent =
+                if root.image.is_some() { image_of(root).and_then(|image| self.of_image(&image)) } else { layer(root) };
             if let Some(parent) = parent {
                 self.below.entry(tree).or_default().insert(parent);
                 return;

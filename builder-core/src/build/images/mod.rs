@@ -38,6 +38,7 @@ pub use load::{Loaded, load};
 pub use prune::{ImageUsage, Keep, PruneOptions, Reclaimed, Usage, collect, prune, usage};
 pub(super) use prune::{layer_names, needed};
 pub use pull::{Pulled, Pushed, names_in_repository, pull, push};
+pub(super) use remove::blobs_of;
 pub use remove::{RemoveOptions, Removed, remove};
 pub use save::{SaveFormat, save, save_to};
 
