@@ -82,6 +82,20 @@ pub(super) fn of_disk(engine: &Engine) -> Result<String, CommandError> {
     format::write(None, OF_DISK, OF_DISK, &rows)
 }
 
+/// The same for programs, with the names of docker's `system df --verbose`, where everything is text.
+pub(super) fn for_disk(engine: &Engine) -> Result<Vec<Row>, CommandError> {
+    let now = SystemTime::now();
+    let docker = |item: &CacheItem| {
+        let mut row = row(item, now);
+        for value in row.values_mut().filter(|value| value.is_boolean() || value.is_number()) {
+            *value = Value::String(value.to_string());
+        }
+        row.insert("CacheType".to_owned(), item.kind.name().into());
+        row
+    };
+    Ok(all(engine)?.iter().map(docker).collect())
+}
+
 /// As docker: a star says that it changes in place, or that an image has the same files.
 fn mark(item: &CacheItem, row: &mut Row) {
     shorten(row, SHORT);

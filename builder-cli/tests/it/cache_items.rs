@@ -116,6 +116,12 @@ fn filters_are_those_of_buildx() {
     assert_eq!(words(line(&one["ID"])), [false, false, true]);
     assert_eq!(words(line(&items(&env, "--filter mutable")[0]["ID"])), [true, false, false]);
     assert!(env.ok("du --verbose").stdout.contains("CACHE ID"));
+    let whole: Value = serde_json::from_str(&env.ok("du -v --format json").stdout).expect("one document");
+    let caches = whole["BuildCache"].as_array().expect("a list");
+    assert_eq!(caches.len(), items(&env, "").len());
+    assert!(caches.iter().all(|item| item["CacheType"].is_string() && item["Shared"].is_string()), "{whole}");
+    let count = env.ok("system df -v --format {{len(.BuildCache)}}").stdout;
+    assert_eq!(count.trim(), caches.len().to_string());
     for wrong in ["color=red", "description~=(", "until", "shared=maybe", "type=regulr"] {
         env.fails(&format!("cache ls --filter {wrong}"));
         env.fails(&format!("cache prune -f --filter {wrong}"));

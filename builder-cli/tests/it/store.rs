@@ -38,7 +38,7 @@ fn the_build_cache_is_listed_and_goes_by_item() {
     assert!(listed.contains("regular\tfalse\tRUN echo x > /c/x"), "{listed}");
     let table = env.ok("cache ls --filter description~=step").stdout;
     assert!(table.starts_with("ID  ") && table.contains("Total:\t\t3.1"), "{table}");
-    assert!(env.ok("cache ls --verbose").stdout.contains("\nType:        exec.cachemount\n"));
+    assert!(env.ok("cache ls --verbose").stdout.contains("\nType:         exec.cachemount\n"));
     env.fails("cache ls --filter color=red");
 
     let nothing = env.ok("cache prune -f");

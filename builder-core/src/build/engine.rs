@@ -252,12 +252,8 @@ impl Engine {
         request.run.entitlements.check_all(&graph)?;
         let warn = |graph: &Graph, from: usize| warn(&graph.warnings[from..], &parsed, reading, &events);
         warn(&graph, 0);
-        warn_unused(&graph, &events);
-        warn_unknown_stages(&parsed, request, &events);
-        warn_unknown_mounts(&graph, request, &events);
-        if let Some(violations) = graph.violations() {
-            return Err(BuildError::Graph(violations));
-        }
+        warn_of_options(&graph, &parsed, request, &events);
+        no_violations(&graph)?;
         sources::check_locked(&graph, &request.pins)?;
         let tasks = declare(&graph, &events, &numbers);
         bases_belong_to(&graph, &bases, &tasks);
@@ -268,7 +264,7 @@ impl Engine {
         let found = graph.warnings.len();
         check_ignored(&mut graph, &parsed, &contexts);
         warn(&graph, found);
-        graph.violations().map_or(Ok(()), |violations| Err(BuildError::Graph(violations)))?;
+        no_violations(&graph)?;
         let now = graph.source_date_epoch.unwrap_or_else(seconds_now);
         let remote = RemoteCache::new(self, request, cancel);
         let access = Access { engine: self, events, cancel: cancel.clone(), remote, dry: false };
@@ -447,6 +443,18 @@ fn warn_unused(graph: &Graph, events: &Events<'_>) {
         let names = graph.unused_build_args.join(" ");
         events.warning(None, format!("one or more build-args [{names}] were not consumed"));
     }
+}
+
+/// `# check=error=true`: that there are findings is an error.
+fn no_violations(graph: &Graph) -> Result<(), BuildError> {
+    graph.violations().map_or(Ok(()), |violations| Err(BuildError::Graph(violations)))
+}
+
+/// Options that name what is not there.
+fn warn_of_options(graph: &Graph, parsed: &Dockerfile, request: &BuildRequest, events: &Events<'_>) {
+    warn_unused(graph, events);
+    warn_unknown_stages(parsed, request, events);
+    warn_unknown_mounts(graph, request, events);
 }
 
 /// Names of stages that only say for which the cache counts less: a wrong one would go unnoticed.
