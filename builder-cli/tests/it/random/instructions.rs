@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::dice::Dice;
-use super::project::{CLOCK, Project};
+use super::project::{CLOCK, Places, Project};
 
 const SOURCES: &str = "src src/ src/. src/a src/a* src/sub lib lib/* . ./ top* */a src/?  [st]* lib/link src/sub/x data data/* */* src/link p.tar* ";
 const TARGETS: &str = "/d/ /d/e/ /e/ /e/f/ /w/ /w/old/ / /d/sub/ rel/ . /link/ /d/deep/er/";
@@ -13,6 +13,21 @@ const OWNERS: &str = "1:2 app app:extra :extra 7 0:0";
 const SEEN: &str = "/d /e /w / /o /d/sub /link /d/src";
 
 impl Project {
+    /// An instruction that takes from elsewhere, where that is what changes.
+    pub(super) fn fetch(&self, dice: &mut Dice) -> Option<String> {
+        let Places { other, page, upstream, fetches, .. } = &self.places;
+        let target = dice.word(TARGETS);
+        match (fetches, other) {
+            (true, _) => Some(match dice.below(4) {
+                0 => format!("COPY --from=layout . {target}"),
+                1 => format!("ADD {upstream}#main {target}"),
+                _ => format!("ADD {page} {target}"),
+            }),
+            (false, Some(other)) => Some(format!("COPY --from={other} . {target}")),
+            (false, None) => None,
+        }
+    }
+
     pub(super) fn copy(&self, dice: &mut Dice, stage: usize) -> String {
         let mut flags = String::new();
         if dice.chance(20) {

@@ -46,6 +46,8 @@ pub(super) struct Places {
     pub(super) forgets: bool,
     /// Images are for other platforms, too.
     pub(super) for_platforms: bool,
+    /// Much comes from elsewhere.
+    pub(super) fetches: bool,
 }
 
 /// What a context with a name is.
@@ -126,6 +128,10 @@ impl Project {
                 _ => From::Base,
             };
             project.stages.push(Stage { from, lines: Vec::new() });
+            if dice.chance(60) {
+                let line = project.fetch(dice);
+                project.stages[number].lines.extend(line);
+            }
             if forgets && project.can_run(number) {
                 let line = Self::look_at_the_clock(dice);
                 project.stages[number].lines.push(line);

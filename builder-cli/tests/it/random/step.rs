@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::files::{self, Changed, EVERYTHING};
 use super::image::Built;
+use super::number;
 use super::project::Given;
 use super::reasons::{self, Flags, Past};
 use super::world::{Place, World};
@@ -105,7 +106,9 @@ impl World {
         let mut may_run = !self.seen.contains(state) || self.project.expires();
         let mut export = false;
         let mut again = "";
+        let verify = number("RBUILD_RANDOM_VERIFY").is_some_and(|percent| self.dice.roll() % 100 < percent);
         match self.dice.below(40) {
+            _ if verify => again = "--verify-cache=100",
             0 => (again, may_run) = ("--no-cache", true),
             1 if !self.project.expires() => (again, may_run) = ("--cache-ttl=1s", true),
             2 => again = "--verify-cache=100",
@@ -142,7 +145,9 @@ impl World {
             std::thread::sleep(Duration::from_millis(25));
             self.log.push("  waited".to_owned());
         }
-        self.disturb();
+        for _ in 0..=number("RBUILD_RANDOM_DISTURB").unwrap_or(0) {
+            self.disturb();
+        }
         let state = self.state();
         let first = if self.dice.chance(50) { Some(self.anew(&state)?) } else { None };
         let foreseen = if self.dice.chance(10) { Some(self.foresee()) } else { None };
@@ -322,8 +327,17 @@ impl World {
             self.forget_local("second");
         }
         let mut options = self.options();
-        let [_, from] = self.caches();
+        let [to, from] = self.caches();
+        if self.dice.chance(25) && self.place != Place::Inline {
+            // A part that is damaged is left out.
+            let layers = self.dice.pick(&["--layers", "--json"]);
+            let mut command = self.env.command(["cache", "import", layers, &from]);
+            let ended = end(command.env("RBUILD_ROOT", self.env.path("second")));
+            self.log.push(format!("  imported by hand: {}", ended.code));
+        }
         options.push(format!("--cache-from={from}"));
+        let replaces = self.dice.chance(15) && self.place != Place::Inline;
+        options.extend(replaces.then(|| format!("--cache-to={to}")));
         let ran = self.build("second", options, "022")?;
         self.figures.imported += 1;
         self.log.push(format!("  imported, new: {is_new}"));
@@ -336,7 +350,11 @@ impl World {
         // A store that imported before may know layers by times that the cache has no files for any more.
         let told = !self.project.has_fingerprints() && !self.project.expires();
         let all = is_new && self.place != Place::Inline && told;
-        if self.exported.as_deref() == Some(state) && all && !steps.is_empty() {
+        let is_exported = self.exported.as_deref() == Some(state);
+        if replaces {
+            self.exported = Some(state.to_owned());
+        }
+        if is_exported && all && !steps.is_empty() {
             return Err(format!("imported, and ran {} {:?}\n{explained:#}", steps.join(", "), ran.warnings));
         }
         if self.dice.chance(20) {

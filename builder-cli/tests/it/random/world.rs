@@ -257,6 +257,7 @@ impl World {
             upstream: self.upstream.address(),
             forgets: self.theme == Theme::Clock,
             for_platforms: self.theme == Theme::Options,
+            fetches: self.theme == Theme::Sources,
         };
         let mut project = Project::new(&mut self.dice, &places);
         if self.is_large {
@@ -312,7 +313,7 @@ impl World {
         let body = page_text(number).into_bytes();
         let dates = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT"];
         let etag = [Some("\"0\""), Some("W/\"1\""), Some("\"2\""), None].get(number).copied().flatten();
-        let last_modified = number.checked_sub(4).map(|date| dates[date]);
+        let last_modified = number.checked_sub(4).and_then(|date| dates.get(date).copied());
         self.web.put("/page", Page { body, etag, last_modified, ..Page::default() });
     }
 
@@ -403,7 +404,7 @@ impl World {
                 Changed::of(format!("commit {name} {text}"), FILES)
             }
             _ => {
-                let number = self.dice.below(6);
+                let number = self.dice.below(8);
                 self.put_page(number);
                 Changed::of(format!("page {number}"), FILES)
             }
