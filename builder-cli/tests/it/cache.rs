@@ -1,5 +1,7 @@
 //! The same build twice, touched files, early cutoff.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use crate::env::{TestEnv, require_sandbox};
@@ -249,4 +251,29 @@ fn d25_a_result_says_what_it_was_made_of() {
     assert!(listed.lines().any(|line| line == format!("{tree}=1")), "{listed}");
     assert!(env.ok("cache ls -v").stdout.contains("Usage count:"));
     assert!(env.fails("cache inspect 0000000000").contains("there is no result with the key"));
+}
+
+#[test]
+fn a_secret_that_can_be_read_only_once_is_the_same_in_the_key_and_in_every_step() {
+    if !require_sandbox("a_secret_that_can_be_read_only_once_is_the_same_in_the_key_and_in_every_step") {
+        return;
+    }
+    let env = TestEnv::new();
+    let mount = "RUN --mount=type=secret,id=token cat /run/secrets/token";
+    env.write("Dockerfile", format!("FROM {}\n{mount} > /a\n{mount} > /b\n", base()));
+    let run = |value: &str| {
+        let build = "build --progress=plain --secret id=token,src=/dev/stdin,cache=hash -o type=local,dest=../out .";
+        let mut command = env.command(build.split(' '));
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        child.stdin.take().expect("piped").write_all(value.as_bytes()).expect("read");
+        let ended = child.wait_with_output().expect("waited for");
+        let shown = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success(), "{shown}");
+        for file in ["a", "b"] {
+            assert_eq!(std::fs::read_to_string(env.path("out").join(file)).expect("written"), value, "{shown}");
+        }
+        shown.matches("CACHED").count()
+    };
+    // The image counts, too.
+    assert_eq!([run("one"), run("one"), run("two"), run("one")], [0, 3, 1, 3]);
 }

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use super::error::StepError;
 use super::filesystem::{BuiltLayer, Filesystem, Source};
 use super::remote::Bring;
-use super::request::{PullPolicy, SecretSource};
+use super::request::{PullPolicy, SecretSource, SecretValues};
 use super::sources::of_pin;
 use crate::cache::Preimage;
 use crate::git::{Ask, GitAccess, GitContext, Repository, Resolved, Wanted};
@@ -26,9 +26,13 @@ use crate::tree::{Stack, Tree};
 /// Largest secret that is read, in bytes; the limit of BuildKit.
 const MAX_SECRET: u64 = 500 << 10;
 
-/// What servers said in this build: a reference means the same commit from its beginning to its end.
+/// What was said in this build: a reference means the same commit from its beginning to its end, and a secret has the same
+/// value for keys and for steps.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<HashMap<(String, Option<String>), Resolved>>);
+pub(super) struct Answers {
+    git: Mutex<HashMap<(String, Option<String>), Resolved>>,
+    pub(super) secrets: SecretValues,
+}
 
 /// How git works for one user of a repository.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +174,7 @@ impl Bring<'_> {
         }
         let address = &wanted.address;
         let question = (address.remote().to_owned(), address.reference.clone());
-        let answers = || lock(&self.git.answers.0);
+        let answers = || lock(&self.git.answers.git);
         if let Some(known) = answers().get(&question) {
             return Ok(wanted.fitting(known.clone())?);
         }

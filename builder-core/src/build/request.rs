@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::op::http::redacted;
 use super::remote::FetchedContext;
@@ -17,6 +17,7 @@ use crate::dockerfile::Dockerfile;
 use crate::executor::Limits;
 use crate::git::{Address, AddressError, Wanted};
 use crate::graph;
+use crate::lock::lock;
 use crate::oci::{Descriptor, ImageId, Platform, Reference};
 use crate::pins::Pins;
 use crate::remote::{CacheDestination, CacheSource};
@@ -269,6 +270,30 @@ impl SecretSource {
             return Err(io::Error::other("it is larger than 500 KiB"));
         }
         Ok(value)
+    }
+}
+
+/// The values of secrets that were read: no file is read twice, as some can be only once (`<(pass show token)`).
+#[derive(Default)]
+pub(super) struct SecretValues(Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl SecretValues {
+    /// The value of a secret.
+    pub(super) fn value(&self, id: &str, source: &SecretSource) -> io::Result<Vec<u8>> {
+        let mut known = lock(&self.0);
+        if let Some(value) = known.get(id) {
+            return Ok(value.clone());
+        }
+        let value = source.read()?;
+        known.insert(id.to_owned(), value.clone());
+        Ok(value)
+    }
+}
+
+impl std::fmt::Debug for SecretValues {
+    /// Never shows a value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretValues(..)")
     }
 }
 

@@ -4,7 +4,8 @@
 //! `RBUILD_RANDOM_SEED` and `RBUILD_RANDOM_ROUNDS` make it long; `RBUILD_RANDOM_SECONDS` ends it then. It works in memory,
 //! or in the directory `RBUILD_RANDOM_DIR`. A failed round prints the variables for that round alone, and what it left is
 //! copied to the directory `RBUILD_RANDOM_KEEP`. `RBUILD_RANDOM_VERIFY` is the share of builds in percent that verify the
-//! cache besides, `RBUILD_RANDOM_DISTURB` how many more times something happens to the store between them. With `RBUILD_RANDOM_FIRST` the first failure ends it.
+//! cache besides, `RBUILD_RANDOM_DISTURB` how many more times something happens to the store between them, `RBUILD_RANDOM_THEME` what
+//! changes more than the rest (0 files, 1 a clock, 2 images, 3 addresses and secrets, 4 options). With `RBUILD_RANDOM_FIRST` the first failure ends it.
 
 mod dice;
 mod files;

@@ -7,6 +7,7 @@ use std::process::Command;
 use super::dice::Dice;
 use super::files::{self, Changed, EVERYTHING, FILES};
 use super::image::Built;
+use super::number;
 use super::project::{Given, Places, Project};
 use super::reasons::Past;
 use super::sources::Images;
@@ -169,6 +170,8 @@ impl World {
         let upstream = Upstream::new(&env, "upstream");
         upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
         let theme = Theme::ALL[dice.below(Theme::ALL.len())];
+        let theme =
+            number("RBUILD_RANDOM_THEME").map_or(theme, |theme| Theme::ALL[usize::try_from(theme % 8).expect("small")]);
         let places = Places { page: url, upstream: upstream.address(), ..Places::default() };
         let project = Project::new(&mut dice, &places);
         let place = [Place::Directory, Place::Inline, Place::Registry, Place::Bucket]

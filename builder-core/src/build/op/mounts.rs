@@ -581,7 +581,7 @@ fn read_secret(session: &Session<'_>, secret: &SecretMount) -> Result<Option<Vec
         Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
         Some(given @ SecretSource::File(path)) => {
             let error = |source| StepError::ReadSecret { id: secret.id.clone(), path: path.clone(), source };
-            given.read().map(Some).map_err(error)
+            session.answers.secrets.value(&secret.id, given).map(Some).map_err(error)
         }
         None if secret.required => Err(StepError::MissingSecret { id: secret.id.clone() }),
         None => Ok(None),
