@@ -213,6 +213,10 @@ pub(crate) struct BuildArgs {
     #[arg(help_heading = "Cache", long)]
     pub(crate) trace_reads: bool,
 
+    /// Look up RUN steps whose inputs changed by what they read when they ran, too, and record what they read
+    #[arg(help_heading = "Cache", long)]
+    pub(crate) cache_reads: bool,
+
     /// How the result of `--check`, `--call` and `--dry-run` is printed: `text`, `json`, `sarif` (`--check` only)
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<CallFormat>,

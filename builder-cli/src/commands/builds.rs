@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use builder_core::context::ContextMode;
-use builder_core::history::{Build, BuildId, BuildSummary, HistoryError, HistoryStore, Status, Step, Verdict};
+use builder_core::history::{Build, BuildId, BuildSummary, HistoryError, HistoryStore, Lookup, Status, Step, Verdict};
 use builder_core::oci::Digest;
 use builder_core::progress::{Event, TaskId};
 use serde_json::{Value, json};
@@ -269,9 +269,10 @@ fn pretty(build: &Build) -> String {
 
 fn step_row(step: &Step) -> Vec<String> {
     let ran = !matches!(step.verdict, Verdict::Hit | Verdict::NotReached);
+    let by_reads = step.by_reads.as_ref().is_some_and(|found| matches!(found.outcome, Lookup::Hit { .. }));
     vec![
         (step.number + 1).to_string(),
-        verdict(step.verdict).to_owned(),
+        if by_reads { "hit by reads".to_owned() } else { verdict(step.verdict).to_owned() },
         if ran { short(step.milliseconds) } else { String::new() },
         step.bytes.map(units::size).unwrap_or_default(),
         step.log.map(|log| units::size(log.bytes)).unwrap_or_default(),

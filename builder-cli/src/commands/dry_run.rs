@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use builder_core::build::{BuildRequest, Engine, Forecast, Prediction};
+use builder_core::build::{BuildRequest, Engine, Forecast, Prediction, Reason};
 use builder_core::cancel::CancelToken;
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn text(forecast: &Forecast) -> String {
             (_, None) => ", time not known".to_owned(),
         };
         let _ = writeln!(text, "{} {}: {what}{time}", step.why.number, escape::line(&step.why.name));
-        if step.prediction != Prediction::Hit {
+        if step.prediction != Prediction::Hit || step.why.reasons != [Reason::Hit] {
             reasons(&step.why, usual, &mut text);
         }
     }

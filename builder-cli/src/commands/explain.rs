@@ -6,7 +6,7 @@ use builder_core::build::{
     ExplainedStep, Explanation, LockChange, ParentChange, Proposal, ReadCopy, Reason, StepReads,
 };
 use builder_core::cache::explain::{Change, TreeChange};
-use builder_core::history::{Build, BuildId, Status, Verdict};
+use builder_core::history::{Build, BuildId, ByReads, Lookup, Status, Verdict};
 use serde_json::{Value, json};
 
 use super::builds::{failed, find_step, verdict};
@@ -75,7 +75,7 @@ fn text(build: &Build, explanation: &Explanation) -> String {
     text.push('\n');
     for step in &explanation.steps {
         let _ = writeln!(text, "{} {}: {}", step.number, escape::line(&step.name), verdict(step.verdict));
-        if step.verdict != Verdict::Hit {
+        if step.reasons != [Reason::Hit] {
             reasons(step, usual, &mut text);
         }
         for line in step.reads.iter().flat_map(read) {
@@ -123,7 +123,7 @@ pub(super) fn usual<'a>(steps: impl IntoIterator<Item = &'a ExplainedStep>) -> O
 
 /// The reasons of a step, a line or more each; with what it is compared, unless that is the usual build.
 pub(super) fn reasons(step: &ExplainedStep, usual: Option<&BuildId>, text: &mut String) {
-    for line in said(&step.reasons) {
+    for line in said(&step.reasons).into_iter().chain(step.by_reads.as_ref().and_then(by_reads)) {
         let _ = writeln!(text, "    {}", escape::line(&line));
     }
     if let Some(earlier) =
@@ -137,6 +137,19 @@ pub(super) fn reasons(step: &ExplainedStep, usual: Option<&BuildId>, text: &mut 
             }
             (None, None) => writeln!(text, "    compared with an older record, {key}"),
         };
+    }
+}
+
+/// What looking a command up by what it reads gave, where that was no hit.
+fn by_reads(found: &ByReads) -> Option<String> {
+    if let Some(reason) = &found.unrecorded {
+        return Some(format!("what it reads is not recorded: {reason}"));
+    }
+    match &found.outcome {
+        Lookup::Differs { paths } => Some(format!("of what it reads this is another: {}", paths.join(", "))),
+        Lookup::Nothing => Some("what it reads was not known".to_owned()),
+        Lookup::Gone => Some("what it reads is as before, but the result of that is too old, or pruned".to_owned()),
+        Lookup::Hit { .. } | Lookup::NotAsked => None,
     }
 }
 
@@ -174,6 +187,9 @@ pub(super) fn fetched_first(images: &[String]) -> String {
 fn sentence(reason: &Reason) -> Vec<String> {
     let line = match reason {
         Reason::Hit => "its result was known".to_owned(),
+        Reason::HitByReads { paths } => {
+            format!("something changed, and none of {} that it looks at", units::count(*paths, "path"))
+        }
         Reason::NotReached => "the build ended before it".to_owned(),
         Reason::InputUnknown { steps, images } if steps.is_empty() => fetched_first(images),
         Reason::InputUnknown { steps, .. } => {

@@ -156,6 +156,7 @@ pub(crate) fn from_args(
         mount_sizes: values::mount_sizes(&args.cache_mount_size, config.mount_sizes()?)?,
         expected_mounts: values::mount_ids(&args.cache_mount_size),
         trace_reads: args.trace_reads,
+        cache_reads: args.cache_reads,
         verify_cache: verify_cache.map(|(percent, _)| percent),
         jobs: args.jobs.map(|jobs| jobs as usize).or(config.jobs),
         resolv_conf: std::fs::read("/etc/resolv.conf").ok(),

@@ -10,6 +10,7 @@ mod by_hand;
 mod cache;
 mod cache_items;
 mod cache_mounts;
+mod cache_reads;
 mod cache_lies;
 mod cases;
 mod check;

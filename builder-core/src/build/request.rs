@@ -76,6 +76,8 @@ pub struct BuildRequest {
     pub verify_cache: Option<u8>,
     /// Whether commands are traced, to say which copied files they look at.
     pub trace_reads: bool,
+    /// Whether commands whose keys have no result are looked up by what they read, and their reads recorded.
+    pub cache_reads: bool,
     /// Most steps at the same time; the number of processors if unset.
     pub jobs: Option<usize>,
     /// Text of the host's `resolv.conf`, for steps; the library does not look for it.
@@ -111,6 +113,7 @@ impl BuildRequest {
             expected_mounts: BTreeSet::new(),
             verify_cache: None,
             trace_reads: false,
+            cache_reads: false,
             jobs: None,
             resolv_conf: None,
         }

@@ -77,6 +77,16 @@ impl Job<'_> {
         vertex.map(|vertex| self.solver.result(vertex)).unwrap_or_default()
     }
 
+    /// The vertex as it was planned.
+    pub(super) fn planned(&self) -> &Vertex {
+        &self.solver.graph.vertices[self.vertex.0]
+    }
+
+    /// Whether what is known of it is to be ignored.
+    pub(super) fn is_rerun(&self) -> bool {
+        self.rerun.is_some()
+    }
+
     /// What made a layer of the root.
     pub(super) fn op_of(&self, vertex: VertexId) -> &Op {
         &self.solver.graph.vertices[vertex.0].op
@@ -137,8 +147,9 @@ impl Job<'_> {
         })
     }
 
-    fn expired(&self, record: &Record) -> Option<Miss> {
-        expired(self.session.request, &self.solver.graph.vertices[self.vertex.0], record)
+    /// Why the result of a record does not count any more, if so.
+    pub(super) fn expired(&self, record: &Record) -> Option<Miss> {
+        expired(self.session.request, self.planned(), record)
     }
 
     /// Stores the layer that a step gave. If the same step or another one gave an equal layer on this root before,
@@ -231,11 +242,16 @@ pub(super) struct Solved {
 }
 
 impl Solved {
-    /// The root with the layer that a record describes.
-    pub(super) fn layer(job: &Job<'_>, (tree, record): (Tree, Record), source: Source, cached: bool) -> Self {
+    /// The root with the layer that a record describes, of which caches elsewhere are told.
+    pub(super) fn layer(job: &Job<'_>, found: (Tree, Record), source: Source, cached: bool) -> Self {
         if let Some(remote) = &job.session.remote {
-            remote.note_step(job.vertex, &record, cached);
+            remote.note_step(job.vertex, &found.1, cached);
         }
+        Self::untold(job, found, source, cached)
+    }
+
+    /// The same, and nobody is told.
+    pub(super) fn untold(job: &Job<'_>, (tree, record): (Tree, Record), source: Source, cached: bool) -> Self {
         let layer = BuiltLayer { vertex: job.vertex, tree, id: record.tree, created: record.created, source };
         Self { filesystem: job.root.with(layer), cached }
     }

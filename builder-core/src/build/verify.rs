@@ -7,7 +7,8 @@
 //! 4. If the tree differs, the step runs once more, in another second of the clock. Two fresh runs that differ from each other
 //!    say that the step is not deterministic; two that agree say that the hit was wrong.
 //!
-//! Whatever comes out, the image has the result of the cache.
+//! Whatever comes out, the image has the result of the cache. A wrong hit by what a step reads takes with it all that is known of
+//! the step in this way.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::solve::{self, Session, Solution};
 use crate::cache::CacheKey;
 use crate::cache::explain::trees;
 use crate::graph::{Graph, Op, VertexId};
-use crate::history::{Step, Verdict, Verified, VerifiedAs};
+use crate::history::{Lookup, Step, Verdict, Verified, VerifiedAs};
 use crate::progress::{Outcome, TaskId};
 use crate::tree::Tree;
 
@@ -62,6 +63,10 @@ pub(super) fn verify(
         };
         let verified = Verified { step: step.number, name: step.name.clone(), outcome };
         warn(session, task, &verified);
+        if let (VerifiedAs::WrongHit { .. }, Some(definition)) = (&verified.outcome, found_by_reads(step)) {
+            forget(session, task, &definition)
+                .map_err(|error| solve::step_error(graph, VertexId(step.number), error))?;
+        }
         session.recorder.verified(verified.clone());
         found.push(verified);
     }
@@ -117,6 +122,21 @@ fn one(
     } else {
         VerifiedAs::NotDeterministic { changes: trees(&first, &second, MAX_PATHS).0 }
     })
+}
+
+/// The definition of a command whose result was found by what it reads.
+fn found_by_reads(step: &Step) -> Option<CacheKey> {
+    let found = step.by_reads.as_ref().filter(|found| matches!(found.outcome, Lookup::Hit { .. }))?;
+    found.definition.as_ref()?.parse().ok()
+}
+
+/// Drops everything that is known of a command by what it reads: one of its runs was taken for another.
+fn forget(session: &Session<'_>, task: TaskId, definition: &CacheKey) -> Result<(), StepError> {
+    let dropped = session.engine.cache.drop_read_sets(definition)?;
+    let runs = if dropped == 1 { "one run".to_owned() } else { format!("{dropped} runs") };
+    let text = format!("that result was found by what the step reads; what {runs} of it read is forgotten");
+    session.events.warning(Some(task), text);
+    Ok(())
 }
 
 /// The key of a copy says what it results in.

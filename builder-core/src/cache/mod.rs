@@ -8,11 +8,14 @@
 //! soon as the trees of the inputs are known, and a step that ran again with an equal result lets everything after
 //! it hit. The table of what is in a key and why is in [`key`].
 //!
+//! Where a command asks for it, [`reads`] is a second way: results by the files that a run looked at.
+//!
 //! Records are tiny, keep the preimage (so that a miss can be explained), and outlive the files that they describe.
 
 pub mod explain;
 pub mod key;
 mod mounts;
+pub mod reads;
 mod record;
 mod trim;
 

@@ -5,6 +5,7 @@
 //! STATE/cache/results/ab/cdef…   the same for the record that first gave this result on this root
 //! STATE/cache/similar/ab/cdef…   the last keys of a command, newest first, one a line; only for explanations
 //! STATE/cache/locks/abcdef…      held while a step with this key runs
+//! STATE/cache/reads/ab/cdef….…    what one run of a command looked at, with its record: see `reads`
 //! STATE/cache/files/ab/cdef…     small files of layers that are not here, by content: keys are computed from them
 //! ```
 
@@ -328,7 +329,7 @@ impl CacheStore {
     /// [`CacheError::Access`] if a directory cannot be listed.
     pub fn list(&self) -> Result<Vec<(PathBuf, Record)>, CacheError> {
         let mut records = Vec::new();
-        for path in self.files()? {
+        for path in self.files_in(&["records", "results"])? {
             let Some(bytes) = read(&path)? else { continue };
             records.extend(unseal(&bytes).map(|record| (path, record)));
         }
@@ -361,8 +362,12 @@ impl CacheStore {
     /// # Errors
     /// [`CacheError::Access`] if a directory cannot be listed.
     pub fn files(&self) -> Result<Vec<PathBuf>, CacheError> {
+        self.files_in(&["records", "results", "reads"])
+    }
+
+    fn files_in(&self, areas: &[&str]) -> Result<Vec<PathBuf>, CacheError> {
         let mut files = Vec::new();
-        for area in ["records", "results"] {
+        for area in areas {
             let directory = self.directory.join(area);
             let found = small_file::in_shards(&directory);
             files.extend(found.map_err(|source| CacheError::Access { path: directory, source })?);
@@ -376,7 +381,7 @@ impl CacheStore {
     /// [`CacheError::Access`] if something cannot be removed.
     pub fn sweep(&self) -> Result<(), CacheError> {
         let error = |source| CacheError::Access { path: self.directory.clone(), source };
-        for area in ["", "records", "results", "similar"] {
+        for area in ["", "records", "results", "similar", "reads"] {
             small_file::sweep(&self.directory.join(area)).map_err(error)?;
         }
         for path in fs::read_dir(self.directory.join("locks")).into_iter().flatten().flatten().map(|entry| entry.path())
@@ -396,6 +401,10 @@ impl CacheStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
             bytes => bytes,
         };
+        let set = bytes.as_ref().ok().and_then(|bytes| self.is_sound_set(path, bytes));
+        if let Some(sound) = set {
+            return sound;
+        }
         let record = bytes.ok().and_then(|bytes| unseal(&bytes));
         record.is_some_and(|record| {
             let named = self.shard("records", &record.preimage.key().to_string());
@@ -418,7 +427,7 @@ impl CacheStore {
         self.shard("records", &key.to_string())
     }
 
-    fn shard(&self, area: &str, name: &str) -> PathBuf {
+    pub(super) fn shard(&self, area: &str, name: &str) -> PathBuf {
         self.directory.join(area).join(&name[..2]).join(&name[2..])
     }
 }
@@ -443,11 +452,11 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
     small_file::read(path).map_err(|source| CacheError::Access { path: path.to_owned(), source })
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
     small_file::write(path, bytes).map_err(|source| CacheError::Access { path: path.to_owned(), source })
 }
 

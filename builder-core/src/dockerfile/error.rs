@@ -84,6 +84,9 @@ pub enum Problem {
     /// `# cache=12h` above something else.
     #[error("`# cache=` stands above {0}, whose result does not expire")]
     TimeToLiveElsewhere(String),
+    /// `# cache=reads` above something else.
+    #[error("`# cache=reads` stands above {0}, which reads nothing")]
+    CacheReadsElsewhere(String),
     /// `# check=` with an option that does not exist.
     #[error("invalid check option `{0}`")]
     CheckOption(String),
@@ -238,7 +241,12 @@ impl Problem {
             Self::UnterminatedHeredoc(name) => Some(format!("end it with a line that holds `{name}` and nothing else")),
             Self::ShellNotJson => Some("write `SHELL [\"executable\", \"parameter\"]`".to_owned()),
             Self::FromArguments => Some("write `FROM image AS name`".to_owned()),
-            Self::TimeToLive(_) => Some("write how long the result counts: `# cache=12h`, `# cache=7d`".to_owned()),
+            Self::TimeToLive(_) => {
+                Some("write how long the result counts: `# cache=12h`, `# cache=7d`; or `# cache=reads`".to_owned())
+            }
+            Self::CacheReadsElsewhere(_) => {
+                Some("write it above a `RUN`; `--cache-reads` is for all commands of a build".to_owned())
+            }
             Self::TimeToLiveElsewhere(_) => {
                 Some("write it above a `RUN`; `--cache-ttl STAGE=12h` is for all commands of a stage".to_owned())
             }

@@ -147,6 +147,11 @@ impl Instruction {
         found.filter(|_| matches!(self.kind, InstructionKind::Run(_))).map(|(time, _)| time)
     }
 
+    /// Whether a `RUN` is looked up by what it reads, as a comment above it says: `# cache=reads`.
+    pub fn is_cached_by_reads(&self) -> bool {
+        matches!(self.kind, InstructionKind::Run(_)) && own::by_reads(self.comments()).is_some()
+    }
+
     /// Whether it begins a stage.
     pub fn is_from(&self) -> bool {
         matches!(self.kind, InstructionKind::From(_))

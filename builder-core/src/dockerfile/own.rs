@@ -1,4 +1,5 @@
-//! What only rbuild knows, and is a comment to others: `# rbuild: key=value` for a file, `# cache=12h` for a `RUN`.
+//! What only rbuild knows, and is a comment to others: `# rbuild: key=value` for a file, `# cache=12h` and
+//! `# cache=reads` for a `RUN`.
 
 use std::time::Duration;
 
@@ -54,22 +55,35 @@ pub(super) fn read(text: &str, start: usize) -> Own {
 /// Where the value is no duration.
 pub(super) fn time_to_live(comments: &[Word]) -> Result<Option<(Duration, Span)>, (Problem, Span)> {
     let mut found = None;
-    for comment in comments {
-        // Of an indented comment the `#` is still there.
-        let text = comment.text.strip_prefix('#').unwrap_or(&comment.text);
-        let Some((key, value)) = text.split_once('=') else { continue };
+    for (comment, value) in caching(comments) {
         let mut words = value.split_whitespace();
         let first = words.next().unwrap_or_default();
-        if !key.trim().eq_ignore_ascii_case("cache") {
-            continue;
-        }
         match duration::parse_with_days(first) {
             Some(time) => found = Some((time, comment.span)),
+            None if first == BY_READS => {}
             None if words.next().is_some() && !first.starts_with(|ch: char| ch.is_ascii_digit()) => {}
             None => return Err((Problem::TimeToLive(first.to_owned()), comment.span)),
         }
     }
     Ok(found)
+}
+
+/// Where the comments above an instruction say that it is looked up by what it reads: `# cache=reads`, and text may follow.
+pub(super) fn by_reads(comments: &[Word]) -> Option<Span> {
+    let mut said = caching(comments).filter(|(_, value)| value.split_whitespace().next() == Some(BY_READS));
+    said.next().map(|(comment, _)| comment.span)
+}
+
+const BY_READS: &str = "reads";
+
+/// The comments `cache=…`, each with what follows.
+fn caching(comments: &[Word]) -> impl Iterator<Item = (&Word, &str)> {
+    comments.iter().filter_map(|comment| {
+        // Of an indented comment the `#` is still there.
+        let text = comment.text.strip_prefix('#').unwrap_or(&comment.text);
+        let (key, value) = text.split_once('=')?;
+        key.trim().eq_ignore_ascii_case("cache").then_some((comment, value))
+    })
 }
 
 #[cfg(test)]
@@ -103,9 +117,21 @@ mod tests {
         check(&["# Cache = 7d  the mirror changes"], Some(604_800));
         check(&["cache=1h", "cache=0s", "more"], Some(0));
         check(&["a cache=1h", "caches=x", "cache", "cache=the directory of apt", "cache 1h"], None);
+        check(&["cache=reads", "cache=1h"], Some(3600));
+        check(&["cache=reads"], None);
         for wrong in ["cache=soon", "cache=", "cache=12 hours", "cache=12", "cache=-1h"] {
             assert!(matches!(read(&[wrong]), Err(Problem::TimeToLive(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn comments_that_ask_for_a_second_lookup() {
+        let check = |lines: &[&str], expected: bool| {
+            let words: Vec<Word> = lines.iter().map(|line| Word::new(*line, Span::new(0, line.len()))).collect();
+            assert_eq!(by_reads(&words).is_some(), expected, "{lines:?}");
+        };
+        check(&["cache=1h", "# Cache = reads  it compiles one file", "more"], true);
+        check(&["cache=1h", "cache=read", "a cache=reads", "cache reads"], false);
     }
 
     #[test]

@@ -34,13 +34,17 @@ pub(super) fn instruction(mut node: Node, source: &Source, errors: &mut Vec<Pars
     Some(Instruction::new(node, kind?))
 }
 
-/// A comment that says how long a result counts has to say it right, and of a command.
+/// A comment that says how long a result counts has to say it right, and of a command; so has one that it is looked up by what
+/// it reads.
 fn check_time_to_live(node: &Node, source: &Source, errors: &mut Vec<ParseError>) {
     let is_run = node.keyword == Some(Keyword::Run);
     let (problem, span) = match own::time_to_live(&node.comments) {
         Ok(Some((_, span))) if !is_run => (Problem::TimeToLiveElsewhere(clip(&node.name.text)), span),
         Err(wrong) if is_run => wrong,
-        _ => return,
+        _ => match own::by_reads(&node.comments).filter(|_| !is_run) {
+            Some(span) => (Problem::CacheReadsElsewhere(clip(&node.name.text)), span),
+            None => return,
+        },
     };
     errors.push(ParseError::new(source, span, problem));
 }

@@ -41,7 +41,7 @@ pub fn to_json(graph: &Graph) -> Value {
 }
 
 fn describe(id: usize, vertex: &Vertex) -> Value {
-    json!({
+    let mut described = json!({
         "id": id,
         "name": vertex.name,
         "stage": vertex.stage,
@@ -51,7 +51,11 @@ fn describe(id: usize, vertex: &Vertex) -> Value {
         "origin": vertex.origin.as_ref().map(place),
         "noCache": vertex.no_cache,
         "timeToLive": vertex.time_to_live.map(|time| time.as_secs()),
-    })
+    });
+    if vertex.cache_reads {
+        described["cacheReads"] = true.into();
+    }
+    described
 }
 
 fn place(location: &Location) -> Value {

@@ -23,6 +23,7 @@ impl Graph {
             let same = |id: &&VertexId| {
                 let one = &self.vertices[id.0];
                 (one.root, one.no_cache, one.time_to_live) == (vertex.root, vertex.no_cache, vertex.time_to_live)
+                    && one.cache_reads == vertex.cache_reads
                     && one.op == vertex.op
             };
             if let Some(id) = places.iter().find(same) {

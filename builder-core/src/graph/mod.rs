@@ -105,6 +105,8 @@ pub struct Vertex {
     pub no_cache: bool,
     /// How long its result counts after it ran, as the comment above it says (`# cache=12h`).
     pub time_to_live: Option<Duration>,
+    /// Where its key has no result it is looked up by what it reads, as the comment above it says (`# cache=reads`).
+    pub cache_reads: bool,
 }
 
 /// The image that a graph ends in.

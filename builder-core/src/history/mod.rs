@@ -21,7 +21,7 @@ mod store;
 
 pub use log::{LogEntry, LogReader, LogWriter};
 pub use mask::Mask;
-pub use reads::{CopyReads, Origin, READS_VERSION, Reads, Used};
+pub use reads::{ByReads, CopyReads, Lookup, Origin, READS_VERSION, Reads, Used};
 pub(crate) use record::platform_in;
 pub use record::{
     Build, BuildId, BuildSummary, Elsewhere, End, Inputs, Line, LogSize, Miss, ParseBuildIdError, Status, Step,

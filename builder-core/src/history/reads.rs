@@ -67,3 +67,39 @@ pub struct Origin {
     /// Whether the destination was there before.
     pub existed: bool,
 }
+
+/// What became of a command in a build that looks results up by what commands read, after its key had nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByReads {
+    /// Digest of what the command is, without the files that it can see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// What the lookup gave.
+    #[serde(flatten)]
+    pub outcome: Lookup,
+    /// Of one that ran: why its reads were not recorded, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<String>,
+}
+
+/// What looking a command up by what it reads gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "lookup", rename_all = "kebab-case")]
+pub enum Lookup {
+    /// A run that looked at nothing that is another now.
+    Hit {
+        /// How many paths it looked at.
+        paths: usize,
+    },
+    /// Each known run looked at something that is another now.
+    Differs {
+        /// Such paths of the last one, at most a few, as the command sees them.
+        paths: Vec<String>,
+    },
+    /// Its reads were never recorded.
+    Nothing,
+    /// A run is known that fits, and its result is too old or not there any more.
+    Gone,
+    /// It was not looked up.
+    NotAsked,
+}

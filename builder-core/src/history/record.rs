@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::Reads;
+use super::{ByReads, Reads};
 use crate::cache::Preimage;
 use crate::cache::explain::TreeChange;
 use crate::context::ContextMode;
@@ -232,6 +232,9 @@ pub struct Step {
     /// What a command looked at, if it ran and was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<Reads>,
+    /// For a command whose key had nothing: what looking it up by what it reads gave, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_reads: Option<ByReads>,
     /// When it began, in milliseconds since 1970.
     pub started: Option<i64>,
     /// How long it took.

@@ -53,6 +53,43 @@ pub(crate) fn install_listener(program: &[libc::sock_filter]) -> io::Result<Owne
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Fourth argument of the call that hands a listener over. The kernel does not look at it; filters can.
+pub(crate) const HANDING_OVER: u64 = 0x6c69_7374_656e_6572;
+
+/// A header of ancillary data with one descriptor: `cmsg(3)`, `SCM_RIGHTS`.
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    descriptor: libc::c_int,
+}
+
+/// Sends four bytes, and a descriptor if there is one, with [`HANDING_OVER`]. Allocates nothing.
+///
+/// # Errors
+/// As `sendmsg(2)`.
+pub(crate) fn hand_over(socket: BorrowedFd<'_>, bytes: [u8; 4], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<libc::c_int>();
+    let mut bytes = bytes;
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: numbers and pointers, for all of which zero is a value, cmsg(3), sendmsg(2).
+    let (mut rights, mut message): (Rights, libc::msghdr) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if let Some(descriptor) = descriptor {
+        rights.header.cmsg_len = LENGTH;
+        rights.header.cmsg_level = libc::SOL_SOCKET;
+        rights.header.cmsg_type = libc::SCM_RIGHTS;
+        rights.descriptor = descriptor.as_raw_fd();
+        message.msg_control = (&raw mut rights).cast();
+        message.msg_controllen = size_of::<Rights>();
+    }
+    // SAFETY: the message and what it points to live until the call returns, sendmsg(2).
+    let returned = unsafe {
+        libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL, HANDING_OVER)
+    };
+    result(returned).map(drop)
+}
+
 /// Asks the kernel to hand the processor over with each answer. A kernel that cannot is only slower.
 pub(crate) fn answer_at_once(listener: BorrowedFd<'_>) {
     // SAFETY: the argument is a number, seccomp_unotify(2).

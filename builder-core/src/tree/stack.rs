@@ -85,6 +85,19 @@ impl Stack {
     /// # Errors
     /// Every case of [`ResolveError`].
     pub fn resolve(&self, path: &RootPath, follow_last: bool) -> Result<RootPath, ResolveError> {
+        self.resolve_noting(path, follow_last, &mut |_| {})
+    }
+
+    /// The same; `note` gets each path that is looked up on the way.
+    ///
+    /// # Errors
+    /// Every case of [`ResolveError`].
+    pub fn resolve_noting(
+        &self,
+        path: &RootPath,
+        follow_last: bool,
+        note: &mut dyn FnMut(&RootPath),
+    ) -> Result<RootPath, ResolveError> {
         let mut pending: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
         let mut resolved = RootPath::root();
         let mut links = 0;
@@ -98,6 +111,7 @@ impl Stack {
                 _ => {}
             }
             let next = resolved.child(&component);
+            note(&next);
             match self.lookup(&next).map(|found| found.entry.node) {
                 Some(Node::Symlink { target }) if follow_last || !pending.is_empty() => {
                     links += 1;

@@ -7,7 +7,7 @@
 //! cache besides, `RBUILD_RANDOM_DISTURB` how many more times something happens to the store between them, `RBUILD_RANDOM_THEME` what
 //! changes more than the rest (0 files, 1 a clock, 2 images, 3 addresses and secrets, 4 options). With `RBUILD_RANDOM_FIRST` the first failure ends it.
 
-mod dice;
+pub(crate) mod dice;
 mod files;
 mod image;
 mod instructions;

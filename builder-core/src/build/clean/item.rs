@@ -365,9 +365,12 @@ fn file_name(path: &Path) -> String {
 
 impl Engine {
     pub(super) fn records(&self) -> Result<Vec<(PathBuf, Record)>, ImageError> {
-        self.cache.list().map_err(|error| {
+        let failed = |error| {
             let path = self.cache.directory().to_owned();
             ImageError::Content(ContentError::Read { path, source: std::io::Error::other(error) })
-        })
+        };
+        let mut records = self.cache.list().map_err(failed)?;
+        records.extend(self.cache.list_read_sets().map_err(failed)?);
+        Ok(records)
     }
 }

@@ -21,7 +21,7 @@ use super::engine::Engine;
 use crate::cache::explain::{Change, FieldChange, TreeChange, fields, likeness, trees};
 use crate::cache::key::FINGERPRINT;
 use crate::cache::{CacheKey, Looked, Preimage, Record};
-use crate::history::{Build, BuildId, Elsewhere, HistoryError, Inputs, Miss, Step, Verdict, is_proxy};
+use crate::history::{Build, BuildId, ByReads, Elsewhere, HistoryError, Inputs, Lookup, Miss, Step, Verdict, is_proxy};
 use crate::tree::{Tree, TreeId};
 
 /// Paths that are listed for one step and input.
@@ -61,6 +61,9 @@ pub struct ExplainedStep {
     /// What it looked at, in a build with `--trace-reads`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<StepReads>,
+    /// For a command whose key had nothing: what looking it up by what it reads gave, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_reads: Option<ByReads>,
 }
 
 /// The nearest earlier step.
@@ -81,6 +84,11 @@ pub struct Earlier {
 pub enum Reason {
     /// The result was known.
     Hit,
+    /// The key had no result, and what the command looks at is as it was when it ran (`--cache-reads`).
+    HitByReads {
+        /// How many paths it looks at.
+        paths: usize,
+    },
     /// The build ended before the step.
     NotReached,
     /// In a dry run: the key depends on what these steps (numbers from 1) result in.
@@ -288,6 +296,7 @@ impl<'a> Past<'a> {
             compared_with,
             reasons,
             reads: self.reads(build, step),
+            by_reads: step.by_reads.clone(),
         }
     }
 
@@ -300,7 +309,10 @@ impl<'a> Past<'a> {
     fn reasons(&self, build: &Build, step: &Step) -> (Option<Earlier>, Vec<Reason>) {
         let only = |reason| (None, vec![reason]);
         if step.verdict == Verdict::Hit {
-            return only(Reason::Hit);
+            return only(match step.by_reads.as_ref().map(|by_reads| &by_reads.outcome) {
+                Some(Lookup::Hit { paths }) => Reason::HitByReads { paths: *paths },
+                _ => Reason::Hit,
+            });
         }
         let Some((preimage, key)) = step.preimage.as_ref().zip(step.key.as_ref()) else {
             return only(Reason::NotReached);

@@ -1,6 +1,7 @@
 //! One file an op: what identifies it (its key), and doing it.
 
 pub(super) mod archive;
+mod by_reads;
 pub mod copy;
 pub(super) mod devices;
 pub mod http;

@@ -52,6 +52,11 @@ impl Source {
         self.tree.semantic()
     }
 
+    /// Exactly what the step can see, as a tree whose root is what appears at the target.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     fn is_directory(&self) -> bool {
         self.tree.get(&RootPath::root()).is_none_or(|entry| entry.node.is_directory())
     }

@@ -204,7 +204,7 @@ mod tests {
             let copied = tree(&["app/", "app/a", "app/b", "app/sub/", "app/sub/x", "app/sub/y"]);
             let stack = Stack::new(vec![copied, tree(&["app/", "app/b"])]);
             let paths = seen.iter().map(|(name, seen)| (path(name), *seen)).collect();
-            let (files, read, found) = copy(&stack, 0, &Traced { paths, gap: None }).expect("few");
+            let (files, read, found) = copy(&stack, 0, &Traced { paths, gap: None, doubt: None }).expect("few");
             assert_eq!((files, read), counts, "{seen:?}");
             let found: Vec<String> = found.iter().map(|(name, used)| format!("{used:?} {name}")).collect();
             assert_eq!(found, used, "{seen:?}");

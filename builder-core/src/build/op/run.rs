@@ -1,6 +1,7 @@
 //! RUN: one command in the sandbox; its layer is what it changed.
 //!
-//! 1. Which files it sees (root, mounts) is known from trees: that gives the key.
+//! 1. Which files it sees (root, mounts) is known from trees: that gives the key. Where that has no result, what an earlier run
+//!    read may tell ([`ByReads`]), if it is asked for.
 //! 2. A miss waits for others who run the same step, then prepares the root: snapshots below, a layer of empty mount
 //!    targets, a fresh upper directory on top.
 //! 3. The executor runs the command.
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use rustix::fs::Timespec;
 
+use super::by_reads::ByReads;
 use super::devices::{self, Found};
 use super::mounts::{self, Prepared};
 use super::reads;
@@ -71,6 +73,10 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
     if let Some(known) = job.lookup(&preimage)? {
         return Ok(Some(Solved::layer(job, known, Source::Rerun, true)));
     }
+    let by_reads = ByReads::of(job, op, &stack, &sources, &preimage);
+    if let Some(solved) = by_reads.as_ref().map(|by_reads| by_reads.lookup(job)).transpose()?.flatten() {
+        return Ok(Some(solved));
+    }
     mounts::note(job, op, &sources);
     if work == Work::Known {
         return Ok(None);
@@ -83,15 +89,19 @@ pub(crate) fn solve(job: &Job<'_>, op: &RunOp, work: Work) -> Result<Option<Solv
         Solved::layer(job, known, Source::Rerun, true)
     } else {
         let begun = Instant::now();
-        let trace = session.request.trace_reads.then(|| Arc::new(Trace::default()));
+        let trace = (session.request.trace_reads || by_reads.is_some()).then(|| Arc::new(Trace::default()));
         let (active, tree) = execute(job, op, &stack, &sources, found, trace.clone())?;
-        if let Some(trace) = trace {
-            let seen = reads::of(job, &stack, &trace.take());
+        let traced = trace.map(|trace| trace.take());
+        if let Some(traced) = traced.as_ref().filter(|_| session.request.trace_reads) {
+            let seen = reads::of(job, &stack, traced);
             session.recorder.note(job.vertex, |step| step.reads = Some(seen));
         }
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let made = job.remember(preimage, &stack.state(), tree, milliseconds)?;
+        let made = job.remember(preimage, &stack.state(), tree.clone(), milliseconds)?;
         keep(session, active, &made.0)?;
+        if let (Some(by_reads), Some(traced)) = (by_reads, traced) {
+            by_reads.record(job, &traced, &tree, &made.1)?;
+        }
         Solved::layer(job, made, Source::Rerun, false)
     };
     drop(lock);

@@ -1,5 +1,6 @@
 //! The system calls that name a file, and where in their arguments.
 
+use crate::sys::notify::HANDING_OVER;
 use libc::{
     BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, c_long,
     sock_filter,
@@ -11,8 +12,14 @@ pub(super) const NATIVE: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } 
 /// What a call does with what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Looks at it, changes it, or takes it away.
+    /// Asks what it is, or changes it. Of a directory that tells how many names are in it.
     Look,
+    /// Goes to it, or asks whether that is allowed: of a directory that tells nothing of what is in it.
+    Reach,
+    /// Takes it away, which a directory refuses that is not empty.
+    Remove,
+    /// Gives its name to something else, which a directory refuses that is not empty.
+    Replace,
     /// Opens it; makes it if this argument has `O_CREAT`, or always if there is none.
     Open(Option<usize>),
     /// Makes it: what is above has to be there.
@@ -27,6 +34,10 @@ pub(super) enum Kind {
     Move,
     /// Makes it the root.
     Chroot,
+    /// Sends to the address at this argument, connects to it, or takes it: it may be a path.
+    Address,
+    /// Sends what the message header at this argument says, or each of as many as this other argument says.
+    Messages(Option<usize>),
 }
 
 /// Where a path is: the argument with the descriptor that it starts from, if there is one, and the argument with the path.
@@ -53,16 +64,16 @@ const CALLS: &[Call] = &[
     (libc::SYS_openat2, at(0, 1), Kind::Open(None)),
     (libc::SYS_newfstatat, at(0, 1), Kind::Look),
     (libc::SYS_statx, at(0, 1), Kind::Look),
-    (libc::SYS_faccessat, at(0, 1), Kind::Look),
-    (libc::SYS_faccessat2, at(0, 1), Kind::Look),
-    (libc::SYS_readlinkat, at(0, 1), Kind::Look),
-    (libc::SYS_fchmodat, at(0, 1), Kind::Look),
-    (FCHMODAT2, at(0, 1), Kind::Look),
-    (libc::SYS_fchownat, at(0, 1), Kind::Look),
-    (libc::SYS_utimensat, at(0, 1), Kind::Look),
-    (libc::SYS_unlinkat, at(0, 1), Kind::Look),
+    (libc::SYS_faccessat, at(0, 1), Kind::Reach),
+    (libc::SYS_faccessat2, at(0, 1), Kind::Reach),
+    (libc::SYS_readlinkat, at(0, 1), Kind::Reach),
+    (libc::SYS_fchmodat, at(0, 1), Kind::Reach),
+    (FCHMODAT2, at(0, 1), Kind::Reach),
+    (libc::SYS_fchownat, at(0, 1), Kind::Reach),
+    (libc::SYS_utimensat, at(0, 1), Kind::Reach),
+    (libc::SYS_unlinkat, at(0, 1), Kind::Remove),
     (libc::SYS_name_to_handle_at, at(0, 1), Kind::Look),
-    (libc::SYS_chdir, path(0), Kind::Look),
+    (libc::SYS_chdir, path(0), Kind::Reach),
     (libc::SYS_truncate, path(0), Kind::Look),
     (libc::SYS_statfs, path(0), Kind::Look),
     (libc::SYS_getxattr, path(0), Kind::Look),
@@ -83,7 +94,7 @@ const CALLS: &[Call] = &[
     (libc::SYS_linkat, at(0, 1), Kind::Look),
     (libc::SYS_linkat, at(2, 3), Kind::Make),
     (libc::SYS_renameat, at(0, 1), Kind::Move),
-    (libc::SYS_renameat, at(2, 3), Kind::Make),
+    (libc::SYS_renameat, at(2, 3), Kind::Replace),
     (libc::SYS_renameat2, at(0, 1), Kind::Move),
     // It may be an exchange.
     (libc::SYS_renameat2, at(2, 3), Kind::Move),
@@ -92,6 +103,11 @@ const CALLS: &[Call] = &[
     (libc::SYS_inotify_add_watch, path(1), Kind::Watch),
     (libc::SYS_getdents64, at(0, 0), Kind::List),
     (libc::SYS_chroot, path(0), Kind::Chroot),
+    (libc::SYS_connect, path(1), Kind::Address),
+    (libc::SYS_bind, path(1), Kind::Address),
+    (libc::SYS_sendto, path(4), Kind::Address),
+    (libc::SYS_sendmsg, path(1), Kind::Messages(None)),
+    (libc::SYS_sendmmsg, path(1), Kind::Messages(Some(2))),
 ];
 
 /// Calls that only old machines have.
@@ -101,23 +117,23 @@ const OLD_CALLS: &[Call] = &[
     (libc::SYS_creat, path(0), Kind::Make),
     (libc::SYS_stat, path(0), Kind::Look),
     (libc::SYS_lstat, path(0), Kind::Look),
-    (libc::SYS_access, path(0), Kind::Look),
-    (libc::SYS_readlink, path(0), Kind::Look),
-    (libc::SYS_chmod, path(0), Kind::Look),
-    (libc::SYS_chown, path(0), Kind::Look),
-    (libc::SYS_lchown, path(0), Kind::Look),
-    (libc::SYS_utime, path(0), Kind::Look),
-    (libc::SYS_utimes, path(0), Kind::Look),
-    (libc::SYS_futimesat, at(0, 1), Kind::Look),
-    (libc::SYS_unlink, path(0), Kind::Look),
-    (libc::SYS_rmdir, path(0), Kind::Look),
+    (libc::SYS_access, path(0), Kind::Reach),
+    (libc::SYS_readlink, path(0), Kind::Reach),
+    (libc::SYS_chmod, path(0), Kind::Reach),
+    (libc::SYS_chown, path(0), Kind::Reach),
+    (libc::SYS_lchown, path(0), Kind::Reach),
+    (libc::SYS_utime, path(0), Kind::Reach),
+    (libc::SYS_utimes, path(0), Kind::Reach),
+    (libc::SYS_futimesat, at(0, 1), Kind::Reach),
+    (libc::SYS_unlink, path(0), Kind::Remove),
+    (libc::SYS_rmdir, path(0), Kind::Remove),
     (libc::SYS_mkdir, path(0), Kind::Make),
     (libc::SYS_mknod, path(0), Kind::Make),
     (libc::SYS_symlink, path(1), Kind::Make),
     (libc::SYS_link, path(0), Kind::Look),
     (libc::SYS_link, path(1), Kind::Make),
     (libc::SYS_rename, path(0), Kind::Move),
-    (libc::SYS_rename, path(1), Kind::Make),
+    (libc::SYS_rename, path(1), Kind::Replace),
     (libc::SYS_getdents, at(0, 0), Kind::List),
 ];
 #[cfg(not(target_arch = "x86_64"))]
@@ -139,6 +155,8 @@ pub(super) fn named(number: i64) -> impl Iterator<Item = (At, Kind)> {
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+/// Low half, on a little endian machine; both supported ones are.
+const FOURTH_ARGUMENT: u32 = 16 + 3 * 8;
 
 /// A filter that announces these calls, and every call of another architecture. What another filter refuses it cannot allow:
 /// of several answers the kernel takes the strictest (`seccomp(2)`).
@@ -147,8 +165,17 @@ pub(in crate::executor) fn filter() -> Vec<sock_filter> {
         CALLS.iter().chain(OLD_CALLS).filter_map(|(number, ..)| u32::try_from(*number).ok()).collect();
     numbers.sort_unstable();
     numbers.dedup();
-    let count = u8::try_from(numbers.len()).expect("fewer than 250 calls");
-    let mut program = vec![load(ARCHITECTURE), jump_if(NATIVE, 0, count + 2), load(NUMBER)];
+    let count = u8::try_from(numbers.len()).expect("fewer than 240 calls");
+    let sends = u32::try_from(libc::SYS_sendmsg).expect("a number");
+    let mut program = vec![load(ARCHITECTURE), jump_if(NATIVE, 0, count + 8), load(NUMBER)];
+    // The message with the descriptor itself: nobody could let it go on.
+    program.push(jump_if(sends, 0, 5));
+    for (offset, half) in [(FOURTH_ARGUMENT, HANDING_OVER & 0xffff_ffff), (FOURTH_ARGUMENT + 4, HANDING_OVER >> 32)] {
+        let half = u32::try_from(half).expect("half of it");
+        let left = if offset == FOURTH_ARGUMENT { (0, 2) } else { (count + 1, 0) };
+        program.extend([load(offset), jump_if(half, left.0, left.1)]);
+    }
+    program.push(load(NUMBER));
     // Each one that matches jumps over the rest and over what lets the others pass.
     program.extend(numbers.into_iter().zip(0..).map(|(number, at)| jump_if(number, count - at, 0)));
     program.push(answer(SECCOMP_RET_ALLOW));
@@ -178,13 +205,24 @@ mod tests {
 
     /// What the filter answers, as the kernel's machine does it.
     fn run(architecture: u32, number: u32) -> u32 {
+        run_with(architecture, number, 0)
+    }
+
+    fn run_with(architecture: u32, number: u32, fourth: u64) -> u32 {
         let program = filter();
         let (mut at, mut loaded) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
             at += 1;
             match u32::from(code) & 7 {
-                BPF_LD => loaded = if k == NUMBER { number } else { architecture },
+                BPF_LD => {
+                    loaded = match k {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        FOURTH_ARGUMENT => u32::try_from(fourth & 0xffff_ffff).expect("half of it"),
+                        _ => u32::try_from(fourth >> 32).expect("half of it"),
+                    }
+                }
                 BPF_JMP => at += usize::from(if loaded == k { jt } else { jf }),
                 _ => return k,
             }
@@ -197,11 +235,25 @@ mod tests {
         for (call, ..) in CALLS.iter().chain(OLD_CALLS) {
             assert_eq!(run(NATIVE, number(*call)), SECCOMP_RET_USER_NOTIF, "{call}");
         }
-        for call in [libc::SYS_read, libc::SYS_write, libc::SYS_mmap, libc::SYS_fstat, libc::SYS_sendmsg] {
+        for call in [libc::SYS_read, libc::SYS_write, libc::SYS_mmap, libc::SYS_fstat, libc::SYS_recvmsg] {
             assert_eq!(run(NATIVE, number(call)), SECCOMP_RET_ALLOW, "{call}");
         }
+        let sends = number(libc::SYS_sendmsg);
+        assert_eq!(run_with(NATIVE, sends, HANDING_OVER), SECCOMP_RET_ALLOW);
+        assert_eq!(run_with(NATIVE, sends, HANDING_OVER ^ 1), SECCOMP_RET_USER_NOTIF);
+        assert_eq!(run_with(NATIVE, sends, HANDING_OVER ^ (1 << 40)), SECCOMP_RET_USER_NOTIF);
+        assert_eq!(run_with(NATIVE, number(libc::SYS_openat), HANDING_OVER), SECCOMP_RET_USER_NOTIF);
         // Another architecture has other numbers.
         assert_eq!(run(0x4000_0003, number(libc::SYS_read)), SECCOMP_RET_USER_NOTIF);
+    }
+
+    #[test]
+    fn calls_that_nobody_could_follow_are_refused() {
+        let refused =
+            ["io_uring_setup", "io_uring_enter", "open_by_handle_at", "fanotify_init", "unshare", "setns", "mount"];
+        for (name, _) in crate::executor::seccomp::allowed() {
+            assert!(!refused.contains(&name), "{name}");
+        }
     }
 
     #[test]
@@ -211,7 +263,7 @@ mod tests {
                       fstatfs statmount mq_open mq_unlink pidfd_open timer_create timerfd_create epoll_create \
                       epoll_create1 memfd_create listmount ftruncate landlock_create_ruleset";
         let signs = "open stat xattr link chmod chown exec dir mknod trunc utime access creat rename chroot dents watch \
-                     handle uselib mount";
+                     handle uselib mount connect bind sendto sendm";
         let others: Vec<&str> = others.split_whitespace().collect();
         let known: Vec<i64> = CALLS.iter().chain(OLD_CALLS).map(|(number, ..)| *number).collect();
         for (name, number) in crate::executor::seccomp::allowed() {

@@ -1,20 +1,22 @@
 //! The thread that looks at the calls of a sandbox.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::thread;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::readlink;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
 };
 
 use super::calls::{self, At, Kind};
-use super::program::interpreter;
+use super::program::{Needs, needs};
 use super::resolve::{Found, Unclear, resolve};
 use super::{PathUse, Trace};
 use crate::rootfs::RootPath;
@@ -25,6 +27,9 @@ const INTERPRETERS: usize = 6;
 
 /// `PATH_MAX`
 const PATH_MAX: usize = 4096;
+
+/// Bytes of an address that may hold a path (`sockaddr_un`, and a little more).
+const ADDRESS_MAX: usize = 128;
 
 /// What is known of a process before it has executed its program.
 #[derive(Debug)]
@@ -65,19 +70,12 @@ pub(in crate::executor) fn beside<T>(
 /// # Errors
 /// If the filter is in force and nobody can be told: the process would wait for ever.
 pub(in crate::executor) fn hand_over(socket: &OwnedFd, filter: &[libc::sock_filter]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
     match notify::install_listener(filter) {
-        Ok(listener) => {
-            let descriptors = [listener.as_fd()];
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-            sendmsg(socket, &[IoSlice::new(&[0; 4])], &mut ancillary, SendFlags::NOSIGNAL)?;
-            Ok(())
-        }
+        Ok(listener) => notify::hand_over(socket.as_fd(), [0; 4], Some(listener.as_fd())),
         Err(error) => {
             let number = error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
             // Then it is not traced, and the other side says so.
-            let _ = sendmsg(socket, &[IoSlice::new(&number)], &mut ancillary, SendFlags::NOSIGNAL);
+            let _ = notify::hand_over(socket.as_fd(), number, None);
             Ok(())
         }
     }
@@ -94,13 +92,27 @@ fn serve(socket: &OwnedFd, stop: BorrowedFd<'_>, trace: &Trace, beginning: Begin
     };
     trace.attach();
     notify::answer_at_once(listener.as_fd());
-    let mut watch = Watch { listener: listener.as_fd(), trace, beginning, stage: Stage::SetUp };
-    while let Ok(true) = ready(listener.as_fd(), stop) {
+    let mut watch = Watch {
+        listener: listener.as_fd(),
+        trace,
+        beginning,
+        stage: Stage::SetUp,
+        lookups: RefCell::default(),
+        changes: Cell::default(),
+    };
+    loop {
+        match ready(listener.as_fd(), stop) {
+            Ok(true) => {}
+            Ok(false) => return watch.look_again_at(|_| true),
+            Err(error) => return trace.gap(format!("it could not be traced to its end: {error}")),
+        }
         // It is gone when its process was killed meanwhile.
         let Ok(call) = notify::receive(listener.as_fd()) else { continue };
+        watch.look_again_at(|thread| thread == call.thread);
         if let Err(Unclear(reason)) = watch.look(&call) {
             trace.gap(reason);
         }
+        watch.changed(&call);
         let _ = notify::proceed(listener.as_fd(), call.id);
     }
 }
@@ -136,7 +148,24 @@ struct Watch<'a> {
     trace: &'a Trace,
     beginning: Beginning,
     stage: Stage,
+    /// What the last call of each thread looked up.
+    lookups: RefCell<HashMap<u32, Vec<Lookup>>>,
+    /// How many calls may have changed where paths lead.
+    changes: Cell<u64>,
 }
+
+/// A path that was looked up for a call which may not be made yet: another process may put a link into its way before.
+struct Lookup {
+    from: RootPath,
+    path: Vec<u8>,
+    /// What is noted of it; `None` for a program.
+    seen: Option<PathUse>,
+    /// The number of changes then.
+    changes: u64,
+}
+
+/// Threads whose last calls are remembered before those that ended are looked for.
+const MAX_THREADS: usize = 2048;
 
 /// How far the process is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,6 +188,53 @@ impl Thread {
 }
 
 impl Watch<'_> {
+    /// Looks up once more what the last calls of these threads named, if paths may lead elsewhere since: each is made by now.
+    fn look_again_at(&self, threads: impl Fn(u32) -> bool) {
+        let mut stale = Vec::new();
+        let now = self.changes.get();
+        self.lookups.borrow_mut().retain(|thread, lookups| {
+            let wanted = threads(*thread);
+            if wanted {
+                stale.extend(lookups.drain(..).filter(|lookup| lookup.changes != now));
+            }
+            !wanted
+        });
+        for Lookup { from, path, seen, .. } in stale {
+            let again = match seen {
+                Some(seen) => self.found(&from, &path, seen, false),
+                None => self.run(&from, &path, INTERPRETERS).map(drop),
+            };
+            if let Err(Unclear(reason)) = again {
+                self.trace.gap(reason);
+            }
+        }
+    }
+
+    fn remember(&self, call: &Notification, from: &RootPath, path: &[u8], seen: Option<PathUse>) {
+        let mut lookups = self.lookups.borrow_mut();
+        let lookup = Lookup { from: from.clone(), path: path.to_owned(), seen, changes: self.changes.get() };
+        lookups.entry(call.thread).or_default().push(lookup);
+        if lookups.len() > MAX_THREADS {
+            drop(lookups);
+            self.look_again_at(|thread| !Path::new("/proc").join(thread.to_string()).exists());
+            if self.lookups.borrow().len() > MAX_THREADS {
+                self.trace.doubt("it has too many threads");
+            }
+        }
+    }
+
+    /// Notes that the call may change where paths lead: it makes a link, or gives one another name.
+    fn changed(&self, call: &Notification) {
+        let links = calls::named(call.number).any(|(_, kind)| matches!(kind, Kind::Make | Kind::Move | Kind::Replace));
+        if links {
+            let now = self.changes.get() + 1;
+            self.changes.set(now);
+            // It is no other process to itself.
+            let mut lookups = self.lookups.borrow_mut();
+            lookups.entry(call.thread).or_default().iter_mut().for_each(|lookup| lookup.changes = now);
+        }
+    }
+
     fn look(&mut self, call: &Notification) -> Result<(), Unclear> {
         if call.architecture != calls::NATIVE {
             return Err(Unclear("a program is of another architecture than this machine".to_owned()));
@@ -177,10 +253,75 @@ impl Watch<'_> {
                         self.note(path, PathUse::Listed);
                     }
                 }
+                Kind::Address => self.address(call, &thread, call.arguments[at.path], call.arguments[at.path + 1])?,
+                Kind::Messages(count) => {
+                    let count = count.map_or(1, |index| low(call.arguments[index]).cast_unsigned());
+                    self.messages(call, &thread, call.arguments[at.path], count)?;
+                }
                 _ => self.named(call, &thread, at, kind)?,
             }
         }
+        if call.number == libc::SYS_openat2 {
+            self.how(call);
+        }
         Ok(())
+    }
+
+    /// What `openat2(2)` is told of how a path is to be resolved: a root of its own cannot be followed.
+    fn how(&self, call: &Notification) {
+        const RESOLVE_IN_ROOT: u64 = 0x10;
+        let how: Option<[u8; 24]> = self.memory(call, call.arguments[2]);
+        let resolve = how.map(|how| u64::from_ne_bytes(how[16..24].try_into().expect("eight bytes")));
+        if resolve.is_none_or(|resolve| resolve & RESOLVE_IN_ROOT != 0) {
+            self.trace.doubt("it opens files in a root of its own");
+        }
+    }
+
+    /// Memory of this size at an address.
+    fn memory<const SIZE: usize>(&self, call: &Notification, address: u64) -> Option<[u8; SIZE]> {
+        let mut buffer = [0; SIZE];
+        let length = notify::read_memory(call.thread, address, &mut buffer).ok()?;
+        (length == SIZE && notify::is_waiting(self.listener, call.id)).then_some(buffer)
+    }
+
+    /// The addresses in the headers of messages (`struct msghdr`, in a `struct mmsghdr` if they are several).
+    fn messages(&self, call: &Notification, thread: &Thread, at: u64, count: u32) -> Result<(), Unclear> {
+        const SIZE: u64 = 64;
+        // More than the kernel takes (`UIO_MAXIOV`).
+        for index in 0..u64::from(count.min(1024)) {
+            let Some(header) = self.memory::<16>(call, at.wrapping_add(index * SIZE)) else {
+                self.trace.doubt("it sends what cannot be read");
+                return Ok(());
+            };
+            let number = |from: usize| u64::from_ne_bytes(header[from..from + 8].try_into().expect("eight bytes"));
+            self.address(call, thread, number(0), number(8) & u64::from(u32::MAX))?;
+        }
+        Ok(())
+    }
+
+    /// An address of a socket: one of `AF_UNIX` may be a path (`unix(7)`).
+    fn address(&self, call: &Notification, thread: &Thread, at: u64, length: u64) -> Result<(), Unclear> {
+        let length = usize::try_from(length & u64::from(u32::MAX)).unwrap_or(usize::MAX).min(ADDRESS_MAX);
+        if at == 0 || length < 3 {
+            return Ok(());
+        }
+        let mut buffer = vec![0; length];
+        let read = notify::read_memory(call.thread, at, &mut buffer);
+        if !notify::is_waiting(self.listener, call.id) {
+            return Ok(());
+        }
+        if read.ok() != Some(length) {
+            self.trace.doubt("it uses an address that cannot be read");
+            return Ok(());
+        }
+        let family = u16::from_ne_bytes([buffer[0], buffer[1]]);
+        let path = buffer[2..].split(|byte| *byte == 0).next().unwrap_or_default();
+        // Without a path it has no name, or one that is none of a file.
+        if i32::from(family) != libc::AF_UNIX || path.is_empty() {
+            return Ok(());
+        }
+        let from = if path.starts_with(b"/") { RootPath::root() } else { self.directory(call, thread.link("cwd"))? };
+        self.see(call, &from, path, PathUse::Touched, true)
     }
 
     /// What is done before a program runs; `None` once one does.
@@ -209,8 +350,12 @@ impl Watch<'_> {
         match thread.link(&format!("fd/{number}")) {
             Ok(path) if path.starts_with(b"/") => Ok(RootPath::clean(path).ok()),
             Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(_) if !notify::is_waiting(self.listener, call.id) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It gets an error, unless another thread opens something just now.
+                self.trace.doubt("it uses a descriptor that is not open");
+                Ok(None)
+            }
             Err(error) => Err(refused(&error)),
         }
     }
@@ -219,6 +364,16 @@ impl Watch<'_> {
         let Some(path) = self.path(call, at)? else { return Ok(()) };
         let descriptor =
             at.directory.map(|index| low(call.arguments[index])).filter(|number| *number != libc::AT_FDCWD);
+        if path.is_empty() && descriptor.is_none() {
+            // The working directory itself, or an error.
+            let directory = self.directory(call, thread.link("cwd"))?;
+            self.note(directory, PathUse::Measured);
+            return if kind == Kind::Run {
+                Err(Unclear("a program is executed that is no file".to_owned()))
+            } else {
+                Ok(())
+            };
+        }
         if path.is_empty() {
             // The descriptor itself: it was seen when it was opened.
             let (Kind::Run, Some(number)) = (kind, descriptor) else { return Ok(()) };
@@ -238,17 +393,38 @@ impl Watch<'_> {
             },
         };
         let makes = match kind {
-            Kind::Run => return self.run(&from, &path, INTERPRETERS).map(drop),
-            Kind::Open(None) | Kind::Make => true,
+            Kind::Run => {
+                self.remember(call, &from, &path, None);
+                return self.run(&from, &path, INTERPRETERS).map(drop);
+            }
+            Kind::Open(None) | Kind::Make | Kind::Replace => true,
             Kind::Open(Some(flags)) => low(call.arguments[flags]) & libc::O_CREAT != 0,
             _ => false,
         };
         let seen = match kind {
             Kind::Move => PathUse::Moved,
             Kind::Watch => PathUse::Listed,
-            _ => PathUse::Touched,
+            Kind::Reach | Kind::Make => PathUse::Touched,
+            _ => PathUse::Measured,
         };
-        match self.resolve(&from, &path)? {
+        self.see(call, &from, &path, seen, makes)
+    }
+
+    /// Notes what a path leads to.
+    fn see(
+        &self,
+        call: &Notification,
+        from: &RootPath,
+        path: &[u8],
+        seen: PathUse,
+        makes: bool,
+    ) -> Result<(), Unclear> {
+        self.remember(call, from, path, Some(seen));
+        self.found(from, path, seen, makes)
+    }
+
+    fn found(&self, from: &RootPath, path: &[u8], seen: PathUse, makes: bool) -> Result<(), Unclear> {
+        match self.resolve(from, path)? {
             Found::There(path, _) => self.note(path, seen),
             Found::Missing(path) => {
                 if let Some(above) = path.parent().filter(|_| makes) {
@@ -256,26 +432,42 @@ impl Watch<'_> {
                 }
                 self.note(path, PathUse::Missing);
             }
+            Found::Special(path) => self.special(&path, seen),
             Found::Nothing => {}
         }
         Ok(())
+    }
+
+    /// What is in `/proc` and leads to a directory: that is not said of which one.
+    fn special(&self, path: &RootPath, seen: PathUse) {
+        let leads_back = matches!(path.file_name(), Some(b"cwd" | b"root"));
+        if leads_back && seen != PathUse::Touched && path.components().next() == Some(b"proc") {
+            self.trace.doubt(format!("it asks what `{path}` is"));
+        }
     }
 
     /// A program, and what it needs to be executed; says whether it is there.
     fn run(&self, from: &RootPath, path: &[u8], left: usize) -> Result<bool, Unclear> {
         match self.resolve(from, path)? {
             Found::There(path, file) => {
-                self.note(path, PathUse::Touched);
-                if let Some(next) = interpreter(&file).filter(|_| left > 0) {
-                    self.run(from, &next, left - 1)?;
+                match needs(&file) {
+                    Needs::Interpreter(next) if left > 0 => {
+                        if !next.starts_with(b"/") {
+                            self.trace.doubt(format!("what executes `{path}` has no absolute path"));
+                        }
+                        self.run(from, &next, left - 1)?;
+                    }
+                    Needs::Unknown => self.trace.doubt(format!("what kind of program `{path}` is, is not known")),
+                    Needs::Interpreter(_) | Needs::Nothing => {}
                 }
+                self.note(path, PathUse::Touched);
                 Ok(true)
             }
             Found::Missing(path) => {
                 self.note(path, PathUse::Missing);
                 Ok(false)
             }
-            Found::Nothing => Ok(true),
+            Found::Nothing | Found::Special(_) => Ok(true),
         }
     }
 
@@ -296,9 +488,15 @@ impl Watch<'_> {
             Ok(length) => {
                 let end = buffer[..length].iter().position(|byte| *byte == 0);
                 // Too long a path, or one that ends where memory does, gives the process an error.
+                if end.is_none() {
+                    self.trace.doubt("it uses a path that has no end");
+                }
                 Ok(end.map(|end| buffer[..end].to_vec()))
             }
-            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                self.trace.doubt("it uses a path that cannot be read");
+                Ok(None)
+            }
             Err(error) => Err(refused(&error)),
         }
     }

@@ -11,7 +11,8 @@
 //!
 //! A call is looked at before it is made, so whether a path exists is said for that moment. What a call does that was not
 //! looked at is not known: then the trace has a [gap](Traced::gap), and what it says is only a part. Programs that change
-//! their memory while a call waits, to mislead, can do that.
+//! their memory while a call waits, to mislead, can do that. Whatever they hide then, what they are made of was read before,
+//! by programs that hide nothing, and is in the trace: another build has it only with the same programs.
 
 mod calls;
 mod listener;
@@ -35,6 +36,8 @@ pub enum PathUse {
     /// It was opened, executed, changed, or asked about; or it is a link on the way to something else. Of a directory: it
     /// has to be there.
     Touched,
+    /// It was asked what it is; of a directory that says how many names are in it, about.
+    Measured,
     /// The names in the directory were read.
     Listed,
     /// It was renamed, with all that is below it.
@@ -54,6 +57,7 @@ struct State {
     /// Of all paths.
     bytes: usize,
     gap: Option<String>,
+    doubt: Option<String>,
 }
 
 /// What was looked at.
@@ -63,6 +67,9 @@ pub struct Traced {
     pub paths: BTreeMap<RootPath, PathUse>,
     /// Why there may be more, if so.
     pub gap: Option<String>,
+    /// Why a result must not be taken for another one with the same state of these paths, although as far as can be seen there
+    /// are no more.
+    pub doubt: Option<String>,
 }
 
 /// Most bytes of paths that are kept.
@@ -76,7 +83,7 @@ impl Trace {
     pub fn take(&self) -> Traced {
         let state = std::mem::take(&mut *lock(&self.state));
         let gap = if state.attached { state.gap } else { state.gap.or_else(|| Some("it was not traced".to_owned())) };
-        Traced { paths: state.paths, gap }
+        Traced { paths: state.paths, gap, doubt: state.doubt }
     }
 
     fn attach(&self) {
@@ -86,6 +93,11 @@ impl Trace {
     /// The first reason is kept.
     pub(super) fn gap(&self, reason: impl Into<String>) {
         lock(&self.state).gap.get_or_insert_with(|| reason.into());
+    }
+
+    /// The first reason is kept.
+    fn doubt(&self, reason: impl Into<String>) {
+        lock(&self.state).doubt.get_or_insert_with(|| reason.into());
     }
 
     fn note(&self, path: RootPath, seen: PathUse) {

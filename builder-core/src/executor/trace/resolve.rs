@@ -11,6 +11,9 @@ use crate::rootfs::RootPath;
 /// Most symbolic links in one path, as in Linux (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
+/// Bytes of a path with a component that is too long for any file system, where it may be the whole that is too long.
+const PATH_LONG: usize = 3800;
+
 /// What a path leads to.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -18,7 +21,9 @@ pub(super) enum Found {
     There(RootPath, OwnedFd),
     /// This, which is not there.
     Missing(RootPath),
-    /// Nothing of interest: something of `/proc` or `/sys`, or a path that the kernel refuses.
+    /// This, which is in `/proc` or `/sys`, and no way back to files.
+    Special(RootPath),
+    /// Nothing of interest: a path that the kernel refuses.
     Nothing,
 }
 
@@ -39,7 +44,7 @@ pub(super) fn resolve(
     let goes_up = path.split(|byte| *byte == b'/').any(|component| component == b"..");
     // Without links and `..` a path is what it says, and one question is enough.
     if !goes_up {
-        let Ok(plain) = from.join(path) else { return Ok(Found::Nothing) };
+        let Ok(plain) = from.join(path) else { return Err(too_long()) };
         if is_special(&plain) {
             return special(&plain);
         }
@@ -73,13 +78,21 @@ fn step_by_step(
             _ => {}
         }
         let next = at.child(&component);
+        let goes_up = pending.iter().any(|component| component == b"..");
         let rest = || pending.iter().rev().fold(next.clone(), |path, name| path.join(name).unwrap_or(path));
         if is_special(&next) {
-            return special(&rest());
+            // Where that goes up, links there decide where it comes out.
+            return if goes_up { Err(Unclear(format!("it goes through `{next}`"))) } else { special(&rest()) };
         }
         let file = match open(root, &next) {
             Ok(file) => file,
-            Err(errno) => return missing(rest(), errno),
+            Err(errno) => {
+                if goes_up {
+                    // It decides, wherever the rest would lead.
+                    note(next.clone(), PathUse::Missing);
+                }
+                return missing(rest(), errno);
+            }
         };
         if !is_link(&file) {
             at = next;
@@ -126,10 +139,15 @@ fn is_link(file: &OwnedFd) -> bool {
 fn missing(path: RootPath, errno: Errno) -> Result<Found, Unclear> {
     match errno {
         Errno::NOENT | Errno::NOTDIR => Ok(Found::Missing(path)),
-        // The process gets the same answer.
+        // From a directory far below the process may get another answer.
+        Errno::NAMETOOLONG if path.as_bytes().len() > PATH_LONG => Err(too_long()),
         Errno::NAMETOOLONG => Ok(Found::Nothing),
         errno => Err(Unclear(format!("`{path}` cannot be looked at: {errno}"))),
     }
+}
+
+fn too_long() -> Unclear {
+    Unclear("it uses a path that is too long from the root".to_owned())
 }
 
 /// Whether a path is in a file system that says something about processes, not about files.
@@ -146,7 +164,7 @@ fn special(path: &RootPath) -> Result<Found, Unclear> {
     if components.first() == Some(&b"proc".as_slice()) && leads_back {
         return Err(Unclear(format!("it goes through `{path}`")));
     }
-    Ok(Found::Nothing)
+    Ok(Found::Special(path.clone()))
 }
 
 #[cfg(test)]
@@ -174,7 +192,7 @@ mod tests {
             let found = match found {
                 Ok(Found::There(path, _)) => path.to_string(),
                 Ok(Found::Missing(path)) => format!("no {path}"),
-                Ok(Found::Nothing) => "nothing".to_owned(),
+                Ok(Found::Nothing | Found::Special(_)) => "nothing".to_owned(),
                 Err(Unclear(why)) => why,
             };
             assert_eq!(
@@ -192,7 +210,8 @@ mod tests {
         check("/app", "../../../app/src", "/app/src", &["/app", "/", "/"]);
         check("/app", "link/../none", "no /app/none", &["/app/link", "/app/src"]);
         check("/app", "src/main.c/x", "no /app/src/main.c/x", &[]);
-        check("/app", "none/../link", "no /app/link", &[]);
+        check("/app", "none/../link", "no /app/link", &["/app/none"]);
+        check("/", "proc/../entry", "it goes through `/proc`", &[]);
         check("/", "loop", "nothing", &["/loop"; 40]);
         check("/", "/proc/self/status", "nothing", &[]);
         check("/", "/proc/self/cwd", "nothing", &[]);

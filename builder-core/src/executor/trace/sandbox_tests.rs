@@ -16,6 +16,7 @@ struct Ran {
     used: Vec<String>,
     missing: Vec<String>,
     gap: Option<String>,
+    doubt: Option<String>,
 }
 
 fn run(script: &str, change: impl FnOnce(&mut Process)) -> Option<Ran> {
@@ -63,17 +64,17 @@ fn run(script: &str, change: impl FnOnce(&mut Process)) -> Option<Ran> {
     let exit = sandbox.run(process, &mut |_, bytes| said.extend_from_slice(bytes), &CancelToken::new());
     let said = String::from_utf8(said).expect("text");
     assert_eq!(exit.expect("ran"), Exit::Code(0), "{said}");
-    let Traced { paths, gap } = trace.take();
+    let Traced { paths, gap, doubt } = trace.take();
     let app = RootPath::clean("app").expect("a path");
     let (mut used, mut missing) = (Vec::new(), Vec::new());
     for (path, seen) in paths.iter().filter(|(path, _)| path.starts_with(&app)) {
         match seen {
             PathUse::Missing => missing.push(path.to_string()),
-            PathUse::Touched => used.push(path.to_string()),
+            PathUse::Touched | PathUse::Measured => used.push(path.to_string()),
             more => used.push(format!("{more:?} {path}")),
         }
     }
-    Some(Ran { said, used, missing, gap })
+    Some(Ran { said, used, missing, gap, doubt })
 }
 
 fn check(script: &str, used: &[&str], missing: &[&str]) {
@@ -121,6 +122,20 @@ fn a_process_sees_no_difference() {
     let Some(plain) = run(script, |process| process.trace = None) else { return };
     assert_eq!(traced.said, plain.said);
     assert!(plain.gap.is_some(), "it was not traced");
+}
+
+#[test]
+fn what_makes_a_trace_doubtful_is_said() {
+    let check = |script: &str, expected: Option<&str>| {
+        let Some(ran) = run(script, |_| {}) else { return };
+        assert_eq!((ran.doubt.as_deref(), ran.gap), (expected, None), "{script}");
+    };
+    check("cat main.c; ls /proc/self/fd > /dev/null; ln -s src s; cat s/a.c", None);
+    check("ls -d /proc/self/cwd > /dev/null", Some("it asks what `/proc/self/cwd` is"));
+    check(
+        "echo text > new; /bin/busybox chmod 755 new; ./new || true",
+        Some("what kind of program `/app/new` is, is not known"),
+    );
 }
 
 #[test]

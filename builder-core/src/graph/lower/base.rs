@@ -51,6 +51,7 @@ impl<'a> Lowering<'a> {
                     origin: None,
                     no_cache: current.no_cache,
                     time_to_live: None,
+                    cache_reads: false,
                 };
                 let id = self.push(vertex);
                 current.state.root = Some(id);
@@ -137,6 +138,7 @@ impl<'a> Lowering<'a> {
                 origin: used.origin,
                 no_cache: false,
                 time_to_live: None,
+                cache_reads: false,
             })
         });
         self.image_vertices.insert(request.clone(), vertex);

@@ -217,6 +217,7 @@ impl<'a> Lowering<'a> {
             origin: at.origin.clone(),
             no_cache: current.no_cache,
             time_to_live: at.instruction.time_to_live(),
+            cache_reads: at.instruction.is_cached_by_reads(),
         });
         current.state.root = Some(id);
         id
