@@ -114,7 +114,7 @@ fn look_around(root: &Path, nobody: bool) {
     let seen = |path: &str| traced.paths.get(&RootPath::clean(path).unwrap()).copied();
     assert_eq!(
         (seen("run/secret"), seen("run/none"), seen("bin/busybox"), traced.gap.as_deref()),
-        (Some(PathUse::Touched), Some(PathUse::Missing), Some(PathUse::Touched), None)
+        (Some(PathUse::Measured), Some(PathUse::Missing), Some(PathUse::Measured), None)
     );
     let source = MountSource::File { content: b"s3cret".to_vec(), mode: 0o400, uid: 0, gid: 0 };
     let secret = Mount { target: RootPath::clean("/run/secret").unwrap(), source, read_only: true };

@@ -25,6 +25,7 @@ use crate::ssh::SshSource;
 
 /// One build.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options, each on its own")]
 pub struct BuildRequest {
     /// The Dockerfile, read by the caller; its name is shown in errors.
     pub dockerfile: Source,

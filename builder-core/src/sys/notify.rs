@@ -71,8 +71,10 @@ pub(crate) fn hand_over(socket: BorrowedFd<'_>, bytes: [u8; 4], descriptor: Opti
     const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<libc::c_int>();
     let mut bytes = bytes;
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: numbers and pointers, for all of which zero is a value, cmsg(3), sendmsg(2).
-    let (mut rights, mut message): (Rights, libc::msghdr) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: numbers only, cmsg(3).
+    let mut rights: Rights = unsafe { std::mem::zeroed() };
+    // SAFETY: numbers and pointers, for all of which zero is a value, sendmsg(2).
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     if let Some(descriptor) = descriptor {

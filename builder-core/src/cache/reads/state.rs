@@ -34,12 +34,15 @@ pub struct Look {
     pub state: String,
 }
 
+/// The names of each file of a layer that has several.
+type Groups = HashMap<u32, Vec<RootPath>>;
+
 /// The files that a command sees: its root and its mounts, in which paths are looked up.
 #[derive(Debug, Default)]
 pub struct Views {
     places: Vec<Option<Stack>>,
     /// By place and layer, the paths of each group of hard links.
-    links: RefCell<HashMap<(usize, usize), HashMap<u32, Vec<RootPath>>>>,
+    links: RefCell<HashMap<(usize, usize), Groups>>,
     known: RefCell<HashMap<(usize, RootPath, How), String>>,
 }
 
@@ -124,7 +127,7 @@ impl Views {
     fn names(&self, hasher: &mut Hasher, place: usize, stack: &Stack, layer: usize, link: u32, path: &RootPath) {
         let mut links = self.links.borrow_mut();
         let groups = links.entry((place, layer)).or_insert_with(|| {
-            let mut groups: HashMap<u32, Vec<RootPath>> = HashMap::new();
+            let mut groups = Groups::new();
             for entry in stack.trees()[layer].iter() {
                 if let Node::File { link: link @ 1.., .. } = entry.node {
                     groups.entry(link).or_default().push(entry.path);

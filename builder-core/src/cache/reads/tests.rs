@@ -13,7 +13,9 @@ fn path(text: &str) -> RootPath {
 fn tree(entries: &[&str]) -> Tree {
     let mut builder = TreeBuilder::new();
     for text in entries {
-        let at = |name: &str| Entry::directory(path(name), 0o755, 0, 0, Time::from_seconds(text.len() as i64));
+        let at = |name: &str| {
+            Entry::directory(path(name), 0o755, 0, 0, Time::from_seconds(i64::try_from(text.len()).expect("short")))
+        };
         let entry = if let Some(name) = text.strip_prefix('-') {
             Entry::whiteout(path(name))
         } else if let Some((name, target)) = text.split_once('>') {
