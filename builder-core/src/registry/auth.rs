@@ -14,7 +14,7 @@ use super::connection::{Request, Response};
 use super::credentials::{self, Credential};
 use super::endpoint::Endpoint;
 use super::error::{RegistryError, one_line};
-use super::retry::{Backoff, retry_after};
+use super::retry::retry_after;
 use super::url::{Url, escape, host_of};
 use crate::cancel::CancelToken;
 use crate::lock::lock;
@@ -297,7 +297,7 @@ impl Inner {
         cancel: &CancelToken,
     ) -> Result<Response, RegistryError> {
         let server = Endpoint::token_server(endpoint, &request.url);
-        let mut backoff = Backoff::new(self.config.attempts);
+        let mut backoff = self.config.backoff();
         loop {
             match self.follow(&server, request.clone(), authorization, None, cancel) {
                 Ok(response) if is_temporary(response.status()) => {

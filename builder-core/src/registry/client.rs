@@ -164,7 +164,7 @@ impl Inner {
     /// Makes a request until there is an answer, within the bounds of retrying. Answers that mean "later" are retried
     /// and become errors; any other status is the caller's to judge, except 401.
     pub(super) fn call(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
-        let mut backoff = Backoff::new(self.config.attempts);
+        let mut backoff = self.config.backoff();
         loop {
             match self.try_call(call, None) {
                 Ok(response) if is_temporary(response.status()) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Credential;
+use super::retry::{Backoff, Waits};
 
 /// What a [`super::Registry`] may know; it reads nothing else, least of all the environment.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct RegistryConfig {
     pub stall_timeout: Duration,
     /// How often a request is made before its fault is final, the first time included.
     pub attempts: u32,
+    /// Who hears that a request is put off, because a server asks for that or a fault may pass.
+    pub waits: Waits,
     /// Bytes in one request after a registry refused a whole blob in one. Proxies commonly allow 100 MiB.
     pub upload_piece: u64,
 }
@@ -50,6 +53,13 @@ pub struct ProxyConfig {
     pub https: Option<String>,
     /// Hosts (`example.com` with all below it, or `*`) that are asked directly. Loopback addresses always are.
     pub no_proxy: Vec<String>,
+}
+
+impl RegistryConfig {
+    /// Counts the faults of one request.
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.attempts).telling(&self.waits)
+    }
 }
 
 impl Default for RegistryConfig {
@@ -68,6 +78,7 @@ impl Default for RegistryConfig {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             attempts: 5,
+            waits: Waits::default(),
             upload_piece: 32 << 20,
         }
     }

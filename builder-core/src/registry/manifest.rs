@@ -9,7 +9,6 @@ use super::client::{Call, Registry, after_failure};
 use super::connection::{Response, io_fault};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::retry::Backoff;
 use crate::cancel::CancelToken;
 use crate::oci::{Descriptor, Digest, Hasher, Index, Manifest, MediaKind, MediaType, Platform, Reference};
 
@@ -165,7 +164,7 @@ impl Registry {
     ) -> Result<Document, RegistryError> {
         let access = Access::pull(endpoint, reference.path());
         let call = manifest_call(endpoint, &access, reference, &reference.selector(), cancel);
-        let mut backoff = Backoff::new(self.inner.config.attempts);
+        let mut backoff = self.inner.config.backoff();
         loop {
             let response = self.inner.call(&call)?;
             match response.status() {

@@ -43,6 +43,7 @@ pub(crate) use manifest::{choose, platforms};
 pub use pull::{BlobStream, StoringStream};
 pub use push::BlobSource;
 pub use push_image::{BlobToPush, ImageToPush, TransferEvent};
+pub use retry::Waits;
 pub(crate) use retry::{Backoff, retry_after};
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Registry {
             body: None,
             position: 0,
             hasher: Some(Hasher::new(descriptor.digest.algorithm())),
-            backoff: Backoff::new(self.inner.config.attempts),
+            backoff: self.inner.config.backoff(),
             ended: false,
         })
     }

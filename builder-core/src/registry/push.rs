@@ -231,7 +231,7 @@ impl Registry {
 
 impl Upload<'_> {
     fn run(&self) -> Result<(), RegistryError> {
-        let mut backoff = Backoff::new(self.registry.inner.config.attempts);
+        let mut backoff = self.registry.inner.config.backoff();
         let mut piece = None;
         let mut unauthorized = false;
         let (mut location, mut offset) = (self.begin()?, 0);
@@ -365,7 +365,10 @@ impl Upload<'_> {
             416 => Err(call.nonsense("it has another part of the blob").into()),
             status if is_temporary(status) => {
                 if let Some(wait) = response.header("retry-after").and_then(retry_after) {
-                    Backoff::new(2).wait(Some(wait), self.cancel).map_err(RegistryError::from)?;
+                    Backoff::new(2)
+                        .telling(&self.registry.inner.config.waits)
+                        .wait(Some(wait), self.cancel)
+                        .map_err(RegistryError::from)?;
                 }
                 Err(match call.refusal(response) {
                     RegistryError::Status { registry, action, message, .. } => {

@@ -1,5 +1,7 @@
 //! [`Backoff`]: when to try again.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,18 +17,41 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Faults in all after which a transfer that makes some progress each time is given up.
 const TOTAL: u32 = 50;
 
+/// Who hears how long a request is put off, so that nobody takes that for silence. The default is nobody.
+#[derive(Clone, Default)]
+pub struct Waits(Option<Arc<dyn Fn(Duration) + Send + Sync>>);
+
+impl Waits {
+    /// Tells each wait before it begins.
+    pub fn told(to: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(to)))
+    }
+}
+
+impl fmt::Debug for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Waits(told)" } else { "Waits(nobody)" })
+    }
+}
+
 /// Counts the faults of one request or transfer, and waits after each.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     attempts: u32,
     faults: u32,
     total: u32,
+    waits: Waits,
 }
 
 impl Backoff {
     /// Allows `attempts` tries, the first one included.
     pub(crate) fn new(attempts: u32) -> Self {
-        Self { attempts, faults: 0, total: 0 }
+        Self { attempts, faults: 0, total: 0, waits: Waits::default() }
+    }
+
+    /// Tells its waits.
+    pub(crate) fn telling(self, waits: &Waits) -> Self {
+        Self { waits: waits.clone(), ..self }
     }
 
     /// Notes progress: only faults in a row count towards the limit.
@@ -50,6 +75,9 @@ impl Backoff {
         }
         let doubled = FIRST.saturating_mul(1 << (self.faults - 1).min(16));
         let wait = asked.unwrap_or_else(|| doubled.mul_f64(0.5 + random() / 2.0)).min(LONGEST);
+        if let Some(told) = &self.waits.0 {
+            told(wait);
+        }
         sleep(wait, cancel)?;
         Ok(true)
     }
@@ -110,6 +138,15 @@ mod tests {
         assert_eq!(backoff.wait(now, &cancel), Ok(true));
         assert_eq!(backoff.wait(now, &cancel), Ok(true));
         assert_eq!(backoff.wait(now, &cancel), Ok(false));
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let waits = Waits::told({
+            let told = Arc::clone(&told);
+            move |wait| told.lock().expect("not poisoned").push(wait)
+        });
+        let mut heard = Backoff::new(2).telling(&waits);
+        let wait = Duration::from_millis(1);
+        assert_eq!((heard.wait(Some(wait), &cancel), heard.wait(Some(wait), &cancel)), (Ok(true), Ok(false)));
+        assert_eq!(*told.lock().expect("not poisoned"), [wait]);
         let mut slow = Backoff::new(3);
         let tries = (0..200)
             .take_while(|_| {

@@ -55,6 +55,12 @@ impl Activity {
         (moving.last, moving.leave) = (Instant::now(), Duration::from_secs(bytes / PUTS_AWAY));
     }
 
+    /// A request is made again after so long, because a server asked for that.
+    pub(super) fn put_off(&self, wait: Duration) {
+        let mut moving = lock(&self.0);
+        (moving.last, moving.leave) = (Instant::now(), wait);
+    }
+
     /// Does something on this machine, for which nobody can blame the place.
     pub(super) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         lock(&self.0).waiting -= 1;
@@ -214,5 +220,11 @@ mod tests {
             pause(4);
         });
         assert!(put_away.is_ok(), "{put_away:?}");
+        let put_off = ended(&|_| {
+            let _waiting = activity.waiting();
+            activity.put_off(Duration::from_secs(1));
+            pause(4);
+        });
+        assert!(put_off.is_ok(), "{put_off:?}");
     }
 }

@@ -48,7 +48,7 @@ impl Http {
         body: Body<'_>,
         cancel: &CancelToken,
     ) -> Result<Download, RemoteError> {
-        let mut backoff = Backoff::new(self.attempts.max(1));
+        let mut backoff = Backoff::new(self.attempts.max(1)).telling(&self.registry.config().waits);
         loop {
             let failure = match self.once(make(), body, cancel) {
                 Ok(answer) if matches!(answer.status(), 408 | 425 | 429 | 500 | 502 | 503 | 504) => {

@@ -24,7 +24,7 @@ use super::deadline::Activity;
 use super::{CachePlace, RemoteError};
 use crate::cancel::CancelToken;
 use crate::oci::{Descriptor, Hasher, Index, Manifest, MediaType, Platform};
-use crate::registry::{BlobSource, Registry};
+use crate::registry::{BlobSource, Registry, Waits};
 
 /// What a place does with a cache. Nothing that it gives is trusted; see [`read`].
 pub(super) trait Backend: Send + Sync + Debug {
@@ -113,9 +113,11 @@ impl Backends<'_> {
     fn watched(
         self,
         place: &CachePlace,
-        config: crate::registry::RegistryConfig,
+        mut config: crate::registry::RegistryConfig,
         activity: &Arc<Activity>,
     ) -> Box<dyn Backend> {
+        let excused = Arc::clone(activity);
+        config.waits = Waits::told(move |wait| excused.put_off(wait));
         let inner = self.open(place, config);
         // A slow disk is no silent server.
         match place {

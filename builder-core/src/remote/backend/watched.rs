@@ -109,3 +109,95 @@ impl Read for Outgoing {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::oci::MediaType;
+    use crate::remote::deadline::Limits;
+
+    /// Gives three bytes, or takes three, and is silent then.
+    #[derive(Debug)]
+    struct Stuck;
+
+    fn silence(cancel: &CancelToken) -> io::Error {
+        while !cancel.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        io::Error::other("cancelled")
+    }
+
+    struct Three {
+        left: usize,
+        cancel: CancelToken,
+    }
+
+    impl Read for Three {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.left == 0 {
+                return Err(silence(&self.cancel));
+            }
+            self.left -= 1;
+            buffer[0] = 0;
+            Ok(1)
+        }
+    }
+
+    impl Backend for Stuck {
+        fn name(&self) -> String {
+            "stuck".to_owned()
+        }
+
+        fn manifest(&self, _: &CancelToken) -> Result<Option<Vec<u8>>, RemoteError> {
+            Ok(None)
+        }
+
+        fn open(&self, _: &Descriptor, cancel: &CancelToken) -> Result<Box<dyn Read + Send>, RemoteError> {
+            Ok(Box::new(Three { left: 3, cancel: cancel.clone() }))
+        }
+
+        fn has(&self, _: &Descriptor, _: &CancelToken) -> Result<bool, RemoteError> {
+            Ok(false)
+        }
+
+        fn put(&self, blob: &BlobToPut<'_>, cancel: &CancelToken) -> Result<(), RemoteError> {
+            let mut source = (blob.source)().map_err(|error| RemoteError::NoFiles { reason: error.to_string() })?;
+            let _ = source.read(&mut [0; 3]);
+            Err(RemoteError::NoFiles { reason: silence(cancel).to_string() })
+        }
+
+        fn put_manifest(&self, _: &Manifest, _: &[u8], _: &CancelToken) -> Result<(), RemoteError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_place_that_stops_in_the_middle_is_given_up_and_a_slow_disk_is_not() {
+        let activity = Arc::default();
+        let place = Watched { inner: Box::new(Stuck), activity: Arc::clone(&activity) };
+        let stall = Some(Duration::from_millis(40));
+        let limits = Limits { whole: None, stall, activity: &activity };
+        let (cancel, blob) = (CancelToken::new(), Descriptor::of(MediaType::OCI_MANIFEST, b"four"));
+
+        let come = limits.within(&cancel, |token| {
+            let mut bytes = place.open(&blob, token)?;
+            // Whoever reads may take time between.
+            std::thread::sleep(Duration::from_millis(80));
+            let mut all = Vec::new();
+            bytes.read_to_end(&mut all).map_err(|error| RemoteError::NoFiles { reason: error.to_string() })
+        });
+        assert!(matches!(come, Err(RemoteError::Stalled { .. })), "{come:?}");
+
+        let gone = limits.within(&cancel, |token| {
+            let source = || {
+                std::thread::sleep(Duration::from_millis(80));
+                assert!(!token.is_cancelled(), "nothing was asked of the place yet");
+                Ok(Box::new(&b"four"[..]) as Box<dyn Read + Send>)
+            };
+            place.put(&BlobToPut { descriptor: &blob, source: &source, mount_from: Vec::new() }, token)
+        });
+        assert!(matches!(gone, Err(RemoteError::Stalled { .. })), "{gone:?}");
+    }
+}

@@ -28,7 +28,7 @@ use crate::content::{ContentError, ContentStore};
 use crate::diagnostic::Diagnostic;
 use crate::oci::{Digest, Hasher};
 use crate::pins::{NotLocked, Pin, Pins, SourceName, UrlPin};
-use crate::registry::{Backoff, DownloadError, Registry, is_temporary, retry_after};
+use crate::registry::{DownloadError, Registry, is_temporary, retry_after};
 use crate::tree::{ContentDigest, ContentHasher};
 use memo::Memo;
 
@@ -184,7 +184,7 @@ impl Fetcher<'_> {
     /// # Errors
     /// Every case of [`FetchError`].
     pub(crate) fn fetch(&self, url: &str, checksum: Option<&Digest>) -> Result<Fetched, FetchError> {
-        let mut backoff = Backoff::new(self.registry.config().attempts);
+        let mut backoff = self.registry.config().backoff();
         loop {
             match self.try_fetch(url, checksum) {
                 Err(error) if error.may_pass() && backoff.wait(error.wait(), self.cancel)? => {}
