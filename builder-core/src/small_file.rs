@@ -47,6 +47,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     make_directory(directory)?;
     let mut file = begin(directory)?;
     file.write_all(bytes)?;
+    finish(file, path)
+}
+
+/// Gives a file that was [begun](begin) its name.
+pub(crate) fn finish(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     let file = match file.persist(path) {
         Err(failed) if is_directory(path) => failed.file,
         Err(failed) => return Err(failed.error),

@@ -7,7 +7,8 @@
 //!                 ├─▶ Fingerprint of all that was seen ─▶ Memo: what was made of exactly this before
 //!                 └─ read ─▶ Index: (device, inode, size, mtime, ctime) known? its digest : read and hash the file
 //!                      └─▶ Match { name, entries with digests }
-//! Match entry ── open_file ──▶ File                                            packed straight from the context
+//! Match entry ── open_file ──▶ File                                            packed straight from the context, or from
+//!                                                                              Contents, where small files are together
 //! ```
 //!
 //! Nothing is copied, and no file is trusted by its size and times alone: see [`BuildContext::select`].
@@ -27,6 +28,7 @@ mod lookup;
 mod read;
 mod outline;
 mod bases;
+mod contents;
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +51,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::diagnostic::Source;
 use crate::rootfs::RootPath;
-use crate::tree::{Entry, Node, SemanticDigest};
+use crate::tree::{ContentDigest, Entry, Node, SemanticDigest};
+use contents::Contents;
 use disk::Disk;
 use index::Index;
 use memo::Memo;
@@ -68,6 +71,7 @@ pub struct BuildContext {
     index: Mutex<Index>,
     memo: Mutex<Memo<SemanticDigest>>,
     bases: Mutex<Memo<Arc<Base>>>,
+    contents: Contents,
 }
 
 impl BuildContext {
@@ -89,8 +93,9 @@ impl BuildContext {
         let index = Mutex::new(Index::new(state, &canonical));
         let memo = Mutex::new(Memo::new(state, &canonical));
         let bases = Mutex::new(Memo::new(state, &canonical));
+        let contents = Contents::new(state, &canonical);
         let (nothing, mode) = (Matcher::default(), ContextMode::Docker);
-        Ok(Self { root: canonical, disk, ignore, nothing, mode, index, memo, bases })
+        Ok(Self { root: canonical, disk, ignore, nothing, mode, index, memo, bases, contents })
     }
 
     /// The same with other rights of its files.
@@ -148,6 +153,16 @@ impl BuildContext {
         }
     }
 
+    /// Fills the buffer with the content of a small file that has this digest, if it was [kept](Self::keep_content).
+    pub fn kept_content(&self, content: &ContentDigest, buffer: &mut [u8]) -> bool {
+        self.contents.read(content, buffer)
+    }
+
+    /// Keeps the content of a file, if it is small. It has to be the content that has the digest.
+    pub fn keep_content(&self, content: &ContentDigest, bytes: &[u8]) {
+        self.contents.note(content, bytes);
+    }
+
     /// What was made of files of this context before; `None` if that is not known.
     ///
     /// `inputs` is a digest of all that decides what is made: the fingerprints of surveys, and whatever else. It has to
@@ -172,7 +187,7 @@ impl BuildContext {
         self.bases.lock().expect("no holder panics").put(making, Arc::new(base));
     }
 
-    /// Writes what is new in the index, and what was remembered. Dropping the context does the same.
+    /// Writes what is new in the index, and what was remembered or kept. Dropping the context does the same.
     ///
     /// # Errors
     /// If it can't be written; the next build then reads the files again, nothing else is lost.
@@ -180,7 +195,8 @@ impl BuildContext {
         let disk = &self.disk;
         self.index.lock().expect("no holder panics").save(|path| disk.has(path))?;
         self.memo.lock().expect("no holder panics").save()?;
-        self.bases.lock().expect("no holder panics").save()
+        self.bases.lock().expect("no holder panics").save()?;
+        self.contents.save()
     }
 
     fn matcher(&self) -> &Matcher {
@@ -196,6 +212,7 @@ impl Drop for BuildContext {
             let _ = index.save(|path| disk.has(path));
             let _ = memo.save();
             let _ = bases.save();
+            let _ = self.contents.save();
         }
     }
 }

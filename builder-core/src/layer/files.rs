@@ -21,6 +21,15 @@ pub trait Files: Sync {
         None
     }
 
+    /// Fills the buffer, which is as long as the file of an entry, with what is in it, if that is known without opening the
+    /// file; says whether it was.
+    fn kept(&self, _entry: &Entry, _buffer: &mut [u8]) -> bool {
+        false
+    }
+
+    /// Is told what was read from a small file that was opened, for [`Files::kept`].
+    fn keep(&self, _entry: &Entry, _bytes: &[u8]) {}
+
     /// Where the file of an entry is in the build context, if it is in one and that is known.
     fn origin(&self, _entry: &Entry) -> Option<RootPath> {
         None
@@ -44,6 +53,14 @@ impl<F: Files + ?Sized> Files for &F {
 
     fn snapshot(&self, entry: &Entry) -> Option<TreeId> {
         (**self).snapshot(entry)
+    }
+
+    fn kept(&self, entry: &Entry, buffer: &mut [u8]) -> bool {
+        (**self).kept(entry, buffer)
+    }
+
+    fn keep(&self, entry: &Entry, bytes: &[u8]) {
+        (**self).keep(entry, bytes);
     }
 
     fn origin(&self, entry: &Entry) -> Option<RootPath> {

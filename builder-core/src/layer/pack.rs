@@ -155,13 +155,21 @@ impl Packer<'_> {
             if size > SMALL {
                 large = Some((entry, size));
             } else {
+                let (start, length) = (bytes.len(), usize::try_from(size).expect("a small number"));
+                bytes.resize(start + length, 0);
+                if self.files.kept(&entry, &mut bytes[start..]) {
+                    bytes.extend_from_slice(tar::padding(size));
+                    continue;
+                }
+                bytes.truncate(start);
                 // One byte more shows the end of the file in the same read.
-                let room = usize::try_from(size + 1).expect("a small number");
+                let room = length + 1;
                 buffer.resize(buffer.len().max(room), 0);
                 self.content(&entry, size, &mut buffer[..room], &mut |piece| {
                     bytes.extend_from_slice(piece);
                     Ok(())
                 })?;
+                self.files.keep(&entry, &bytes[start..start + length]);
             }
         }
         Ok(Piece { end: range.end, bytes, large })

@@ -353,6 +353,12 @@ pub(super) struct Copied {
 }
 
 impl Copied {
+    /// What keeps the content of a file: only of copies that were made before and differ in little is that worth the room.
+    fn keeper<'a>(&self, entry: &'a Entry) -> Option<(&BuildContext, &'a ContentDigest)> {
+        let (PlannedFiles::Moved(_), Node::File { content, .. }) = (&self.files, &entry.node) else { return None };
+        Some((self.places.context.as_deref()?, content))
+    }
+
     /// All of them are in one context.
     pub(super) fn of_context(files: PlannedFiles, context: Arc<BuildContext>) -> Self {
         Self { files, places: Places::of_context(context) }
@@ -371,6 +377,16 @@ impl layer::Files for Copied {
             Some(FileSource::Host(path)) => File::open(path),
             Some(FileSource::Inline(bytes)) => in_memory(&bytes),
             Some(FileSource::Layer { .. }) | None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn kept(&self, entry: &Entry, buffer: &mut [u8]) -> bool {
+        self.keeper(entry).is_some_and(|(context, content)| context.kept_content(content, buffer))
+    }
+
+    fn keep(&self, entry: &Entry, bytes: &[u8]) {
+        if let Some((context, content)) = self.keeper(entry) {
+            context.keep_content(content, bytes);
         }
     }
 
