@@ -113,14 +113,29 @@ fn a_copy_of_a_directory_is_made_from_the_one_before() {
         assert_eq!(build(&env, "").0.len(), 1, "{change}");
         let known = keys(&env);
         round += 1;
-        env.ok(&format!("--root ../fresh{round} build -q ."));
-        assert_eq!(known, keys_in(&env, &format!("../fresh{round}")), "{change}");
+        let fresh = format!("../fresh{round}");
+        let layers = |root: &str| {
+            env.ok(&format!("--root {root} build -q -t app ."));
+            env.ok(&format!("--root {root} inspect --format {{{{.RootFS}}}} app")).stdout
+        };
+        let layers_here = layers("../state");
+        assert!(layers_here.contains("sha256:"), "{layers_here}");
+        assert_eq!(layers_here, layers(&fresh), "{change}");
+        assert_eq!(known, keys_in(&env, &fresh), "{change}");
         assert_eq!(bases(&env).expect("there") == base, stays, "{change}");
     };
     env.write("src/2/d7/f7", "other");
     check("a file", true);
     env.write("src/2/d7/f7", "7").write("src/new/deep/f", "new");
     check("a new directory, the file back", true);
+    // Small files that had to be opened are kept, and not trusted.
+    let kept = files(&env, false).into_iter().find(|path| path.extension().is_some_and(|ending| ending == "contents"));
+    let kept = kept.expect("they are kept");
+    let mut bytes = fs::read(&kept).expect("readable");
+    bytes.iter_mut().step_by(3).for_each(|byte| *byte ^= 1);
+    fs::write(&kept, bytes).expect("written");
+    env.write("src/2/d7/f7", "after damage");
+    check("a file, and kept contents are damaged", true);
     fs::remove_dir_all(env.context("src/0/d5")).expect("removed");
     check("a directory gone", true);
     fs::rename(env.context("src/4/d9"), env.context("src/4/d9x")).expect("renamed");

@@ -29,7 +29,7 @@ use crate::tree::ContentDigest;
 const MAGIC: &[u8; 12] = b"rbcontents1\n";
 
 /// Length of what is behind the rows.
-const END: u64 = 16;
+const END: usize = 16;
 
 /// Length of a row.
 const ROW: usize = 16;
@@ -136,13 +136,12 @@ impl Contents {
 
 impl New {
     fn add(&mut self, path: &Path, content: &ContentDigest, bytes: &[u8]) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-                small_file::make_directory(directory)?;
-                self.file.insert(BufWriter::with_capacity(128 << 10, small_file::begin(directory)?))
-            }
+        let file = if let Some(file) = &mut self.file {
+            file
+        } else {
+            let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            small_file::make_directory(directory)?;
+            self.file.insert(BufWriter::with_capacity(128 << 10, small_file::begin(directory)?))
         };
         file.write_all(bytes)?;
         let start = u32::try_from(self.length).expect("bounded by MOST");
@@ -158,8 +157,8 @@ impl Known {
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let mut file = File::open(path)?;
         let size = file.metadata()?.len();
-        let mut end = [0; END as usize];
-        let Some(rows_end) = size.checked_sub(END) else { return Ok(None) };
+        let mut end = [0; END];
+        let Some(rows_end) = size.checked_sub(END as u64) else { return Ok(None) };
         file.read_exact_at(&mut end, rows_end)?;
         let count = u32::from_le_bytes(end[..4].try_into().expect("four bytes"));
         let Some(length) = rows_end.checked_sub(u64::from(count) * ROW as u64) else { return Ok(None) };
@@ -240,7 +239,7 @@ mod tests {
         let contents = open(state.path());
         let wanted = ContentDigest::of(&content(7));
         assert!(!contents.read(&wanted, &mut vec![0; content(7).len() - 1]), "another length");
-        contents.note(&wanted, &[0; LARGEST + 1]);
+        contents.note(&wanted, &vec![0; LARGEST + 1]);
         assert!(lock(&contents.new).file.is_none(), "a large file is not kept");
         let names: Vec<_> = std::fs::read_dir(state.path().join("contexts")).expect("listed").collect();
         assert_eq!(names.len(), 1, "nothing unfinished stays: {names:?}");

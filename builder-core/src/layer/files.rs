@@ -22,7 +22,7 @@ pub trait Files: Sync {
     }
 
     /// Fills the buffer, which is as long as the file of an entry, with what is in it, if that is known without opening the
-    /// file; says whether it was.
+    /// file; says whether it was. It has been compared with the entry's digest then.
     fn kept(&self, _entry: &Entry, _buffer: &mut [u8]) -> bool {
         false
     }

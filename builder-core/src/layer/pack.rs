@@ -108,6 +108,9 @@ pub(super) fn pack_rest(
 /// The first entry of each group of hard links, which holds the content.
 fn first_of_groups(tree: &Tree) -> HashMap<u32, usize> {
     let mut firsts = HashMap::new();
+    if !tree.has_links() {
+        return firsts;
+    }
     for index in 0..tree.len() {
         if let Some((_, link)) = tree.file_size(index).filter(|(_, link)| *link != 0) {
             firsts.entry(link).or_insert(index);

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::oci::{Compression, Digest};
@@ -40,6 +42,47 @@ fn tree(entries: impl IntoIterator<Item = Entry>) -> Tree {
 fn pack_to_vec(tree: &Tree, files: &dyn Files, options: &PackOptions) -> Result<Vec<u8>, PackError> {
     let mut bytes = Vec::new();
     pack(tree, files, &mut bytes, options).map(|()| bytes)
+}
+
+/// Files in a directory that are kept once they were opened, and how often one was.
+struct Keeping {
+    folder: Folder,
+    kept: Mutex<HashMap<RootPath, Vec<u8>>>,
+    opened: AtomicUsize,
+}
+
+impl Files for Keeping {
+    fn open(&self, entry: &Entry) -> io::Result<File> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.folder.open(entry)
+    }
+
+    fn kept(&self, entry: &Entry, buffer: &mut [u8]) -> bool {
+        let kept = self.kept.lock().expect("no panic");
+        kept.get(&entry.path).inspect(|bytes| buffer.copy_from_slice(bytes)).is_some()
+    }
+
+    fn keep(&self, entry: &Entry, bytes: &[u8]) {
+        self.kept.lock().expect("no panic").insert(entry.path.clone(), bytes.to_vec());
+    }
+}
+
+#[test]
+fn small_files_that_are_kept_are_not_opened_again() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let contents = [("empty", 0), ("one", 1), ("block", 512), ("large", 70_000), ("more", 513)];
+    let tree = tree(contents.map(|(name, length)| {
+        let content = vec![b'x'; length];
+        fs::write(folder.path().join(name), &content).expect("written");
+        file(name, &content)
+    }));
+    let plain = pack_to_vec(&tree, &Folder(folder.path().into()), &PackOptions::default()).expect("packed");
+    let (kept, opened) = (Mutex::default(), AtomicUsize::new(0));
+    let files = Keeping { folder: Folder(folder.path().into()), kept, opened };
+    for expected in [4, 5] {
+        assert_eq!(pack_to_vec(&tree, &files, &PackOptions::default()).expect("packed"), plain);
+        assert_eq!(files.opened.load(Ordering::Relaxed), expected, "the large one is opened each time");
+    }
 }
 
 #[test]

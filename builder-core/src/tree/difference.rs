@@ -1,9 +1,9 @@
 //! [`differences`]: what two trees do not say the same about, found without decoding what they agree on.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::collections::HashMap;
 
+use super::parts::Parts;
 use super::{Entry, Tree};
 use crate::rootfs::compare_paths;
 
@@ -69,30 +69,12 @@ fn same_run(before: &Tree, old: usize, after: &Tree, new: usize) -> bool {
         && before.encoded_range(old..old + RUN) == after.encoded_range(new..new + RUN)
 }
 
-impl Tree {
-    /// Whether it takes nothing away from lower layers: no whiteout, no opaque directory.
-    pub fn only_adds(&self) -> bool {
-        (0..self.len()).map(|index| Parts::of(self.encoded(index))).all(|parts| match parts.kind {
-            b'w' => false,
-            b'd' => parts.rest.first() == Some(&0),
-            _ => true,
-        })
-    }
-
-    /// About what it takes to write the tree out: the bytes of its files, and a block for each entry.
-    pub fn weight(&self) -> u64 {
-        let mut linked = HashSet::new();
-        let mut size = |parts: Parts<'_>| if parts.link == 0 || linked.insert(parts.link) { parts.size } else { 0 };
-        (0..self.len()).map(|index| size(Parts::of(self.encoded(index))) + BLOCK).sum()
-    }
-}
-
-/// What an entry takes besides the bytes of its file.
-const BLOCK: u64 = 4096;
-
 /// The members of each group of hard links.
 fn groups(tree: &Tree) -> HashMap<u32, Vec<usize>> {
     let mut groups: HashMap<u32, Vec<usize>> = HashMap::new();
+    if !tree.has_links() {
+        return groups;
+    }
     for index in 0..tree.len() {
         let link = Parts::of(tree.encoded(index)).link;
         if link != 0 {
@@ -102,48 +84,13 @@ fn groups(tree: &Tree) -> HashMap<u32, Vec<usize>> {
     groups
 }
 
-/// The encoding of an entry, cut around the number of its link group.
-pub(super) struct Parts<'a> {
-    kind: u8,
-    /// Everything before the number.
-    head: &'a [u8],
-    /// The number; 0 for what is no file.
-    pub(super) link: u32,
-    /// Where its times are.
-    pub(super) times: Range<usize>,
-    /// Everything after it.
-    tail: &'a [u8],
-    /// What depends on the kind, and the attributes.
-    rest: &'a [u8],
-    /// Length of a file in bytes.
-    size: u64,
-}
-
-impl<'a> Parts<'a> {
-    pub(super) fn of(encoded: &'a [u8]) -> Self {
-        let path = usize::from(u16::from_le_bytes([encoded[0], encoded[1]]));
-        // Kind, mode, owner and group, time; then of a file size and digest. See `encoding`.
-        let times = 2 + path + 1 + 12..2 + path + 1 + 12 + 12;
-        let (kind, rest) = (encoded[2 + path], &encoded[times.end..]);
-        if kind != b'f' {
-            return Self { kind, head: encoded, link: 0, times, tail: &[], rest, size: 0 };
-        }
-        let (size, after) = rest.split_at(8);
-        let (head, tail) = encoded.split_at(encoded.len() - after.len() + 32);
-        let (link, tail) = tail.split_at(4);
-        let link = u32::from_le_bytes(link.try_into().expect("four bytes"));
-        let size = u64::from_le_bytes(size.try_into().expect("eight bytes"));
-        Self { kind, head, link, times, tail, rest, size }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rootfs::RootPath;
     use crate::tree::{ContentDigest, Node, Time, TreeBuilder};
 
-    /// `d/` directory, `o//` opaque directory, `-x` whiteout, `f=2` a file with link group 2; the rest a file.
+    /// `d/` directory, `f=2` a file with link group 2; the rest a file.
     fn tree(entries: &[&str]) -> Tree {
         let mut builder = TreeBuilder::new();
         for text in entries {
@@ -151,11 +98,8 @@ mod tests {
             let (name, link) =
                 text.split_once('=').map_or((*text, 0), |(name, link)| (name, link.parse().expect("number")));
             let file = Node::File { size: 5, content: ContentDigest::of(b"hello"), link };
-            let node = if name.ends_with('/') { Node::Directory { opaque: name.ends_with("//") } } else { file };
-            builder.push(match name.strip_prefix('-') {
-                Some(gone) => Entry::whiteout(path(gone)),
-                None => Entry { node, ..Entry::directory(path(name), 0o755, 0, 0, Time::default()) },
-            });
+            let node = if name.ends_with('/') { Node::Directory { opaque: false } } else { file };
+            builder.push(Entry { node, ..Entry::directory(path(name), 0o755, 0, 0, Time::default()) });
         }
         builder.finish()
     }
@@ -195,14 +139,5 @@ mod tests {
         check(&without(&[]), &without(&[]), &[]);
         check(&without(&[]), &without(&[0, RUN, 3 * RUN - 1]), &["-/0000", "-/0064", "-/0191"]);
         check(&without(&[70, 150]), &without(&[70, 100]), &["-/0100", "+/0150"]);
-    }
-
-    #[test]
-    fn what_hides_lower_layers_is_known() {
-        assert!(tree(&["a/", "a/b"]).only_adds());
-        assert!(!tree(&["a/", "-b"]).only_adds());
-        assert!(!tree(&["a//"]).only_adds());
-        assert_eq!(tree(&["a/", "a/b"]).weight(), 2 * 4096 + 5);
-        assert_eq!(tree(&["a=1", "b=1"]).weight(), 2 * 4096 + 5);
     }
 }

@@ -10,10 +10,11 @@
 //! [Tree, Tree, …] ──▶ Stack ── lookup, resolve, select, state ──▶ StateDigest
 //! ```
 
-mod difference;
 mod digest;
 mod entry;
+mod parts;
 mod encoding;
+mod difference;
 mod patch;
 mod stack;
 mod store;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Tree;
-use super::difference::Parts;
 use super::encoding::Writer;
+use super::parts::Parts;
 use crate::rootfs::RootPath;
 
 impl Tree {

@@ -20,6 +20,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use super::parts::{Facts, Parts};
 use super::{ContentDigest, Entry, Node, SemanticDigest, Time, TreeId, Xattr};
 use crate::reader::Reader;
 use crate::rootfs::{RootPath, compare_paths};
@@ -28,6 +29,9 @@ pub use write::{TreeBuilder, sort_keeping_last};
 
 const MAGIC: &[u8; 8] = b"rbtree1\n";
 const HEADER: usize = 8 + 32 + 4;
+
+/// What an entry takes in a file system besides the bytes of its file.
+const BLOCK: u64 = 4096;
 
 /// What one layer changes: its entries, sorted by path. Cloning is cheap.
 #[derive(Clone)]
@@ -39,6 +43,7 @@ pub struct Tree {
     table: usize,
     /// Computed when it is first asked for: a tree may have megabytes.
     id: Arc<OnceLock<TreeId>>,
+    facts: Arc<OnceLock<Facts>>,
 }
 
 impl PartialEq for Tree {
@@ -93,7 +98,7 @@ impl Tree {
         let count: [u8; 4] = bytes.get(40..HEADER).and_then(|four| four.try_into().ok()).ok_or(short.clone())?;
         let count = u32::from_le_bytes(count) as usize;
         let table = bytes.len().checked_sub(count * 4).filter(|table| *table >= HEADER).ok_or(short)?;
-        Ok(Self { bytes: Arc::new(bytes), count, table, id: Arc::default() })
+        Ok(Self { bytes: Arc::new(bytes), count, table, id: Arc::default(), facts: Arc::default() })
     }
 
     /// Reads bytes from outside: every entry is decoded, the order and the semantic digest are checked.
@@ -131,6 +136,30 @@ impl Tree {
     pub fn semantic(&self) -> SemanticDigest {
         let digest: [u8; 32] = self.bytes[8..40].try_into().expect("the header was checked");
         SemanticDigest::new(digest)
+    }
+
+    fn facts(&self) -> &Facts {
+        self.facts.get_or_init(|| Facts::of((0..self.count).map(|index| self.encoded(index))))
+    }
+
+    /// Sum of the sizes of all regular files in bytes, each link group counted once.
+    pub fn content_size(&self) -> u64 {
+        self.facts().content_size
+    }
+
+    /// Whether there are hard links.
+    pub fn has_links(&self) -> bool {
+        self.facts().has_links
+    }
+
+    /// Whether it takes nothing away from lower layers: no whiteout, no opaque directory.
+    pub fn only_adds(&self) -> bool {
+        self.facts().only_adds
+    }
+
+    /// About what it takes to write the tree out: the bytes of its files, and a block for each entry.
+    pub fn weight(&self) -> u64 {
+        self.content_size().saturating_add(BLOCK * self.count as u64)
     }
 
     /// How many entries there are.
@@ -186,26 +215,9 @@ impl Tree {
         })
     }
 
-    /// Sum of the sizes of all regular files in bytes, each link group counted once.
-    pub fn content_size(&self) -> u64 {
-        let mut linked = std::collections::HashSet::new();
-        (0..self.count)
-            .filter_map(|index| self.file_size(index))
-            .filter(|(_, link)| *link == 0 || linked.insert(*link))
-            .map(|(size, _)| size)
-            .sum()
-    }
-
     /// Size in bytes and link number of a regular file, without decoding the rest of its entry.
     pub fn file_size(&self, index: usize) -> Option<(u64, u32)> {
-        let mut reader = Reader { bytes: &self.bytes[self.offset(index)..self.table] };
-        let length = reader.u16()?;
-        reader.take(length)?;
-        let kind = reader.u8()?;
-        reader.take(3 * 4 + 12)?;
-        let size = u64::from_le_bytes(reader.array()?);
-        reader.take(32)?;
-        let link = reader.u32()?;
+        let Parts { kind, size, link, .. } = Parts::of(self.encoded(index));
         (kind == b'f').then_some((size, link))
     }
 

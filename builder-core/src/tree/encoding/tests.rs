@@ -136,3 +136,22 @@ fn damaged_bytes_are_noticed() {
         assert!(Tree::parse_untrusted(tree.as_bytes()[..cut].to_vec()).is_err(), "cut at {cut}");
     }
 }
+
+#[test]
+fn facts_about_all_entries() {
+    let linked = |name: &str, link| file(name, b"hello", link, 1);
+    let directory = |name, opaque| Entry {
+        node: Node::Directory { opaque },
+        ..Entry::directory(path(name), 0o755, 0, 0, Time::default())
+    };
+    let check = |entries: Vec<Entry>, (has_links, only_adds, weight): (bool, bool, u64)| {
+        let tree = tree(entries);
+        let found = (tree.has_links(), tree.only_adds(), tree.weight());
+        assert_eq!(found, (has_links, only_adds, weight), "{tree:?}");
+    };
+    check(vec![], (false, true, 0));
+    check(vec![directory("a", false), linked("a/b", 0)], (false, true, 2 * 4096 + 5));
+    check(vec![linked("a", 1), linked("b", 1)], (true, true, 2 * 4096 + 5));
+    check(vec![directory("a", false), Entry::whiteout(path("b"))], (false, false, 2 * 4096));
+    check(vec![directory("a", true)], (false, false, 4096));
+}

@@ -111,7 +111,7 @@ impl Writer {
         bytes[8..40].copy_from_slice(semantic.finalize().as_bytes());
         let count = u32::try_from(offsets.len()).expect("fewer than 2^32 paths");
         bytes[40..HEADER].copy_from_slice(&count.to_le_bytes());
-        Tree { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default() }
+        Tree { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default(), facts: Arc::default() }
     }
 }
 
