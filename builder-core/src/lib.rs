@@ -6,6 +6,23 @@
 //!
 //! The library never prints, and reads neither the environment nor the current directory: whoever embeds it says
 //! what it may know.
+//!
+//! # Where to begin
+//!
+//! - [`build::Engine::open`] opens a store, [`build::Engine::build`] builds a [`build::BuildRequest`] in it, and tells a
+//!   [`progress::Sink`] what happens. Any number of builds, threads and processes share a store.
+//! - Without root, [`executor::enter_user_namespace`] comes first, while the program has one thread.
+//! - [`registry::RegistryConfig`] has mirrors, credentials and certificates; by default there are no credentials.
+//!   `BuildRequest::resolv_conf` is what steps use to resolve names.
+//! - An [`export::Output`] is where a result goes; [`remote::CacheSource`] and [`remote::CacheDestination`] are caches
+//!   elsewhere. Both are parsed from what is typed on a command line.
+//! - [`build::Engine::explain`] says why the steps of a build ran, [`build::Engine::forecast`] what a build would do;
+//!   [`build::Engine::prune`] and [`build::Engine::collect_garbage`] give space back, the latter to be called after builds.
+//! - Errors have their place and a hint through [`diagnostic::Diagnostic`], and [`diagnostic::chain`] makes one line of
+//!   an error and its sources.
+//! - A [`cancel::CancelToken`] ends a build from another thread.
+//!
+//! The examples `build_image` and `cached_build` are whole programs.
 
 // Foundations.
 #[allow(unsafe_code, reason = "kernel calls without a safe wrapper live here and nowhere else")]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use builder_core::build::Engine;
 use builder_core::cache::StoredMount;
 use builder_core::cancel::CancelToken;
+use builder_core::diagnostic::{self, Diagnostic as _};
 
 use super::format::{self, Columns, Row};
 use super::{Outcome, print};
@@ -57,7 +58,15 @@ pub(super) fn run(session: &Session, command: CacheMountsCommand) -> Outcome {
             let cancel = CancelToken::new();
             let signals = Signals::watch(&cancel)?;
             let id = engine.import_cache_mount(&mut input, &cancel);
-            print(format!("{}\n", id.map_err(|error| signals.explain(CommandError::from(error)))?))
+            let id = id.map_err(|error| {
+                let what = format!("cannot import `{}`: {}", file.display(), diagnostic::chain(&error));
+                let made = CommandError::failed(what);
+                signals.explain(match error.hint() {
+                    Some(hint) => made.with_hint(hint),
+                    None => made,
+                })
+            })?;
+            print(format!("{id}\n"))
         }
     }
 }

@@ -117,5 +117,6 @@ fn an_import_of_a_cache_mount_that_is_killed_changes_nothing() {
     assert_eq!(leftovers(&env.path("state")), Vec::<String>::new());
     // The next one does it.
     env.ok(&format!("cache mounts import {}", exported.display()));
+    assert!(env.fails("cache mounts import Dockerfile").contains("error: cannot import `Dockerfile`: not a valid tar"));
     assert_eq!(seen(&env, "true"), "theirs\n");
 }

@@ -209,6 +209,9 @@ impl Engine {
             built.metadata.insert("buildx.build.ref".to_owned(), format!("default/default/{}", recorder.id()).into());
         }
         let trouble = recorder.finish(&built);
+        if let (Ok(built), None) = (&mut built, &trouble) {
+            built.build = Some(recorder.id());
+        }
         if let Some(trouble) = trouble.filter(|_| built.is_ok()) {
             Events::Direct(sink).warning(None, format!("this build is not recorded in the history: {trouble}"));
         }

@@ -328,6 +328,10 @@ pub struct BuildResult {
     pub cached: usize,
     /// What making known results again came to.
     pub verified: Vec<crate::history::Verified>,
+    /// Its record in the [history](super::Engine::history), for [`Engine::explain`]; unset if it could not be written.
+    ///
+    /// [`Engine::explain`]: super::Engine::explain
+    pub build: Option<crate::history::BuildId>,
 }
 
 /// What a source that is elsewhere is fetched with.

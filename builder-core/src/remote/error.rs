@@ -83,6 +83,9 @@ impl Diagnostic for ParseCacheError {
                     .to_owned(),
             ),
             Self::Text(error) => error.hint(),
+            Self::Name(ParseReferenceError { text, .. }) if text.starts_with(['/', '.', '~']) => {
+                Some(format!("a directory is written `type=local,src={text}`, and `dest=` where the cache goes"))
+            }
             _ => None,
         }
     }
