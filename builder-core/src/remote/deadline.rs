@@ -112,20 +112,19 @@ impl Limits<'_> {
             let (late, token) = (&late, &token);
             let watch = move || {
                 let begun = Instant::now();
-                while let Ok(left) = self.left(begun) {
-                    match left {
-                        Some(left) if wait.recv_timeout(left) == Err(RecvTimeoutError::Timeout) => {}
-                        Some(_) => return,
-                        None => {
+                let why = loop {
+                    match self.left(begun) {
+                        Ok(Some(left)) if wait.recv_timeout(left) == Err(RecvTimeoutError::Timeout) => {}
+                        Ok(Some(_)) => return,
+                        Ok(None) => {
                             let _ = wait.recv();
                             return;
                         }
+                        Err(why) => break why,
                     }
-                }
-                if let Err(why) = self.left(begun) {
-                    let _ = late.set(why);
-                    token.cancel();
-                }
+                };
+                let _ = late.set(why);
+                token.cancel();
             };
             // A thread that cannot be started leaves the time limits of single requests.
             let _ = std::thread::Builder::new().name("deadline".to_owned()).spawn_scoped(scope, watch);
