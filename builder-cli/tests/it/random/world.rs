@@ -44,7 +44,7 @@ enum Theme {
 
 impl Theme {
     const ALL: [Self; 8] =
-        [Self::Files, Self::Files, Self::Files, Self::Clock, Self::Images, Self::Images, Self::Sources, Self::Options];
+        [Self::Files, Self::Clock, Self::Images, Self::Sources, Self::Options, Self::Files, Self::Files, Self::Images];
 }
 
 /// A server of buckets for the whole test program.
