@@ -51,6 +51,14 @@ pub(super) fn plant(root: &Path, dice: &mut Dice) {
     archive(root, dice);
 }
 
+/// Gives files rights that not everything keeps.
+pub(super) fn set_modes(root: &Path, dice: &mut Dice) {
+    for path in all(root).iter().filter(|path| !path.is_symlink()) {
+        let mode = [0o600, 0o664, 0o775, 0o755][dice.below(4)];
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+}
+
 /// Files that weigh enough for snapshots of copies to be differences from earlier ones.
 pub(super) fn plant_heavy(root: &Path) {
     for number in 0..40 {

@@ -14,7 +14,7 @@ const SEEN: &str = "/d /e /w / /o /d/sub /link /d/src";
 
 impl Project {
     /// An instruction that takes from elsewhere, where that is what changes.
-    pub(super) fn fetch(&self, dice: &mut Dice) -> Option<String> {
+    pub(super) fn fetch(&self, dice: &mut Dice, stage: usize) -> Option<String> {
         let Places { other, page, upstream, fetches, .. } = &self.places;
         let target = dice.word(TARGETS);
         match (fetches, other) {
@@ -23,6 +23,10 @@ impl Project {
                 1 => format!("ADD {upstream}#main {target}"),
                 _ => format!("ADD {page} {target}"),
             }),
+            (false, Some(other)) if self.can_run(stage) && dice.chance(60) => {
+                let mount = format!("RUN --mount=type=bind,from={other},target=/seen");
+                Some(format!("{mount} cat /seen/a /seen/sub/b > /o/{}", dice.below(1000)))
+            }
             (false, Some(other)) => Some(format!("COPY --from={other} . {target}")),
             (false, None) => None,
         }

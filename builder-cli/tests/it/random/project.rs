@@ -129,7 +129,7 @@ impl Project {
             };
             project.stages.push(Stage { from, lines: Vec::new() });
             if dice.chance(60) {
-                let line = project.fetch(dice);
+                let line = project.fetch(dice, number);
                 project.stages[number].lines.extend(line);
             }
             if forgets && project.can_run(number) {
@@ -176,7 +176,7 @@ impl Project {
         }
     }
 
-    fn can_run(&self, stage: usize) -> bool {
+    pub(super) fn can_run(&self, stage: usize) -> bool {
         match self.stages[stage].from {
             From::Base | From::Copied => true,
             From::Scratch | From::Layout | From::Other => false,

@@ -167,11 +167,14 @@ impl World {
         if dice.chance(25) {
             files::plant_heavy(&env.context(""));
         }
-        let upstream = Upstream::new(&env, "upstream");
-        upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
         let theme = Theme::ALL[dice.below(Theme::ALL.len())];
         let theme =
             number("RBUILD_RANDOM_THEME").map_or(theme, |theme| Theme::ALL[usize::try_from(theme % 8).expect("small")]);
+        if theme == Theme::Options {
+            files::set_modes(&env.context(""), &mut dice);
+        }
+        let upstream = Upstream::new(&env, "upstream");
+        upstream.commit(&[("a", "a\n"), ("sub/b", "b\n")]);
         let places = Places { page: url, upstream: upstream.address(), ..Places::default() };
         let project = Project::new(&mut dice, &places);
         let place = [Place::Directory, Place::Inline, Place::Registry, Place::Bucket]
