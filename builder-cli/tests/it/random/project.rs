@@ -340,7 +340,7 @@ impl Project {
 
     fn turn_to(&mut self, choice: usize, dice: &mut Dice) -> String {
         match choice {
-            10 | 11 if self.for_platforms => {
+            10 if self.for_platforms => {
                 let sets =
                     [None, Some("linux/arm64"), Some("linux/amd64,linux/arm64"), Some("linux/arm/v7,linux/amd64")];
                 self.platforms = sets[dice.below(sets.len())];
