@@ -400,7 +400,7 @@ impl BaseLayers {
                 match &loaded {
                     Ok(_) => Outcome::Done,
                     Err(error) if error.is_cancelled() => Outcome::Cancelled,
-                    Err(error) => Outcome::Failed(error.to_string()),
+                    Err(error) => Outcome::Failed(crate::diagnostic::chain(error)),
                 },
             );
         }

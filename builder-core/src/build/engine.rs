@@ -311,7 +311,7 @@ impl Engine {
                     Ok(_) => Outcome::Done,
                     Err(BuildError::Cancelled(_)) => Outcome::Cancelled,
                     Err(_) if again => Outcome::Cancelled,
-                    Err(error) => Outcome::Failed(error.to_string()),
+                    Err(error) => Outcome::Failed(crate::diagnostic::chain(error)),
                 };
                 session.events.finished(task, outcome);
                 if !again {
@@ -378,7 +378,7 @@ impl Engine {
                         return Err(BuildError::Cancelled(crate::cancel::Cancelled));
                     }
                     Err(error) => {
-                        events.finished(task, Outcome::Failed(error.to_string()));
+                        events.finished(task, Outcome::Failed(crate::diagnostic::chain(&error)));
                         let instead = otherwise(image, base::cannot_be_had(Some(self), image, &plan, error))?;
                         known.images.insert(image.clone(), instead);
                     }

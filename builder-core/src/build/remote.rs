@@ -368,7 +368,7 @@ impl Bring<'_> {
         let outcome = match &done {
             Ok(_) => Outcome::Done,
             Err(BuildError::Cancelled(_)) => Outcome::Cancelled,
-            Err(error) => Outcome::Failed(error.to_string()),
+            Err(error) => Outcome::Failed(crate::diagnostic::chain(error)),
         };
         self.events.finished(task, outcome);
         done

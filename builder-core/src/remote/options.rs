@@ -603,6 +603,6 @@ mod tests {
         let hint = "a name with options is written `type=registry,ref=h:5/app:cache,…`";
         check("h:5/app:cache,mounts=all", "`h:5/app:cache` is not of the form `key=value`", Some(hint));
         let hint = "a directory is written `type=local,src=./cache`, and `dest=` where the cache goes";
-        check("./cache", "invalid reference `./cache`: the repository name is not valid", Some(hint));
+        check("./cache", "invalid reference `./cache`: the registry is not valid", Some(hint));
     }
 }
