@@ -303,7 +303,10 @@ fn what_was_read_is_kept_and_goes_like_other_records() {
 }
 
 /// Files and directories of random projects.
-const PATHS: &str = "a b d d/a d/b d/e d/e/f l m d/l x d/x";
+const PATHS: &str = "a b d d d d d/a d/b d/e d/e d/e/f l m d/l x d/x";
+
+/// Further ones, which no command names.
+const OTHERS: &str = "n d/n d/e/n d/n2 d/e/n2 m/n";
 
 /// A random command about random paths, which ends well whatever they are, and always does the same.
 fn command(dice: &mut Dice) -> String {
@@ -342,7 +345,8 @@ fn command(dice: &mut Dice) -> String {
 /// Changes something in the directories that are copied one over the other.
 fn change(env: &TestEnv, dice: &mut Dice) -> String {
     let below = if dice.chance(70) { "low" } else { "high" };
-    let name = format!("{below}/{}", dice.word(PATHS));
+    let paths = if dice.chance(50) { PATHS } else { OTHERS };
+    let name = format!("{below}/{}", dice.word(paths));
     let path = env.context(&name);
     let gone = || match fs::symlink_metadata(&path) {
         Ok(found) if found.is_dir() => drop(fs::remove_dir_all(&path)),
@@ -402,18 +406,19 @@ fn random_steps_give_what_they_give_without_a_cache() {
             fs::create_dir(env.context(below)).expect("made");
         }
         let mut log: Vec<String> = (0..15).map(|_| change(&env, &mut dice)).collect();
-        let script: Vec<String> = (0..=dice.below(4)).map(|_| command(&mut dice)).collect();
+        let script: Vec<String> = (0..=dice.below(6)).map(|_| command(&mut dice)).collect();
         let before: Vec<String> = (0..dice.below(3)).map(|_| command(&mut dice)).collect();
         let mount =
             dice.pick(&["", "", "--mount=type=bind,source=low/d,target=/app/d", "--mount=type=cache,target=/app/d/e"]);
+        let before: String = before.iter().map(|command| format!("{command}; ")).collect();
+        let directory = "test -d d -a ! -L d || { rm -rf d; mkdir d; }";
         let dockerfile = format!(
-            "FROM {}\nWORKDIR /app\nCOPY low /app\nRUN {}\nCOPY high/d* /app/d/\nCOPY high /app2\n# cache=reads\nRUN {mount} {}; true\n",
+            "FROM {}\nWORKDIR /app\nCOPY low /app\nRUN {before}{directory}\nCOPY high /app/d/\n# cache=reads\nRUN {mount} {}; true\n",
             base(),
-            before.iter().map(|command| format!("{command}; ")).collect::<String>() + "mkdir -p /app/d",
             script.join("; ")
         );
         env.write("Dockerfile", &dockerfile);
-        for _ in 0..8 {
+        for _ in 0..10 {
             let ended = env.rbuild("build --progress=plain --verify-cache=100%,strict .");
             let said = format!("RBUILD_READS_SEED={seed}\n{dockerfile}{}\n{}", log.join("\n"), ended.stderr);
             // What a build says is wrong with the files is no matter of the cache.
@@ -423,7 +428,7 @@ fn random_steps_give_what_they_give_without_a_cache() {
                 hits += usize::from(last(&env)["by_reads"]["lookup"] == "hit");
             }
             log.push("then".to_owned());
-            log.extend((0..=dice.below(2)).map(|_| change(&env, &mut dice)));
+            log.extend((0..=dice.below(3) / 2).map(|_| change(&env, &mut dice)));
         }
     }
     println!("{hits} hits by what was read in {all} builds");
