@@ -103,12 +103,12 @@ fn serve(socket: &OwnedFd, stop: BorrowedFd<'_>, trace: &Trace, beginning: Begin
     loop {
         match ready(listener.as_fd(), stop) {
             Ok(true) => {}
-            Ok(false) => return watch.look_again_at(|_| true),
+            Ok(false) => return watch.look_again_at(watch.take(|_| true)),
             Err(error) => return trace.gap(format!("it could not be traced to its end: {error}")),
         }
         // It is gone when its process was killed meanwhile.
         let Ok(call) = notify::receive(listener.as_fd()) else { continue };
-        watch.look_again_at(|thread| thread == call.thread);
+        watch.look_again_at(watch.last_of(call.thread));
         if let Err(Unclear(reason)) = watch.look(&call) {
             trace.gap(reason);
         }
@@ -188,18 +188,10 @@ impl Thread {
 }
 
 impl Watch<'_> {
-    /// Looks up once more what the last calls of these threads named, if paths may lead elsewhere since: each is made by now.
-    fn look_again_at(&self, threads: impl Fn(u32) -> bool) {
-        let mut stale = Vec::new();
+    /// Looks up once more what calls named that are made by now, if paths may lead elsewhere since.
+    fn look_again_at(&self, calls: impl IntoIterator<Item = Vec<Lookup>>) {
         let now = self.changes.get();
-        self.lookups.borrow_mut().retain(|thread, lookups| {
-            let wanted = threads(*thread);
-            if wanted {
-                stale.extend(lookups.drain(..).filter(|lookup| lookup.changes != now));
-            }
-            !wanted
-        });
-        for Lookup { from, path, seen, .. } in stale {
+        for Lookup { from, path, seen, .. } in calls.into_iter().flatten().filter(|lookup| lookup.changes != now) {
             let again = match seen {
                 Some(seen) => self.found(&from, &path, seen, false),
                 None => self.run(&from, &path, INTERPRETERS).map(drop),
@@ -210,13 +202,23 @@ impl Watch<'_> {
         }
     }
 
+    /// The lookups of the last call of a thread, which has made it when it makes another.
+    fn last_of(&self, thread: u32) -> Option<Vec<Lookup>> {
+        self.lookups.borrow_mut().remove(&thread)
+    }
+
+    /// The last calls of these threads.
+    fn take(&self, threads: impl Fn(u32) -> bool) -> Vec<Vec<Lookup>> {
+        self.lookups.borrow_mut().extract_if(|thread, _| threads(*thread)).map(|(_, lookups)| lookups).collect()
+    }
+
     fn remember(&self, call: &Notification, from: &RootPath, path: &[u8], seen: Option<PathUse>) {
         let mut lookups = self.lookups.borrow_mut();
         let lookup = Lookup { from: from.clone(), path: path.to_owned(), seen, changes: self.changes.get() };
         lookups.entry(call.thread).or_default().push(lookup);
         if lookups.len() > MAX_THREADS {
             drop(lookups);
-            self.look_again_at(|thread| !Path::new("/proc").join(thread.to_string()).exists());
+            self.look_again_at(self.take(|thread| !Path::new("/proc").join(thread.to_string()).exists()));
             if self.lookups.borrow().len() > MAX_THREADS {
                 self.trace.doubt("it has too many threads");
             }
