@@ -51,11 +51,15 @@ pub(super) fn plant(root: &Path, dice: &mut Dice) {
     archive(root, dice);
 }
 
-/// Gives files rights that not everything keeps.
+/// Gives files rights and attributes that git does not keep.
 pub(super) fn set_modes(root: &Path, dice: &mut Dice) {
     for path in all(root).iter().filter(|path| !path.is_symlink()) {
         let mode = [0o600, 0o664, 0o775, 0o755][dice.below(4)];
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        if dice.chance(50) {
+            // Not every file system has them.
+            let _ = setxattr(path, "user.k", b"1", XattrFlags::empty());
+        }
     }
 }
 
