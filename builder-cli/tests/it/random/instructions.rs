@@ -92,7 +92,8 @@ impl Project {
                 format!("--mount=type=bind,from={other},source={},target=/seen{more}", dice.word("/ sub"))
             }
             3..6 => format!("--mount=type=bind,from=named,target=/seen{more}"),
-            6 => format!("--mount=type=cache,id={},target=/cache", dice.word("one two")),
+            // The same step for two platforms is at the same file at the same time.
+            6 => format!("--mount=type=cache,id={},target=/cache,sharing=locked", dice.word("one two")),
             7 => format!("--mount=type=tmpfs,target=/seen{}", dice.pick(&["", ",size=1m"])),
             8 => format!("--mount=type=secret,id={}", dice.pick(&["hashed", "dated"])),
             _ => "--mount=type=secret,id=plain".to_owned(),
