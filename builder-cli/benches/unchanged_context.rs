@@ -1,4 +1,4 @@
-//! A build with a context of 50,000 files, nothing changed and one file changed: the whole process, beside one walk over the
+//! A build with a context of 50,000 files, nothing changed and one file changed, late in the tar of its layer or early: the whole process, beside one walk over the
 //! context that asks the kernel for every entry with two threads and does nothing else.
 //!
 //! `cargo bench -p builder-cli --bench unchanged_context` prints the shortest and the median time of each, in turns, so that
@@ -33,20 +33,32 @@ fn main() {
     build();
     assert_eq!(walk(&context), DIRECTORIES * (WIDTH + 1) + 3);
 
-    let (mut walks, mut unchanged, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    // Of the tar of the layer all is hashed that is after the file.
+    let places = [("late", "src/d7/file7.txt"), ("in the middle", "src/d300/file7.txt"), ("first", "src/d0/file0.txt")];
+    let change = |path, round: &str| {
+        fs::write(context.join(path), format!("round {round}\n")).expect("written");
+        std::thread::sleep(Duration::from_millis(30));
+    };
+    // The first change of a place leaves what later ones begin from.
+    for (_, path) in places {
+        change(path, "none");
+        build();
+    }
+    let (mut walks, mut unchanged, mut changed) = (Vec::new(), Vec::new(), places.map(|_| Vec::new()));
     for round in 0..ROUNDS {
         walks.push(time(|| _ = black_box(walk(&context))));
+        build();
         unchanged.push(time(build));
-        if round % 5 == 0 {
-            fs::write(context.join("src/d7/file7.txt"), format!("round {round}\n")).expect("written");
-            std::thread::sleep(Duration::from_millis(30));
-            changed.push(time(build));
-            build();
+        for ((_, path), times) in places.iter().zip(&mut changed) {
+            change(path, &round.to_string());
+            times.push(time(build));
         }
     }
     let walk = report("walk, two threads", &mut walks, None);
     report("nothing changed", &mut unchanged, Some(walk));
-    report("one file changed", &mut changed, Some(walk));
+    for ((place, _), times) in places.iter().zip(&mut changed) {
+        report(&format!("one file changed, {place}"), times, Some(walk));
+    }
 }
 
 fn plant(context: &Path) {
@@ -83,7 +95,7 @@ fn report(name: &str, times: &mut [Duration], walk: Option<(Duration, Duration)>
         format!("   {least:.2} and {usual:.2} times the walk")
     });
     let ratio = ratio.unwrap_or_default();
-    println!("{name:20} shortest {:6.1} ms, median {:6.1} ms{ratio}", milliseconds(shortest), milliseconds(median));
+    println!("{name:31} shortest {:6.1} ms, median {:6.1} ms{ratio}", milliseconds(shortest), milliseconds(median));
     (shortest, median)
 }
 

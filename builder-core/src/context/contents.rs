@@ -14,11 +14,12 @@
 //! Nothing here is trusted: whoever takes a content compares it with its digest. A damaged, foreign or missing file has
 //! nothing; it only saves time.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::NamedTempFile;
 
@@ -43,6 +44,12 @@ const MOST: u64 = 64 << 20;
 /// New contents from which on they are kept.
 const WORTH: usize = if cfg!(debug_assertions) { 1 } else { 256 };
 
+/// Bytes that are read at once: contents are wanted in about the order in which they were kept.
+const BLOCK: u64 = 64 << 10;
+
+/// Blocks that are held: a few threads want contents of different places.
+const BLOCKS: usize = 8;
+
 /// A digest's first bytes, and where its content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
@@ -65,6 +72,8 @@ struct Known {
     /// Length of the contents together.
     length: u64,
     rows: Vec<u8>,
+    /// Those read last, by number; the last one is at the end.
+    blocks: Mutex<VecDeque<(u64, Arc<Vec<u8>>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +98,7 @@ impl Contents {
     pub(super) fn read(&self, content: &ContentDigest, buffer: &mut [u8]) -> bool {
         let Some(known) = self.known() else { return false };
         let found = known.find(content).filter(|row| row.length as usize == buffer.len());
-        let is_read = found.is_some_and(|row| known.file.read_exact_at(buffer, row.start.into()).is_ok());
+        let is_read = found.is_some_and(|row| known.read(row.start.into(), buffer).is_ok());
         is_read && ContentDigest::of(buffer) == *content
     }
 
@@ -169,13 +178,56 @@ impl Known {
         file.seek(io::SeekFrom::Start(length))?;
         file.read_exact(&mut rows)?;
         small_file::mark_used(path);
-        Ok(Some(Self { file, length, rows }))
+        Ok(Some(Self { file, length, rows, blocks: Mutex::default() }))
     }
 
+    /// Digests are spread evenly: a row is near the place that its digest says.
     fn find(&self, content: &ContentDigest) -> Option<Row> {
-        let (wanted, (rows, _)) = (first_bytes(content), self.rows.as_chunks::<ROW>());
-        let at = rows.binary_search_by(|row| row[..8].cmp(&wanted)).ok()?;
-        Some(Row::of(&rows[at]))
+        let rows = self.rows.as_chunks::<ROW>().0;
+        let digest = |row: &[u8; ROW]| u64::from_be_bytes(row[..8].try_into().expect("eight bytes"));
+        let wanted = u64::from_be_bytes(first_bytes(content));
+        let guess = usize::try_from((u128::from(wanted) * rows.len() as u128) >> 64).expect("less than there are rows");
+        let (mut low, mut high, mut step) = (guess, guess, 16);
+        while low > 0 && digest(&rows[low]) >= wanted {
+            (low, step) = (low.saturating_sub(step), step * 2);
+        }
+        while high < rows.len() && digest(&rows[high]) < wanted {
+            (high, step) = ((high + step).min(rows.len()), step * 2);
+        }
+        let end = (high + 1).min(rows.len());
+        let near = rows.get(low..end)?;
+        let at = near.binary_search_by_key(&wanted, digest).ok()?;
+        Some(Row::of(&near[at]))
+    }
+
+    fn read(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let number = start / BLOCK;
+        if start + buffer.len() as u64 > (number + 1) * BLOCK {
+            return self.file.read_exact_at(buffer, start);
+        }
+        let block = self.block(number)?;
+        let at = usize::try_from(start % BLOCK).map_err(io::Error::other)?;
+        let bytes = block.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn block(&self, number: u64) -> io::Result<Arc<Vec<u8>>> {
+        let known = lock(&self.blocks).iter().rev().find(|(known, _)| *known == number).map(|(_, block)| block.clone());
+        if let Some(block) = known {
+            return Ok(block);
+        }
+        let start = number * BLOCK;
+        let length = usize::try_from(BLOCK.min(self.length.saturating_sub(start))).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, start)?;
+        let block = Arc::new(bytes);
+        let mut blocks = lock(&self.blocks);
+        if blocks.len() == BLOCKS {
+            blocks.pop_front();
+        }
+        blocks.push_back((number, Arc::clone(&block)));
+        Ok(block)
     }
 
     /// Those that can be meant.
@@ -239,6 +291,9 @@ mod tests {
         let contents = open(state.path());
         let wanted = ContentDigest::of(&content(7));
         assert!(!contents.read(&wanted, &mut vec![0; content(7).len() - 1]), "another length");
+        // More than a few blocks, with contents across their ends.
+        keep(state.path(), 400..20_000);
+        assert_eq!(found(&open(state.path()), 0..20_500), (0..20_000).collect::<Vec<_>>());
         contents.note(&wanted, &vec![0; LARGEST + 1]);
         assert!(lock(&contents.new).file.is_none(), "a large file is not kept");
         let names: Vec<_> = std::fs::read_dir(state.path().join("contexts")).expect("listed").collect();
