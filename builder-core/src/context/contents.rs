@@ -89,8 +89,7 @@ struct New {
 impl Contents {
     /// Names those of a context; nothing is read yet.
     pub(super) fn new(state: &Path, canonical_root: &Path) -> Self {
-        let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
-        let file = state.join("contexts").join(format!("{name}.contents"));
+        let file = super::place(state, canonical_root).with_extension("contents");
         Self { file, known: OnceLock::new(), new: Mutex::default() }
     }
 

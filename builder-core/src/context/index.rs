@@ -87,8 +87,7 @@ struct Loaded {
 impl Index {
     /// Names the index of a context; nothing is read yet.
     pub(super) fn new(state: &Path, canonical_root: &Path) -> Self {
-        let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
-        Self { file: state.join("contexts").join(name.as_str()), loaded: None, changed: HashMap::new() }
+        Self { file: super::place(state, canonical_root), loaded: None, changed: HashMap::new() }
     }
 
     /// What is known of the files in a directory.

@@ -62,8 +62,7 @@ pub(super) struct Memo<T> {
 impl<T: Remembered> Memo<T> {
     /// Names the memo of a context; nothing is read yet.
     pub(super) fn new(state: &Path, canonical_root: &Path) -> Self {
-        let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
-        let file = state.join("contexts").join(format!("{name}.{}", T::ENDING));
+        let file = super::place(state, canonical_root).with_extension(T::ENDING);
         Self { file, loaded: None, changed: false }
     }
 

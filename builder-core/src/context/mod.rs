@@ -217,6 +217,12 @@ impl Drop for BuildContext {
     }
 }
 
+/// Where the store has what it knows of a context: the index, and files with its name and an ending.
+fn place(state: &Path, canonical_root: &Path) -> PathBuf {
+    let name = blake3::hash(canonical_root.as_os_str().as_encoded_bytes()).to_hex();
+    state.join("contexts").join(name.as_str())
+}
+
 /// Reads the first ignore file that exists. One that lies in the context is opened through it, so that a symbolic link
 /// can't make it name lines of a file outside.
 fn first_of(files: &[PathBuf], root: &Path, canonical: &Path, disk: &Disk) -> Result<Option<Source>, ContextError> {

@@ -117,7 +117,9 @@ pub struct NotLocked {
 
 impl Diagnostic for NotLocked {
     fn hint(&self) -> Option<String> {
-        Some("add it with `rbuild build --lock`, or build without `--locked`".to_owned())
+        let image = "; an image that only this store has cannot be locked";
+        let image = if self.name.kind == SourceKind::Image { image } else { "" };
+        Some(format!("add it with `rbuild build --lock`, or build without `--locked`{image}"))
     }
 }
 
