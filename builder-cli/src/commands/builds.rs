@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use builder_core::context::ContextMode;
-use builder_core::history::{Build, BuildId, BuildSummary, HistoryError, HistoryStore, Lookup, Status, Step, Verdict};
+use builder_core::history::{Build, BuildId, BuildSummary, ByReads, HistoryError, HistoryStore, Status, Step, Verdict};
 use builder_core::oci::Digest;
 use builder_core::progress::{Event, TaskId};
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn fields(build: &BuildSummary, no_trunc: bool, now: SystemTime) -> Row {
 /// Names of fields as `docker buildx history ls` has them.
 fn summary_json(build: &BuildSummary) -> Value {
     json!({
-        "ref": format!("default/default/{}", build.id),
+        "ref": build.id.reference(),
         "name": build.name,
         "status": build.status.to_string(),
         "created_at": units::rfc3339(at(build.started)),
@@ -269,7 +269,7 @@ fn pretty(build: &Build) -> String {
 
 fn step_row(step: &Step) -> Vec<String> {
     let ran = !matches!(step.verdict, Verdict::Hit | Verdict::NotReached);
-    let by_reads = step.by_reads.as_ref().is_some_and(|found| matches!(found.outcome, Lookup::Hit { .. }));
+    let by_reads = step.by_reads.as_ref().is_some_and(ByReads::is_hit);
     vec![
         (step.number + 1).to_string(),
         if by_reads { "hit by reads".to_owned() } else { verdict(step.verdict).to_owned() },

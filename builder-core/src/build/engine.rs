@@ -206,7 +206,7 @@ impl Engine {
         let mut built = self.build_recorded(request, &recorder, cancel, stdout);
         if let Ok(built) = &mut built {
             // buildx names builder and node before the build.
-            built.metadata.insert("buildx.build.ref".to_owned(), format!("default/default/{}", recorder.id()).into());
+            built.metadata.insert("buildx.build.ref".to_owned(), recorder.id().reference().into());
         }
         let trouble = recorder.finish(&built);
         if let (Ok(built), None) = (&mut built, &trouble) {

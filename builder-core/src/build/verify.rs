@@ -18,7 +18,7 @@ use super::solve::{self, Session, Solution};
 use crate::cache::CacheKey;
 use crate::cache::explain::trees;
 use crate::graph::{Graph, Op, VertexId};
-use crate::history::{Lookup, Step, Verdict, Verified, VerifiedAs};
+use crate::history::{Step, Verdict, Verified, VerifiedAs};
 use crate::progress::{Outcome, TaskId};
 use crate::tree::Tree;
 
@@ -126,7 +126,7 @@ fn one(
 
 /// The definition of a command whose result was found by what it reads.
 fn found_by_reads(step: &Step) -> Option<CacheKey> {
-    let found = step.by_reads.as_ref().filter(|found| matches!(found.outcome, Lookup::Hit { .. }))?;
+    let found = step.by_reads.as_ref().filter(|found| found.is_hit())?;
     found.definition.as_ref()?.parse().ok()
 }
 

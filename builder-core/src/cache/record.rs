@@ -365,7 +365,7 @@ impl CacheStore {
         self.files_in(&["records", "results", "reads"])
     }
 
-    fn files_in(&self, areas: &[&str]) -> Result<Vec<PathBuf>, CacheError> {
+    pub(super) fn files_in(&self, areas: &[&str]) -> Result<Vec<PathBuf>, CacheError> {
         let mut files = Vec::new();
         for area in areas {
             let directory = self.directory.join(area);

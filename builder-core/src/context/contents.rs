@@ -93,12 +93,17 @@ impl Contents {
         Self { file, known: OnceLock::new(), new: Mutex::default() }
     }
 
-    /// Fills the buffer with the content that has a digest, and the length of the buffer; says whether it is there.
-    pub(super) fn read(&self, content: &ContentDigest, buffer: &mut [u8]) -> bool {
+    /// Appends the content that has a digest and this length, in bytes; says whether it is there.
+    pub(super) fn read(&self, content: &ContentDigest, length: u64, out: &mut Vec<u8>) -> bool {
         let Some(known) = self.known() else { return false };
-        let found = known.find(content).filter(|row| row.length as usize == buffer.len());
-        let is_read = found.is_some_and(|row| known.read(row.start.into(), buffer).is_ok());
-        is_read && ContentDigest::of(buffer) == *content
+        let found = known.find(content).filter(|row| u64::from(row.length) == length);
+        let start = out.len();
+        let is_read = found.is_some_and(|row| known.read(&row, out).is_ok());
+        let is_it = is_read && ContentDigest::of(&out[start..]) == *content;
+        if !is_it {
+            out.truncate(start);
+        }
+        is_it
     }
 
     /// Keeps a content, if it is small.
@@ -199,15 +204,17 @@ impl Known {
         Some(Row::of(&near[at]))
     }
 
-    fn read(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn read(&self, row: &Row, out: &mut Vec<u8>) -> io::Result<()> {
+        let (start, length) = (u64::from(row.start), row.length as usize);
         let number = start / BLOCK;
-        if start + buffer.len() as u64 > (number + 1) * BLOCK {
-            return self.file.read_exact_at(buffer, start);
+        if start + length as u64 > (number + 1) * BLOCK {
+            let end = out.len();
+            out.resize(end + length, 0);
+            return self.file.read_exact_at(&mut out[end..], start);
         }
         let block = self.block(number)?;
         let at = usize::try_from(start % BLOCK).map_err(io::Error::other)?;
-        let bytes = block.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(bytes);
+        out.extend_from_slice(block.get(at..at + length).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
@@ -263,9 +270,9 @@ mod tests {
     fn found(contents: &Contents, numbers: std::ops::Range<usize>) -> Vec<usize> {
         let is_there = |number: &usize| {
             let expected = content(*number);
-            let mut buffer = vec![0; expected.len()];
-            let is_there = contents.read(&ContentDigest::of(&expected), &mut buffer);
-            assert!(!is_there || buffer == expected, "{number}");
+            let mut out = b"before ".to_vec();
+            let is_there = contents.read(&ContentDigest::of(&expected), expected.len() as u64, &mut out);
+            assert_eq!(out, [&b"before "[..], if is_there { &expected } else { &[] }].concat(), "{number}");
             is_there
         };
         numbers.filter(is_there).collect()
@@ -289,7 +296,7 @@ mod tests {
         assert_eq!(found(&open(state.path()), 0..500), (0..400).collect::<Vec<_>>());
         let contents = open(state.path());
         let wanted = ContentDigest::of(&content(7));
-        assert!(!contents.read(&wanted, &mut vec![0; content(7).len() - 1]), "another length");
+        assert!(!contents.read(&wanted, content(7).len() as u64 - 1, &mut Vec::new()), "another length");
         // More than a few blocks, with contents across their ends.
         keep(state.path(), 400..20_000);
         assert_eq!(found(&open(state.path()), 0..20_500), (0..20_000).collect::<Vec<_>>());

@@ -153,9 +153,10 @@ impl BuildContext {
         }
     }
 
-    /// Fills the buffer with the content of a small file that has this digest, if it was [kept](Self::keep_content).
-    pub fn kept_content(&self, content: &ContentDigest, buffer: &mut [u8]) -> bool {
-        self.contents.read(content, buffer)
+    /// Appends the content of a small file that has this digest and length in bytes, if it was
+    /// [kept](Self::keep_content); says whether it was.
+    pub fn kept_content(&self, content: &ContentDigest, length: u64, out: &mut Vec<u8>) -> bool {
+        self.contents.read(content, length, out)
     }
 
     /// Keeps the content of a file, if it is small. It has to be the content that has the digest.

@@ -82,6 +82,13 @@ pub struct ByReads {
     pub unrecorded: Option<String>,
 }
 
+impl ByReads {
+    /// Whether its result was found so.
+    pub fn is_hit(&self) -> bool {
+        matches!(self.outcome, Lookup::Hit { .. })
+    }
+}
+
 /// What looking a command up by what it reads gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "lookup", rename_all = "kebab-case")]

@@ -47,6 +47,11 @@ impl BuildId {
         &self.0
     }
 
+    /// As docker names builds, with a builder and its node before the id: `default/default/ID`.
+    pub fn reference(&self) -> String {
+        format!("default/default/{}", self.0)
+    }
+
     /// When the build began, in milliseconds since 1970, as far as the id tells.
     pub fn started(&self) -> i64 {
         i64::from_str_radix(&self.0[..DIGITS.0], 36).unwrap_or(0)

@@ -21,9 +21,9 @@ pub trait Files: Sync {
         None
     }
 
-    /// Fills the buffer, which is as long as the file of an entry, with what is in it, if that is known without opening the
-    /// file; says whether it was. It has been compared with the entry's digest then.
-    fn kept(&self, _entry: &Entry, _buffer: &mut [u8]) -> bool {
+    /// Appends what is in the file of an entry, if that is known without opening it; says whether it was, and appends nothing
+    /// if not. It has been compared with the entry's digest and length.
+    fn kept(&self, _entry: &Entry, _out: &mut Vec<u8>) -> bool {
         false
     }
 
@@ -55,8 +55,8 @@ impl<F: Files + ?Sized> Files for &F {
         (**self).snapshot(entry)
     }
 
-    fn kept(&self, entry: &Entry, buffer: &mut [u8]) -> bool {
-        (**self).kept(entry, buffer)
+    fn kept(&self, entry: &Entry, out: &mut Vec<u8>) -> bool {
+        (**self).kept(entry, out)
     }
 
     fn keep(&self, entry: &Entry, bytes: &[u8]) {

@@ -158,13 +158,11 @@ impl Packer<'_> {
             if size > SMALL {
                 large = Some((entry, size));
             } else {
-                let (start, length) = (bytes.len(), usize::try_from(size).expect("a small number"));
-                bytes.resize(start + length, 0);
-                if self.files.kept(&entry, &mut bytes[start..]) {
+                if self.files.kept(&entry, &mut bytes) {
                     bytes.extend_from_slice(tar::padding(size));
                     continue;
                 }
-                bytes.truncate(start);
+                let (start, length) = (bytes.len(), usize::try_from(size).expect("a small number"));
                 // One byte more shows the end of the file in the same read.
                 let room = length + 1;
                 buffer.resize(buffer.len().max(room), 0);

@@ -57,9 +57,9 @@ impl Files for Keeping {
         self.folder.open(entry)
     }
 
-    fn kept(&self, entry: &Entry, buffer: &mut [u8]) -> bool {
+    fn kept(&self, entry: &Entry, out: &mut Vec<u8>) -> bool {
         let kept = self.kept.lock().expect("no panic");
-        kept.get(&entry.path).inspect(|bytes| buffer.copy_from_slice(bytes)).is_some()
+        kept.get(&entry.path).inspect(|bytes| out.extend_from_slice(bytes)).is_some()
     }
 
     fn keep(&self, entry: &Entry, bytes: &[u8]) {

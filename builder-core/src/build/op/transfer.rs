@@ -353,10 +353,13 @@ pub(super) struct Copied {
 }
 
 impl Copied {
-    /// What keeps the content of a file: only of copies that were made before and differ in little is that worth the room.
-    fn keeper<'a>(&self, entry: &'a Entry) -> Option<(&BuildContext, &'a ContentDigest)> {
-        let (PlannedFiles::Moved(_), Node::File { content, .. }) = (&self.files, &entry.node) else { return None };
-        Some((self.places.context.as_deref()?, content))
+    /// What keeps the content of a file, with its digest and length: only of copies that were made before and differ in
+    /// little is that worth the room.
+    fn keeper<'a>(&self, entry: &'a Entry) -> Option<(&BuildContext, &'a ContentDigest, u64)> {
+        let (PlannedFiles::Moved(_), Node::File { content, size, .. }) = (&self.files, &entry.node) else {
+            return None;
+        };
+        Some((self.places.context.as_deref()?, content, *size))
     }
 
     /// All of them are in one context.
@@ -380,12 +383,12 @@ impl layer::Files for Copied {
         }
     }
 
-    fn kept(&self, entry: &Entry, buffer: &mut [u8]) -> bool {
-        self.keeper(entry).is_some_and(|(context, content)| context.kept_content(content, buffer))
+    fn kept(&self, entry: &Entry, out: &mut Vec<u8>) -> bool {
+        self.keeper(entry).is_some_and(|(context, content, size)| context.kept_content(content, size, out))
     }
 
     fn keep(&self, entry: &Entry, bytes: &[u8]) {
-        if let Some((context, content)) = self.keeper(entry) {
+        if let Some((context, content, _)) = self.keeper(entry) {
             context.keep_content(content, bytes);
         }
     }

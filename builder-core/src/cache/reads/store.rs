@@ -68,10 +68,8 @@ impl CacheStore {
     /// # Errors
     /// [`CacheError::Access`] if a directory cannot be listed.
     pub fn list_read_sets(&self) -> Result<Vec<(PathBuf, Record)>, CacheError> {
-        let directory = self.directory().join(AREA);
-        let files = small_file::in_shards(&directory);
         let mut records = Vec::new();
-        for path in files.map_err(|source| CacheError::Access { path: directory, source })? {
+        for path in self.files_in(&[AREA])? {
             let Some(bytes) = read(&path)? else { continue };
             records.extend(unseal(&bytes).map(|set| (path, set.record)));
         }
