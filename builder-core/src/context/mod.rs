@@ -75,7 +75,7 @@ pub struct BuildContext {
 }
 
 impl BuildContext {
-    /// Opens a directory. Only the ignore file is read; the index in `state` is read when the first file is looked up.
+    /// Opens a directory. Only the ignore file is read; the index in `state` is opened when the first file is looked up.
     ///
     /// # Errors
     /// [`ContextError::Open`] if `root` is not a directory that can be opened; `ReadIgnoreFile` and `Pattern` for the
