@@ -43,10 +43,17 @@ pub(crate) fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Puts bytes into a file beside `path`, then in its place. Nothing is synced.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_parts(path, [bytes])
+}
+
+/// The same with bytes that are in several places.
+pub(crate) fn write_parts<'a>(path: &Path, parts: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_directory(directory)?;
     let mut file = begin(directory)?;
-    file.write_all(bytes)?;
+    for bytes in parts {
+        file.write_all(bytes)?;
+    }
     finish(file, path)
 }
 

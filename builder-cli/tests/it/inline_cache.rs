@@ -80,14 +80,14 @@ fn an_image_is_its_own_cache() {
 
     // It is there if it is asked for, and is not inherited.
     let config_of = |name: &str| config(&format!("docker://{name}"));
-    assert!(config_of(&name("app:1"))["rbuild.cache.v1"].is_string());
+    assert!(config_of(&name("app:1"))["rbuild.cache.v2"].is_string());
     let plain = build(&second, &format!("--output=type=oci,dest=../plain.tar --cache-from {}", name("app:1"))).1;
     assert_ne!(plain, id, "nothing is added that was not asked for");
     let child = TestEnv::new();
     child.write("Dockerfile", format!("FROM {}\nLABEL a=b\n", name("app:1")));
     build(&child, "--output=type=oci,dest=../child.tar");
     let inherited = config(&format!("oci-archive:{}", child.path("child.tar").display()));
-    assert_eq!(inherited["rbuild.cache.v1"], serde_json::Value::Null);
+    assert_eq!(inherited["rbuild.cache.v2"], serde_json::Value::Null);
     // Docker's way to ask for it.
     let argument = build(
         &project(),
@@ -184,9 +184,9 @@ fn an_image_without_a_cache_is_passed_over_and_a_damaged_one_costs_one_warning()
     let mut index = read(&layout.join("index.json"));
     let mut manifest = read(&blob(&index["manifests"][0]["digest"]));
     let mut config = read(&blob(&manifest["config"]["digest"]));
-    let good = config["rbuild.cache.v1"].as_str().expect("a cache").to_owned();
+    let good = config["rbuild.cache.v2"].as_str().expect("a cache").to_owned();
     for (number, damaged) in [&good[..good.len() / 8 * 4], "nonsense!"].into_iter().enumerate() {
-        config["rbuild.cache.v1"] = damaged.into();
+        config["rbuild.cache.v2"] = damaged.into();
         let (digest, size) = write(&config);
         (manifest["config"]["digest"], manifest["config"]["size"]) = (digest.into(), size.into());
         let (digest, size) = write(&manifest);

@@ -35,7 +35,7 @@ use crate::graph::{CacheMount, MountOp, MountTarget, RunOp, SecretMount};
 use crate::tree::{SemanticDigest, StateDigest};
 
 /// Changes whenever the meaning of a field changes; old records then simply do not match.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// How the field of a secret's fingerprint begins; its id follows.
 pub(crate) const FINGERPRINT: &str = "secret fingerprint";

@@ -20,6 +20,16 @@ pub enum ContentError {
         /// The newest format known here.
         known: u32,
     },
+    /// The store was written by a program that is too old.
+    #[error("the store at {} has format {found}; this program knows formats from {known} on", path.display())]
+    OlderFormat {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The oldest format known here.
+        known: u32,
+    },
     /// The directory holds other things than a store.
     #[error("{} is not a store: it holds `{found}`", path.display())]
     NotAStore {
@@ -149,8 +159,9 @@ impl Diagnostic for ContentError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NewerFormat { .. } => "use a newer rbuild, or another store with `--root`",
+            Self::OlderFormat { .. } => "remove it, or use another store with `--root`",
             Self::NotAStore { .. } => "give an empty or a new directory",
-            Self::Version { .. } => "write `1` into it if the store is yours, or use another store with `--root`",
+            Self::Version { .. } => "write `3` into it if the store is yours, or use another store with `--root`",
             Self::DigestMismatch { .. } | Self::Missing { .. } => "it is fetched or built again by the next build",
             Self::Ambiguous { .. } => "give more digits",
             Self::Foreign { owner, .. } => {

@@ -21,14 +21,15 @@ use crate::small_file;
 /// The newest format of the state directory that this program knows. A new store has the oldest one, so that older
 /// programs can use it until something is written that they would misread: see [`ContentStore::need_format`].
 ///
-/// 1: the first. 2: snapshots that hold only what differs from another one.
-const FORMAT: u32 = 2;
+/// 1 and 2: trees of another encoding, so that nothing in the store has the name that it would have now. 3: trees in pieces.
+/// 4: snapshots that hold only what differs from another one.
+const FORMAT: u32 = 4;
 
 /// The format that new stores begin with.
-const FIRST_FORMAT: u32 = 1;
+const FIRST_FORMAT: u32 = 3;
 
 /// The format of a store that has derived snapshots. An older program would remove what they are derived from.
-pub const FORMAT_DERIVED: u32 = 2;
+pub const FORMAT_DERIVED: u32 = 4;
 
 /// Names that a state directory may have before it has a version file.
 const KNOWN: [&str; 12] = [
@@ -92,7 +93,7 @@ impl ContentStore {
     /// setuid files of images.
     ///
     /// # Errors
-    /// [`ContentError::NewerFormat`] for a store of a newer program, [`ContentError::NotAStore`] for a directory with
+    /// [`ContentError::NewerFormat`] and [`ContentError::OlderFormat`] for a store of another program, [`ContentError::NotAStore`] for a directory with
     /// other things in it, and what the filesystem says.
     pub fn open(state: &Path) -> Result<Self, ContentError> {
         let root = open_root(state)?;
@@ -477,6 +478,9 @@ fn check_version(state: &Path, file: &mut File) -> Result<u32, ContentError> {
             Err(ContentError::NewerFormat { path: state.to_owned(), found, known: FORMAT })
         }
         Some(found @ FIRST_FORMAT..=FORMAT) => Ok(found),
+        Some(found @ 1..FIRST_FORMAT) => {
+            Err(ContentError::OlderFormat { path: state.to_owned(), found, known: FIRST_FORMAT })
+        }
         _ => Err(ContentError::Version { path: path() }),
     }
 }

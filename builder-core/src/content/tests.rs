@@ -130,8 +130,10 @@ fn other_formats_and_other_directories_are_refused() {
     assert!(matches!(open(), Err(ContentError::NotAStore { found, .. }) if found == "thesis.txt"));
     std::fs::remove_file(dir.path().join("thesis.txt")).expect("removed");
     drop(open().expect("an empty directory becomes a store"));
-    std::fs::write(dir.path().join("version"), b"3\n").expect("written");
-    assert!(matches!(open(), Err(ContentError::NewerFormat { found: 3, known: 2, .. })));
+    std::fs::write(dir.path().join("version"), b"5\n").expect("written");
+    assert!(matches!(open(), Err(ContentError::NewerFormat { found: 5, known: 4, .. })));
+    std::fs::write(dir.path().join("version"), b"2\n").expect("written");
+    assert!(matches!(open(), Err(ContentError::OlderFormat { found: 2, known: 3, .. })));
     for damaged in ["", "0", "x", "\0\0\0\0"] {
         std::fs::write(dir.path().join("version"), damaged).expect("written");
         assert!(matches!(open(), Err(ContentError::Version { .. })), "{damaged:?}");
@@ -142,13 +144,13 @@ fn other_formats_and_other_directories_are_refused() {
 fn the_format_is_raised_when_something_newer_is_written() {
     let (_dir, store) = store();
     let version = || std::fs::read_to_string(store.state().join("version")).expect("there");
-    assert_eq!(version(), "1\n");
-    store.need_format(1).expect("nothing to do");
-    assert_eq!(version(), "1\n");
+    assert_eq!(version(), "3\n");
+    store.need_format(3).expect("nothing to do");
+    assert_eq!(version(), "3\n");
     let other = ContentStore::open(store.state()).expect("opens");
     other.need_format(crate::content::FORMAT_DERIVED).expect("written");
     store.need_format(crate::content::FORMAT_DERIVED).expect("written");
-    assert_eq!(version(), "2\n");
+    assert_eq!(version(), "4\n");
     drop(ContentStore::open(store.state()).expect("this program knows it"));
 }
 

@@ -77,17 +77,27 @@ impl Resume<'_> {
     /// Numbers of entries at which the state is remembered, and a digest of what is before each.
     fn stops(&self, tree: &Tree, options: &PackOptions) -> Vec<(usize, [u8; 32])> {
         let mut keys = blake3::Hasher::new();
-        keys.update(format!("tar {} {:?}\n", self.format, options.source_date_epoch).as_bytes());
-        let (mut stops, mut hashed) = (Vec::new(), 0);
+        keys.update(format!("tar {} {:?} pieces\n", self.format, options.source_date_epoch).as_bytes());
+        let mut stops = Vec::new();
         let (mut weight, mut next) = (0_u64, STEP);
-        for index in 0..tree.len() {
-            weight = weight.saturating_add(tree.file_size(index).map_or(0, |(size, _)| size)).saturating_add(ENTRY);
-            if weight >= next {
-                keys.update(tree.encoded_range(hashed..index + 1));
-                hashed = index + 1;
-                stops.push((hashed, *keys.finalize().as_bytes()));
-                next = weight.saturating_add(STEP.max(weight / SHARE));
+        for run in tree.runs() {
+            let entries = run.entries();
+            let whole = weight.saturating_add(run.sizes()).saturating_add(ENTRY * entries.len() as u64);
+            if whole < next {
+                weight = whole;
+            } else {
+                for index in entries {
+                    let size = tree.file_size(index).map_or(0, |(size, _)| size);
+                    weight = weight.saturating_add(size).saturating_add(ENTRY);
+                    if weight >= next {
+                        let mut key = keys.clone();
+                        key.update(b"then").update(blake3::hash(run.encoded_until(index + 1)).as_bytes());
+                        stops.push((index + 1, *key.finalize().as_bytes()));
+                        next = weight.saturating_add(STEP.max(weight / SHARE));
+                    }
+                }
             }
+            keys.update(run.digest());
         }
         stops
     }

@@ -40,7 +40,7 @@ pub struct ImageConfig {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryEntry>,
     /// The inline cache. Written only: that of a base image says nothing about an image built on it.
-    #[serde(rename = "rbuild.cache.v1", skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rbuild.cache.v2", skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
 }
 

@@ -159,6 +159,14 @@ pub enum RemoteError {
         /// The format that this program writes.
         known: u32,
     },
+    /// The cache was written by an older program, whose digests of trees are others.
+    #[error("its format {found} is older than this program, which knows {known}")]
+    Older {
+        /// The format found.
+        found: u32,
+        /// The format that this program writes.
+        known: u32,
+    },
     /// The files of a layer do not make its tree.
     #[error("the files of layer `{digest}` are not those that were recorded")]
     OtherFiles {

@@ -1,4 +1,4 @@
-//! What a cache looks like outside, version 1.
+//! What a cache looks like outside, version 2.
 //!
 //! ```text
 //! manifest (OCI, JSON)    config: the index; layers: everything that the index names
@@ -28,8 +28,8 @@ use crate::cache::{CacheKey, Record};
 use crate::oci::{Compression, Descriptor, DiffId, Manifest, MediaType};
 use crate::tree::{ContentDigest, Tree, TreeId};
 
-/// Raised when an older program would misread what a newer one writes. A newer cache is left alone.
-pub(super) const VERSION: u32 = 1;
+/// Raised when an older program would misread what a newer one writes, or the other way round. A newer cache is left alone.
+pub(super) const VERSION: u32 = 2;
 
 /// Media type of the index.
 pub(super) const INDEX: &str = "application/vnd.rbuild.cache.index.v1+zstd";
@@ -146,10 +146,10 @@ impl Contents {
         let records = records.collect();
         let mut seen = HashSet::new();
         let trees: Vec<&Tree> = self.trees.iter().filter(|tree| seen.insert(tree.id())).collect();
-        let trees = chunks(&trees, |tree| tree.as_bytes().to_vec()).into_iter().map(|(trees, parts)| {
+        let trees = chunks(&trees, |tree| tree.encode()).into_iter().map(|(trees, parts)| {
             let mut offset = 0;
             let span = |tree: &&Tree| {
-                let (start, length) = (offset, tree.as_bytes().len() as u64);
+                let (start, length) = (offset, tree.encoded_len() as u64);
                 offset += length;
                 TreeSpan { id: tree.id(), offset: start, length }
             };
@@ -201,6 +201,9 @@ impl Index {
         if head.version > VERSION {
             return Err(RemoteError::Newer { found: head.version, known: VERSION });
         }
+        if head.version < VERSION {
+            return Err(RemoteError::Older { found: head.version, known: VERSION });
+        }
         serde_json::from_slice(&json).map_err(wrong)
     }
 }
@@ -226,10 +229,10 @@ pub(super) fn tree(chunk: &[u8], span: &TreeSpan) -> Result<Tree, RemoteError> {
     let end = span.offset.checked_add(span.length).and_then(|end| usize::try_from(end).ok());
     let bytes = start.zip(end).and_then(|(start, end)| chunk.get(start..end));
     let bytes = bytes.ok_or_else(|| RemoteError::malformed("a tree lies outside of its chunk"))?;
-    if TreeId::new(*blake3::hash(bytes).as_bytes()) != span.id {
+    let tree = Tree::parse_untrusted(bytes.to_vec()).map_err(|error| RemoteError::malformed(error.to_string()))?;
+    if tree.id() != span.id {
         return Err(RemoteError::malformed(format!("tree {} has another digest", span.id)));
     }
-    let tree = Tree::parse_untrusted(bytes.to_vec()).map_err(|error| RemoteError::malformed(error.to_string()))?;
     let sound = |entry: crate::tree::Entry| entry.mode <= 0o7777 && entry.mtime.nanoseconds < 1_000_000_000;
     if tree.iter().all(sound) { Ok(tree) } else { Err(RemoteError::malformed("a tree has impossible values")) }
 }
@@ -349,8 +352,12 @@ mod tests {
             let wrong = Chunk { length, ..chunk.chunk.clone() };
             assert!(exact(blob(&encoded, &chunk.chunk), &wrong).is_err(), "length {length}");
         }
-        let newer = zstd::bulk::compress(br#"{"version": 2, "records": 7}"#, 1).expect("compressed");
-        assert!(matches!(Index::decode(&newer), Err(RemoteError::Newer { found: 2, known: 1 })));
+        let of = |version: u32| {
+            let json = format!(r#"{{"version": {version}, "records": 7}}"#);
+            Index::decode(&zstd::bulk::compress(json.as_bytes(), 1).expect("compressed"))
+        };
+        assert!(matches!(of(3), Err(RemoteError::Newer { found: 3, known: 2 })));
+        assert!(matches!(of(1), Err(RemoteError::Older { found: 1, known: 2 })));
         assert!(matches!(Index::decode(b"garbage"), Err(RemoteError::Malformed { .. })));
         let empty = zstd::bulk::compress(b"{}", 1).expect("compressed");
         assert!(matches!(Index::decode(&empty), Err(RemoteError::Malformed { .. })));

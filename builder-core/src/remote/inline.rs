@@ -1,4 +1,4 @@
-//! The cache that an image carries in its config: field `rbuild.cache.v1`.
+//! The cache that an image carries in its config: field `rbuild.cache.v2`.
 //!
 //! ```text
 //! base64 of zstd of    length of the JSON in bytes (4 bytes, little-endian)
@@ -79,7 +79,7 @@ pub(crate) fn encode(contents: &Contents, layers: Vec<InlineLayer>) -> Result<St
     let files = contents.files.iter().map(|(digest, bytes)| (digest.to_string(), STANDARD.encode(bytes)));
     let document = Document {
         records: contents.records.clone(),
-        trees: trees.iter().map(|tree| Length { id: tree.id(), length: tree.as_bytes().len() as u64 }).collect(),
+        trees: trees.iter().map(|tree| Length { id: tree.id(), length: tree.encoded_len() as u64 }).collect(),
         bases: contents.bases.clone(),
         layers,
         files: files.collect(),
@@ -88,7 +88,7 @@ pub(crate) fn encode(contents: &Contents, layers: Vec<InlineLayer>) -> Result<St
     let length = u32::try_from(json.len()).map_err(|_| TooLarge(json.len()))?;
     let mut raw = [&length.to_le_bytes()[..], &json].concat();
     for tree in &trees {
-        raw.extend_from_slice(tree.as_bytes());
+        raw.extend_from_slice(&tree.encode());
     }
     if raw.len() as u64 > MOST_RAW {
         return Err(TooLarge(raw.len()));
@@ -116,7 +116,7 @@ impl Inline {
     pub(super) fn add(&mut self, config: &[u8], manifest: &Manifest) -> Result<(), RemoteError> {
         #[derive(serde::Deserialize)]
         struct Config {
-            #[serde(rename = "rbuild.cache.v1")]
+            #[serde(rename = "rbuild.cache.v2")]
             cache: Option<String>,
             #[serde(rename = "moby.buildkit.cache.v0")]
             foreign: Option<serde::de::IgnoredAny>,
@@ -216,7 +216,7 @@ mod tests {
     fn image(cache: &serde_json::Value) -> (Vec<u8>, Manifest) {
         let diff_ids = ["base", "a", "b"].map(|name| diff_id(name).to_string());
         let config = serde_json::json!({
-            "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids }, "rbuild.cache.v1": cache,
+            "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids }, "rbuild.cache.v2": cache,
         });
         let manifest = Manifest {
             schema_version: 2,
@@ -248,7 +248,7 @@ mod tests {
         let found = Inline::default().add(&serde_json::to_vec(&foreign).expect("plain data"), &manifest);
         assert!(matches!(found, Err(RemoteError::BuildKit)), "{found:?}");
         // Ours is read whatever else is there.
-        foreign["rbuild.cache.v1"] = encode(&contents(), layers()).expect("small").into();
+        foreign["rbuild.cache.v2"] = encode(&contents(), layers()).expect("small").into();
         Inline::default().add(&serde_json::to_vec(&foreign).expect("plain data"), &manifest).expect("readable");
     }
 

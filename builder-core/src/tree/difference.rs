@@ -37,9 +37,9 @@ pub fn differences(before: &Tree, after: &Tree, limit: usize) -> Option<Vec<Diff
     let mut found = Vec::new();
     let (mut old, mut new) = (0, 0);
     while old < before.len() || new < after.len() {
-        // Where trees agree, they do so for long, and then their bytes do.
-        if no_links && same_run(before, old, after, new) {
-            (old, new) = (old + RUN, new + RUN);
+        // Where trees agree, they do so for long, and then their pieces do.
+        if no_links && let Some(same) = same_piece(before, old, after, new) {
+            (old, new) = (old + same, new + same);
             continue;
         }
         let order = match (old < before.len(), new < after.len()) {
@@ -60,13 +60,11 @@ pub fn differences(before: &Tree, after: &Tree, limit: usize) -> Option<Vec<Diff
     Some(found)
 }
 
-/// Entries that are compared at once.
-const RUN: usize = 64;
-
-fn same_run(before: &Tree, old: usize, after: &Tree, new: usize) -> bool {
-    old + RUN <= before.len()
-        && new + RUN <= after.len()
-        && before.encoded_range(old..old + RUN) == after.encoded_range(new..new + RUN)
+/// How many entries the piece has that begins at these numbers in both trees; `None` if there is no such piece.
+fn same_piece(before: &Tree, old: usize, after: &Tree, new: usize) -> Option<usize> {
+    let ((old, 0), (new, 0)) = (before.place(old), after.place(new)) else { return None };
+    let (old, new) = (before.pieces().get(old)?, after.pieces().get(new)?);
+    (old.row.digest == new.row.digest).then(|| old.count())
 }
 
 /// The members of each group of hard links.
@@ -88,7 +86,7 @@ fn groups(tree: &Tree) -> HashMap<u32, Vec<usize>> {
 mod tests {
     use super::*;
     use crate::rootfs::RootPath;
-    use crate::tree::{ContentDigest, Node, Time, TreeBuilder};
+    use crate::tree::{ContentDigest, Node, Time, TreeBuilder, piece};
 
     /// `d/` directory, `f=2` a file with link group 2; the rest a file.
     fn tree(entries: &[&str]) -> Tree {
@@ -131,13 +129,25 @@ mod tests {
         check(&["a=1", "b=1", "c=1"], &["a=1", "b=1", "c"], &["~/a", "~/b", "~/c"]);
         check(&["a=1", "b=1", "c=2", "d=2"], &["a=1", "b=2", "c=1", "d=2"], &["~/a", "~/b", "~/c", "~/d"]);
 
-        let many: Vec<String> = (0..3 * RUN).map(|number| format!("{number:04}")).collect();
+        let many: Vec<String> = (0..3000).map(|number| format!("{number:04}")).collect();
         let without = |gone: &[usize]| {
             let left = many.iter().enumerate().filter(|(number, _)| !gone.contains(number));
             left.map(|(_, name)| name.as_str()).collect::<Vec<_>>()
         };
         check(&without(&[]), &without(&[]), &[]);
-        check(&without(&[]), &without(&[0, RUN, 3 * RUN - 1]), &["-/0000", "-/0064", "-/0191"]);
+        check(&without(&[]), &without(&[0, 1564, 2999]), &["-/0000", "-/1564", "-/2999"]);
+        // Pieces begin elsewhere.
+        let begins = |number: &usize| piece::begins(many[*number].as_bytes());
+        let firsts: Vec<usize> = (1..3000).filter(begins).collect();
+        assert!((5..25).contains(&firsts.len()), "{firsts:?}");
+        for first in firsts {
+            check(&without(&[]), &without(&[first]), &[&format!("-/{first:04}")]);
+            check(
+                &without(&[first]),
+                &without(&[first - 1]),
+                &[&format!("-/{:04}", first - 1), &format!("+/{first:04}")],
+            );
+        }
         check(&without(&[70, 150]), &without(&[70, 100]), &["-/0100", "+/0150"]);
     }
 }

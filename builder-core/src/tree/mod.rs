@@ -5,7 +5,7 @@
 //! early cutoff, layer diffs, `COPY --from`.
 //!
 //! ```text
-//! TreeBuilder ── push(Entry)… ── finish ──▶ Tree ── bytes ──▶ TreeId          every fact, times included
+//! TreeBuilder ── push(Entry)… ── finish ──▶ Tree, in pieces ─▶ TreeId         every fact, times included
 //!                                             └─────────────▶ SemanticDigest  the same without times
 //! [Tree, Tree, …] ──▶ Stack ── lookup, resolve, select, state ──▶ StateDigest
 //! ```
@@ -13,6 +13,7 @@
 mod digest;
 mod entry;
 mod parts;
+mod piece;
 mod encoding;
 mod difference;
 mod patch;
@@ -21,7 +22,7 @@ mod store;
 
 pub use difference::{Difference, differences};
 pub use digest::{ContentDigest, ContentHasher, ParseTreeDigestError, SemanticDigest, StateDigest, TreeId};
-pub use encoding::{Tree, TreeBuilder, TreeError, sort_keeping_last};
+pub use encoding::{Run, Tree, TreeBuilder, TreeError, sort_keeping_last};
 pub use entry::{Entry, Node, Time, Xattr};
 pub use stack::{Found, ResolveError, Stack};
 pub use store::{TreeStore, TreeStoreError};

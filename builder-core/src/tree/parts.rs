@@ -1,6 +1,5 @@
-//! [`Parts`]: what is asked of the encoding of an entry without decoding it; [`Facts`]: of all of them together.
+//! [`Parts`]: what is asked of the encoding of an entry without decoding it.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 /// The encoding of an entry, cut around the number of its link group.
@@ -35,29 +34,5 @@ impl<'a> Parts<'a> {
         let link = u32::from_le_bytes(link.try_into().expect("four bytes"));
         let size = u64::from_le_bytes(size.try_into().expect("eight bytes"));
         Self { kind, head, link, times, tail, rest, size }
-    }
-}
-
-/// What one look at every entry of a tree says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Facts {
-    /// There are hard links.
-    pub(super) has_links: bool,
-    /// There is no whiteout and no opaque directory.
-    pub(super) only_adds: bool,
-    /// Bytes of all regular files, each link group counted once.
-    pub(super) content_size: u64,
-}
-
-impl Facts {
-    pub(super) fn of<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Self {
-        let (mut only_adds, mut content_size, mut linked) = (true, 0_u64, HashSet::new());
-        for Parts { kind, link, size, rest, .. } in entries.map(Parts::of) {
-            only_adds &= kind != b'w' && (kind != b'd' || rest.first() == Some(&0));
-            if link == 0 || linked.insert(link) {
-                content_size = content_size.saturating_add(size);
-            }
-        }
-        Self { has_links: !linked.is_empty(), only_adds, content_size }
     }
 }

@@ -1,69 +1,97 @@
-//! [`Tree::patched`]: a tree that says most of what another one says, made from its bytes.
-
-use std::ops::Range;
+//! [`Tree::patched`]: a tree that says most of what another one says, made of its pieces.
 
 use super::Tree;
-use super::encoding::Writer;
-use super::parts::Parts;
+use super::piece::PieceWriter;
 use crate::rootfs::RootPath;
 
 impl Tree {
     /// This tree with the entries of `with`, and without those that are right in one of the directories `renewed`. Of two
     /// entries with one path, that of `with` stays.
     ///
-    /// It is what [`TreeBuilder`](super::TreeBuilder) makes of the same entries, without decoding those that stay. `None`
+    /// It is what [`TreeBuilder`](super::TreeBuilder) makes of the same entries; only pieces that differ are written. `None`
     /// if there are hard links, whose numbers one entry alone does not decide.
     pub fn patched<'a>(&self, renewed: impl IntoIterator<Item = &'a RootPath>, with: &Self) -> Option<Self> {
-        let size = self.as_bytes().len() + with.as_bytes().len();
-        let mut patch = Patch { writer: Writer::new(self.len() + with.len(), size), linked: false };
+        if self.has_links() || with.has_links() {
+            return None;
+        }
+        if self.is_empty() {
+            return Some(with.clone());
+        }
+        // Entries of `with` come before those with these numbers.
         let places: Vec<usize> = (0..with.len()).map(|new| self.lower_bound(with.path(new))).collect();
-        let replaced = places
-            .iter()
-            .enumerate()
-            .filter(|(new, place)| **place < self.len() && self.path(**place) == with.path(*new));
-        let mut gone: Vec<usize> = replaced.map(|(_, place)| *place).collect();
+        let is_replaced =
+            |(new, place): &(usize, &usize)| **place < self.len() && self.path(**place) == with.path(*new);
+        let mut gone: Vec<usize> = places.iter().enumerate().filter(is_replaced).map(|(_, place)| *place).collect();
         gone.extend(renewed.into_iter().flat_map(|directory| self.child_numbers(directory)));
         gone.sort_unstable();
         gone.dedup();
 
-        let mut gone = gone.into_iter().peekable();
-        let mut at = 0;
-        let mut keep_until = |end: usize, patch: &mut Patch| {
-            while let Some(next) = gone.next_if(|next| *next < end) {
-                patch.copy(self, at..next);
-                at = next + 1;
+        let touched = self.touched(&gone, &places);
+        let mut patch = Patch { tree: self, with, gone: &gone, places: &places, copied: 0 };
+        let mut pieces = Vec::with_capacity(self.pieces().len());
+        let mut next = 0;
+        while next < touched.len() {
+            if touched[next] {
+                let end =
+                    touched[next..].iter().position(|touched| !touched).map_or(touched.len(), |length| next + length);
+                pieces.extend(patch.rewrite(self.start_of(next), self.start_of(end)).finish());
+                next = end;
+            } else {
+                pieces.push(self.pieces()[next].clone());
+                next += 1;
             }
-            patch.copy(self, at..end);
-            at = at.max(end);
-        };
-        for (new, place) in places.into_iter().enumerate() {
-            keep_until(place, &mut patch);
-            patch.copy(with, new..new + 1);
         }
-        keep_until(self.len(), &mut patch);
-        (!patch.linked).then(|| patch.writer.finish())
+        Some(Self::of_pieces(pieces))
+    }
+
+    /// Which pieces do not stay: what comes into a piece or goes does not say where the next one begins.
+    fn touched(&self, gone: &[usize], places: &[usize]) -> Vec<bool> {
+        let mut touched = vec![false; self.pieces().len()];
+        for index in gone {
+            let (piece, at) = self.place(*index);
+            touched[piece] = true;
+            // Without its first entry the rest belongs to the piece before.
+            if at == 0 && piece > 0 {
+                touched[piece - 1] = true;
+            }
+        }
+        for place in places {
+            touched[self.place(place.saturating_sub(1)).0] = true;
+        }
+        touched
     }
 }
 
-struct Patch {
-    writer: Writer,
-    linked: bool,
+struct Patch<'a> {
+    tree: &'a Tree,
+    with: &'a Tree,
+    /// Numbers of entries that do not stay, in order.
+    gone: &'a [usize],
+    /// For each entry of `with` the number of the one that it comes before.
+    places: &'a [usize],
+    /// How many entries of `with` are written.
+    copied: usize,
 }
 
-impl Patch {
-    fn copy(&mut self, from: &Tree, entries: Range<usize>) {
-        if entries.is_empty() {
-            return;
+impl Patch<'_> {
+    /// Writes what becomes of some entries, those of `with` between them and after them too.
+    fn rewrite(&mut self, start: usize, end: usize) -> PieceWriter {
+        let mut writer = PieceWriter::new(0, 0);
+        for index in start..end {
+            self.copy_until(index, &mut writer);
+            if self.gone.binary_search(&index).is_err() {
+                writer.copy(self.tree.encoded(index));
+            }
         }
-        let mut start = self.writer.bytes.len();
-        self.writer.bytes.extend_from_slice(from.encoded_range(entries.clone()));
-        for index in entries {
-            let encoded = from.encoded(index);
-            let Parts { link, times, .. } = Parts::of(encoded);
-            self.linked |= link != 0;
-            let end = start + encoded.len();
-            self.writer.note_within(start..end, start + times.start..start + times.end);
-            start = end;
+        self.copy_until(end, &mut writer);
+        writer
+    }
+
+    /// Writes the entries of `with` that come before an entry.
+    fn copy_until(&mut self, index: usize, writer: &mut PieceWriter) {
+        while self.places.get(self.copied).is_some_and(|place| *place <= index) {
+            writer.copy(self.with.encoded(self.copied));
+            self.copied += 1;
         }
     }
 }
@@ -74,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::rootfs::RootPath;
-    use crate::tree::{ContentDigest, Entry, Node, Time, TreeBuilder};
+    use crate::tree::{ContentDigest, Entry, Node, Time, TreeBuilder, piece};
 
     fn tree<'a>(entries: impl IntoIterator<Item = (&'a str, i64)>) -> Tree {
         let mut builder = TreeBuilder::new();
@@ -120,6 +148,31 @@ mod tests {
             let expected = tree(expected);
             assert_eq!(found, expected, "round {round}: {old:?} with {with:?}, anew {renewed:?}");
             assert_eq!((found.id(), found.semantic()), (expected.id(), expected.semantic()));
+        }
+    }
+
+    #[test]
+    fn pieces_begin_where_they_do_in_a_tree_that_is_made_at_once() {
+        let names: Vec<String> = (0..2000).map(|number| format!("{number:04}")).collect();
+        let of = |numbers: &dyn Fn(usize) -> Option<i64>| {
+            tree(names.iter().enumerate().filter_map(|(at, name)| Some((name.as_str(), numbers(at)?))))
+        };
+        let firsts: Vec<usize> = (0..2000).filter(|at| piece::begins(names[*at].as_bytes())).collect();
+        assert!(firsts.len() > 3, "{firsts:?}");
+        let around = firsts.iter().flat_map(|first| [first.saturating_sub(1), *first, (first + 1).min(1999)]);
+        let around: Vec<usize> = around.chain([0, 1, 1998, 1999]).collect();
+        for (at, other) in around.iter().copied().zip(around.iter().copied().skip(1).chain([0])) {
+            // One comes, one is another.
+            let earlier = of(&|number| (number != at).then_some(1));
+            let with = of(&|number| (number == at || number == other).then_some(2));
+            let found = earlier.patched([], &with).expect("no hard links");
+            assert_eq!(found, of(&|number| Some(if number == at || number == other { 2 } else { 1 })), "{at} {other}");
+            assert_eq!(Tree::parse_untrusted(found.encode()), Ok(found.clone()));
+            // One goes.
+            let root = RootPath::root();
+            let all = of(&|number| (number != other).then_some(3));
+            let rest = of(&|number| (number != other && number != at).then_some(3));
+            assert_eq!(all.patched([&root], &rest).expect("no hard links"), rest, "{at} {other}");
         }
     }
 

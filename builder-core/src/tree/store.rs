@@ -86,16 +86,15 @@ impl TreeStore {
     pub fn put(&self, tree: &Tree) -> Result<TreeId, TreeStoreError> {
         let id = tree.id();
         let path = self.path(&id);
-        let bytes = tree.as_bytes();
         // It may be removed since it was seen, and a file that nobody has read may be damaged.
         let seen = self.loaded().get(&id).is_some_and(|loaded| loaded.stored);
         let is_there = if seen {
-            fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64)
+            fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == tree.encoded_len() as u64)
         } else {
-            small_file::read(&path).is_ok_and(|stored| stored.as_deref() == Some(bytes))
+            small_file::read(&path).is_ok_and(|stored| stored.is_some_and(|bytes| Tree::open(bytes, &id).is_ok()))
         };
         if !is_there {
-            small_file::write(&path, bytes).map_err(|source| TreeStoreError::Write { path, source })?;
+            write(&path, tree).map_err(|source| TreeStoreError::Write { path, source })?;
         }
         self.loaded().insert(id, Loaded { tree: tree.clone(), stored: true });
         Ok(id)
@@ -153,6 +152,11 @@ impl TreeStore {
     }
 }
 
+fn write(path: &Path, tree: &Tree) -> io::Result<()> {
+    let (head, pieces) = tree.encoded_parts();
+    small_file::write_parts(path, [head.as_slice()].into_iter().chain(pieces))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +168,7 @@ mod tests {
         let store = TreeStore::new(state.path());
         assert_eq!(store.get(&id).expect("readable"), Some(Tree::empty()));
         assert_eq!(store.list().expect("listed"), [id]);
-        fs::write(store.path(&id), b"rbtree1\nbroken").expect("written");
+        fs::write(store.path(&id), b"rbtree2\nbroken").expect("written");
         let fresh = TreeStore::new(state.path());
         assert_eq!(fresh.get(&id).expect("readable"), None);
         assert_eq!(fresh.list().expect("listed"), []);

@@ -65,7 +65,7 @@ impl Built {
                 found
             });
         let layers = layers.collect();
-        config.as_object_mut().expect("an object").remove("rbuild.cache.v1");
+        config.as_object_mut().expect("an object").remove("rbuild.cache.v2");
         let id = exact.then(|| config.to_string());
         for name in ["created", "rootfs"] {
             config.as_object_mut().expect("an object").remove(name);

@@ -26,7 +26,7 @@ use crate::rootfs::RootPath;
 use crate::tree::{Entry, Stack};
 
 /// Raised whenever a copy of the same files comes to something else than it did before.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The sources of a copy whose sources are all in one directory of the host.
 pub(super) struct Seen {

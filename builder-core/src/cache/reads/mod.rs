@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::{CacheKey, Preimage, Record};
 
 /// Raised whenever a set of another version must not be used: what is looked at, or what a state is made of, changed.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What one run of a command looked at, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,54 +1,66 @@
 //! [`Tree`]: the encoding of a layer's entries, and [`TreeBuilder`] that writes it.
 //!
-//! The format, version 1, all numbers little-endian:
+//! The format, version 2, all numbers little-endian:
 //!
 //! ```text
-//! "rbtree1\n"  semantic digest (32)  count (4)
-//! entry × count, sorted by path:
-//!     path length (2)  path  kind (1)  mode (4)  uid (4)  gid (4)  mtime seconds (8)  mtime nanoseconds (4)
-//!     file: size (8)  content digest (32)  link (4)        directory: opaque (1)
-//!     symlink: target length (2)  target                   device: major (4)  minor (4)
-//!     xattr count (2), each: name length (2)  name  value length (4)  value
-//! offset of each entry (4 × count)
+//! "rbtree2\n"  number of pieces (4)
+//! piece:  number of entries (4)  length (4)  lengths of its files together (8)  hard links 1 | takes away 2 (1)
+//!         BLAKE3 of it (32)  BLAKE3 of its entries without their times (32)                    × number of pieces
+//! piece × number of pieces:
+//!     entry × number of entries, sorted by path:
+//!         path length (2)  path  kind (1)  mode (4)  uid (4)  gid (4)  mtime seconds (8)  mtime nanoseconds (4)
+//!         file: size (8)  content digest (32)  link (4)        directory: opaque (1)
+//!         symlink: target length (2)  target                   device: major (4)  minor (4)
+//!         xattr count (2), each: name length (2)  name  value length (4)  value
+//!     offset of each entry in the piece (4 × number of entries)
 //! ```
+//!
+//! A piece begins with the first entry, and with each whose path says so ([`begins`](super::piece::begins)). The id of the
+//! tree is the digest of everything before the first piece, its semantic digest that of the digests without times.
 
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::parts::{Facts, Parts};
+use super::parts::Parts;
+use super::piece::{Piece, PieceWriter, ROW, Row};
 use super::{ContentDigest, Entry, Node, SemanticDigest, Time, TreeId, Xattr};
 use crate::reader::Reader;
 use crate::rootfs::{RootPath, compare_paths};
-pub(super) use write::Writer;
 pub use write::{TreeBuilder, sort_keeping_last};
 
-const MAGIC: &[u8; 8] = b"rbtree1\n";
-const HEADER: usize = 8 + 32 + 4;
+const MAGIC: &[u8; 8] = b"rbtree2\n";
+const HEADER: usize = 8 + 4;
 
 /// What an entry takes in a file system besides the bytes of its file.
 const BLOCK: u64 = 4096;
 
+/// Bytes of pieces from which on several threads check them.
+const WORTH_THREADS: usize = 256 << 10;
+
 /// What one layer changes: its entries, sorted by path. Cloning is cheap.
 #[derive(Clone)]
 pub struct Tree {
-    /// Not a slice: the bytes would have to be copied into it.
-    bytes: Arc<Vec<u8>>,
-    count: usize,
-    /// Where the offset table starts.
-    table: usize,
-    /// Computed when it is first asked for: a tree may have megabytes.
-    id: Arc<OnceLock<TreeId>>,
-    facts: Arc<OnceLock<Facts>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pieces: Vec<Piece>,
+    /// Number of entries up to the end of each piece.
+    ends: Vec<usize>,
+    id: TreeId,
+    semantic: SemanticDigest,
+    content_size: OnceLock<u64>,
 }
 
 impl PartialEq for Tree {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+        self.id() == other.id()
     }
 }
 
@@ -81,100 +93,157 @@ impl Tree {
     /// # Errors
     /// [`TreeError::DigestMismatch`] for damaged bytes.
     pub fn open(bytes: Vec<u8>, id: &TreeId) -> Result<Self, TreeError> {
-        let actual = TreeId::new(*blake3::hash(&bytes).as_bytes());
-        if actual != *id {
-            return Err(TreeError::DigestMismatch { expected: *id, actual });
-        }
         let tree = Self::from_bytes(bytes)?;
-        Ok(Self { id: Arc::new(OnceLock::from(actual)), ..tree })
+        if tree.id() != *id {
+            return Err(TreeError::DigestMismatch { expected: *id, actual: tree.id() });
+        }
+        if tree.is_sound() { Ok(tree) } else { Err(TreeError::Malformed("a piece has another digest")) }
     }
 
-    /// Reads bytes that this program wrote and whose digest was checked.
+    /// Reads bytes; the pieces are not looked at.
     fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
-        let short = TreeError::Malformed("it is too short");
-        if bytes.get(..8) != Some(MAGIC) {
+        let short = || TreeError::Malformed("it is too short");
+        let mut reader = Reader { bytes: &bytes };
+        if reader.array() != Some(*MAGIC) {
             return Err(TreeError::Malformed("it has no known version"));
         }
-        let count: [u8; 4] = bytes.get(40..HEADER).and_then(|four| four.try_into().ok()).ok_or(short.clone())?;
-        let count = u32::from_le_bytes(count) as usize;
-        let table = bytes.len().checked_sub(count * 4).filter(|table| *table >= HEADER).ok_or(short)?;
-        Ok(Self { bytes: Arc::new(bytes), count, table, id: Arc::default(), facts: Arc::default() })
+        let count = u32::from_le_bytes(reader.array().ok_or_else(short)?) as usize;
+        let rows = count.checked_mul(ROW).and_then(|length| reader.take(length)).ok_or_else(short)?;
+        let rows: Vec<Row> = rows.as_chunks::<ROW>().0.iter().map(Row::parse).collect();
+        let bytes = Arc::new(bytes);
+        let mut pieces = Vec::with_capacity(count);
+        let mut start = HEADER + count * ROW;
+        for row in rows {
+            pieces.push(Piece::new(row, &bytes, start).ok_or_else(short)?);
+            start += row.length();
+        }
+        if start != bytes.len() {
+            return Err(TreeError::Malformed("it is too long"));
+        }
+        Ok(Self::of_pieces(pieces))
     }
 
-    /// Reads bytes from outside: every entry is decoded, the order and the semantic digest are checked.
+    pub(super) fn of_pieces(pieces: Vec<Piece>) -> Self {
+        let mut semantic = blake3::Hasher::new();
+        let mut ends = Vec::with_capacity(pieces.len());
+        for piece in &pieces {
+            semantic.update(&piece.row.timeless);
+            ends.push(ends.last().copied().unwrap_or_default() + piece.count());
+        }
+        let id = TreeId::new(*blake3::hash(&head(&pieces)).as_bytes());
+        let semantic = SemanticDigest::new(*semantic.finalize().as_bytes());
+        Self { inner: Arc::new(Inner { pieces, ends, id, semantic, content_size: OnceLock::new() }) }
+    }
+
+    /// Whether every piece has its digest.
+    fn is_sound(&self) -> bool {
+        let are_sound = |pieces: &[Piece]| pieces.iter().all(Piece::is_sound);
+        let pieces = self.pieces();
+        if pieces.iter().map(|piece| piece.row.length()).sum::<usize>() < WORTH_THREADS {
+            return are_sound(pieces);
+        }
+        let (one, other) = pieces.split_at(pieces.len() / 2);
+        std::thread::scope(|scope| {
+            let one = scope.spawn(|| are_sound(one));
+            are_sound(other) && one.join().expect("it does not panic")
+        })
+    }
+
+    /// Reads bytes from outside: every entry is decoded, the order and all digests are checked.
     ///
     /// # Errors
     /// [`TreeError::Malformed`] for anything that [`TreeBuilder`] would not have written.
     pub fn parse_untrusted(bytes: Vec<u8>) -> Result<Self, TreeError> {
         let tree = Self::from_bytes(bytes)?;
         let mut builder = TreeBuilder::new();
-        for index in 0..tree.count {
-            let start = tree.offset(index);
-            if start < HEADER || start >= tree.table {
-                return Err(TreeError::Malformed("an entry lies outside"));
+        for piece in tree.pieces() {
+            for index in 0..piece.count() {
+                let bytes = piece.from(index).ok_or(TreeError::Malformed("an entry lies outside"))?;
+                builder.push(Reader { bytes }.entry().ok_or(TreeError::Malformed("an entry is cut off"))?);
             }
-            let mut reader = Reader { bytes: &tree.bytes[start..tree.table] };
-            builder.push(reader.entry().ok_or(TreeError::Malformed("an entry is cut off"))?);
         }
-        if builder.finish().bytes != tree.bytes {
+        let normal = builder.finish();
+        let same = |(one, other): (&Piece, &Piece)| one.row == other.row && one.encoded() == other.encoded();
+        if normal.pieces().len() != tree.pieces().len() || !normal.pieces().iter().zip(tree.pieces()).all(same) {
             return Err(TreeError::Malformed("it is not in its normal form"));
         }
         Ok(tree)
     }
 
+    /// The encoding, in parts.
+    pub(super) fn encoded_parts(&self) -> (Vec<u8>, impl Iterator<Item = &[u8]>) {
+        (head(self.pieces()), self.pieces().iter().map(Piece::encoded))
+    }
+
     /// The encoding.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        let (head, pieces) = self.encoded_parts();
+        bytes.extend_from_slice(&head);
+        pieces.for_each(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
+    /// Length of the encoding in bytes.
+    pub fn encoded_len(&self) -> usize {
+        HEADER + self.pieces().iter().map(|piece| ROW + piece.row.length()).sum::<usize>()
     }
 
     /// Digest of the encoding, times included.
     pub fn id(&self) -> TreeId {
-        *self.id.get_or_init(|| TreeId::new(*blake3::hash(&self.bytes).as_bytes()))
+        self.inner.id
     }
 
     /// Digest of everything but times.
     pub fn semantic(&self) -> SemanticDigest {
-        let digest: [u8; 32] = self.bytes[8..40].try_into().expect("the header was checked");
-        SemanticDigest::new(digest)
+        self.inner.semantic
     }
 
-    fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| Facts::of((0..self.count).map(|index| self.encoded(index))))
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.inner.pieces
     }
 
     /// Sum of the sizes of all regular files in bytes, each link group counted once.
     pub fn content_size(&self) -> u64 {
-        self.facts().content_size
+        *self.inner.content_size.get_or_init(|| {
+            if !self.has_links() {
+                return self.pieces().iter().fold(0, |sum, piece| sum.saturating_add(piece.row.sizes));
+            }
+            let mut groups = HashSet::new();
+            let sizes = (0..self.len()).filter_map(|index| self.file_size(index));
+            let counted = sizes.filter(|(_, link)| *link == 0 || groups.insert(*link));
+            counted.fold(0, |sum, (size, _)| sum.saturating_add(size))
+        })
     }
 
     /// Whether there are hard links.
     pub fn has_links(&self) -> bool {
-        self.facts().has_links
+        self.pieces().iter().any(|piece| piece.row.has_links())
     }
 
     /// Whether it takes nothing away from lower layers: no whiteout, no opaque directory.
     pub fn only_adds(&self) -> bool {
-        self.facts().only_adds
+        !self.pieces().iter().any(|piece| piece.row.takes_away())
     }
 
     /// About what it takes to write the tree out: the bytes of its files, and a block for each entry.
     pub fn weight(&self) -> u64 {
-        self.content_size().saturating_add(BLOCK * self.count as u64)
+        self.content_size().saturating_add(BLOCK * self.len() as u64)
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.count
+        self.inner.ends.last().copied().unwrap_or_default()
     }
 
     /// Whether the layer changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.pieces().is_empty()
     }
 
     /// All entries in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
-        (0..self.count).map(|index| self.entry(index))
+        (0..self.len()).map(|index| self.entry(index))
     }
 
     /// The entry of exactly this path.
@@ -224,12 +293,12 @@ impl Tree {
     /// Number of the entry of exactly this path, in order.
     pub fn position(&self, path: &RootPath) -> Option<usize> {
         let index = self.lower_bound(path.as_bytes());
-        (index < self.count && self.path(index) == path.as_bytes()).then_some(index)
+        (index < self.len() && self.path(index) == path.as_bytes()).then_some(index)
     }
 
     fn range(&self, directory: &RootPath) -> Range<usize> {
         if directory.is_root() {
-            return 0..self.count;
+            return 0..self.len();
         }
         let start = self.lower_bound(directory.as_bytes());
         // `\0` cannot be in a path, and as a rank it follows `/`: it is the end of everything below.
@@ -239,41 +308,32 @@ impl Tree {
 
     /// Index of the first entry whose path is not before `path`.
     pub(super) fn lower_bound(&self, path: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.count);
-        while low < high {
-            let middle = low.midpoint(high);
-            if compare_paths(self.path(middle), path).is_lt() {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        let after = self.pieces().partition_point(|piece| compare_paths(piece.path(0), path).is_lt());
+        // It is in the last piece that begins before it, or the first of the next one.
+        let Some(last) = after.checked_sub(1) else { return 0 };
+        self.start_of(last) + self.pieces()[last].lower_bound(path)
     }
 
-    fn offset(&self, index: usize) -> usize {
-        let at = self.table + index * 4;
-        u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes")) as usize
+    /// Number of the first entry of a piece.
+    pub(super) fn start_of(&self, piece: usize) -> usize {
+        piece.checked_sub(1).map_or(0, |before| self.inner.ends[before])
+    }
+
+    /// Number of the piece that an entry is in, and of the entry there.
+    pub(super) fn place(&self, index: usize) -> (usize, usize) {
+        let piece = self.inner.ends.partition_point(|end| *end <= index);
+        (piece, index - self.start_of(piece))
     }
 
     /// The encoding of one entry.
     pub(super) fn encoded(&self, index: usize) -> &[u8] {
-        self.encoded_range(index..index + 1)
-    }
-
-    /// The encoding of some entries, by their numbers in order.
-    ///
-    /// # Panics
-    /// If there are not so many.
-    pub fn encoded_range(&self, range: Range<usize>) -> &[u8] {
-        let at = |index| if index < self.count { self.offset(index) } else { self.table };
-        &self.bytes[at(range.start)..at(range.end)]
+        let (piece, index) = self.place(index);
+        self.pieces()[piece].range(index..index + 1)
     }
 
     pub(super) fn path(&self, index: usize) -> &[u8] {
-        let start = self.offset(index);
-        let length = usize::from(u16::from_le_bytes([self.bytes[start], self.bytes[start + 1]]));
-        &self.bytes[start + 2..start + 2 + length]
+        let (piece, index) = self.place(index);
+        self.pieces()[piece].path(index)
     }
 
     /// The entry with this number, in order.
@@ -281,9 +341,54 @@ impl Tree {
     /// # Panics
     /// If there are not so many.
     pub fn entry(&self, index: usize) -> Entry {
-        let mut reader = Reader { bytes: &self.bytes[self.offset(index)..self.table] };
-        reader.entry().expect("the digest of the tree was checked")
+        Reader { bytes: self.encoded(index) }.entry().expect("the digest of the tree was checked")
     }
+
+    /// Runs of entries, together all of them in order, each with a digest.
+    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        self.pieces().iter().enumerate().map(|(number, piece)| Run { first: self.start_of(number), piece })
+    }
+}
+
+/// Entries of a tree that follow each other.
+#[derive(Debug)]
+pub struct Run<'a> {
+    first: usize,
+    piece: &'a Piece,
+}
+
+impl Run<'_> {
+    /// Numbers of the entries.
+    pub fn entries(&self) -> Range<usize> {
+        self.first..self.first + self.piece.count()
+    }
+
+    /// Digest of the encodings of all of them, times included.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.piece.row.digest
+    }
+
+    /// Lengths of all files together in bytes, each name of a file counted.
+    pub fn sizes(&self) -> u64 {
+        self.piece.row.sizes
+    }
+
+    /// The encodings of the first entries, up to the one with this number in the tree.
+    ///
+    /// # Panics
+    /// If that is not one of them, or the one after the last.
+    pub fn encoded_until(&self, end: usize) -> &[u8] {
+        self.piece.range(0..end - self.first)
+    }
+}
+
+/// What is before the pieces.
+fn head(pieces: &[Piece]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + pieces.len() * ROW);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&u32::try_from(pieces.len()).expect("fewer than 2^32 paths").to_le_bytes());
+    pieces.iter().for_each(|piece| piece.row.encode(&mut bytes));
+    bytes
 }
 
 impl std::fmt::Debug for Tree {

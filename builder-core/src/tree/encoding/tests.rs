@@ -48,9 +48,9 @@ fn a_tree_keeps_everything_in_walk_order() {
     assert_eq!(tree.get(&path("/x")), None);
     assert_eq!(tree.below(&path("/b")).map(|entry| entry.path.to_string()).collect::<Vec<_>>(), ["/b", "/b/two"]);
     assert_eq!(tree.content_size(), 1, "hard links count once");
-    let again = Tree::parse_untrusted(tree.as_bytes().to_vec()).expect("own bytes");
+    let again = Tree::parse_untrusted(tree.encode()).expect("own bytes");
     assert_eq!(again, tree);
-    assert_eq!(Tree::open(tree.as_bytes().to_vec(), &tree.id()).expect("own bytes"), tree);
+    assert_eq!(Tree::open(tree.encode(), &tree.id()).expect("own bytes"), tree);
 }
 
 #[test]
@@ -129,12 +129,46 @@ fn the_last_entry_of_a_path_wins_and_a_lone_link_is_a_plain_file() {
 #[test]
 fn damaged_bytes_are_noticed() {
     let tree = tree(sample());
-    let mut bytes = tree.as_bytes().to_vec();
-    bytes[60] ^= 1;
-    assert!(matches!(Tree::open(bytes.clone(), &tree.id()), Err(TreeError::DigestMismatch { .. })));
-    for cut in 0..tree.as_bytes().len() {
-        assert!(Tree::parse_untrusted(tree.as_bytes()[..cut].to_vec()).is_err(), "cut at {cut}");
+    let good = tree.encode();
+    assert_eq!(good.len(), tree.encoded_len());
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert!(Tree::open(bad.clone(), &tree.id()).is_err(), "byte {at}");
+        // What is made up has the digests that it should have.
+        assert!(Tree::parse_untrusted(bad).is_err(), "byte {at}");
     }
+    for cut in 0..good.len() {
+        assert!(Tree::parse_untrusted(good[..cut].to_vec()).is_err(), "cut at {cut}");
+        assert!(Tree::open(good[..cut].to_vec(), &tree.id()).is_err(), "cut at {cut}");
+    }
+    assert!(Tree::parse_untrusted([&good[..], b"x"].concat()).is_err());
+    let foreign = super::super::TreeId::new([7; 32]);
+    assert!(matches!(Tree::open(good, &foreign), Err(TreeError::DigestMismatch { .. })));
+}
+
+#[test]
+fn a_large_tree_has_pieces_whose_damage_is_noticed() {
+    let tree = tree((0..5000).map(|number| file(&format!("d/{number:04}"), b"x", 0, 1)));
+    let runs: Vec<_> = tree.runs().map(|run| run.entries()).collect();
+    assert!((10..40).contains(&runs.len()), "{runs:?}");
+    assert_eq!((runs[0].start, runs[runs.len() - 1].end), (0, 5000));
+    assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start));
+    let good = tree.encode();
+    assert_eq!(Tree::open(good.clone(), &tree.id()), Ok(tree.clone()));
+    for at in (0..good.len()).step_by(997) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        assert!(Tree::open(bad, &tree.id()).is_err(), "byte {at}");
+    }
+    for number in [0, 1, 4999, 2500] {
+        let wanted = path(&format!("d/{number:04}"));
+        assert_eq!(tree.position(&wanted), Some(number));
+        assert_eq!(tree.entry(number).path, wanted);
+    }
+    assert_eq!(tree.position(&path("d/00000")), None);
+    assert_eq!(tree.position(&path("e")), None);
+    assert_eq!(tree.below(&path("d")).len(), 5000);
 }
 
 #[test]

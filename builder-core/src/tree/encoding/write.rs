@@ -1,15 +1,10 @@
 //! [`TreeBuilder`]: from entries to a [`Tree`].
 
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::Arc;
 
-use super::{HEADER, MAGIC};
+use super::PieceWriter;
 use crate::rootfs::RootPath;
 use crate::tree::{Entry, Node, Tree};
-
-/// Bytes; what BLAKE3 hashes side by side at most, times four.
-const HASHED_AT_ONCE: usize = 64 << 10;
 
 /// Collects entries in any order and writes the tree. A path that comes twice keeps its last entry.
 #[derive(Debug, Clone, Default)]
@@ -56,62 +51,14 @@ impl Tree {
     /// that every tree has: sorted attributes, numbers of link groups in order, no number for a file with one name.
     pub fn of_sorted<T>(items: &mut [T], entry: impl Fn(&mut T) -> &mut Entry) -> Self {
         normalise(items, &entry);
-        let mut writer = Writer::new(items.len(), items.len() * 128);
+        let mut writer = PieceWriter::new(items.len(), items.len() * 128);
         for item in items {
-            let start = writer.bytes.len();
-            let times = encode(entry(item), &mut writer.bytes);
-            writer.note(start, times);
+            let entry: &Entry = entry(item);
+            let start = writer.begin(entry.path.as_bytes());
+            encode(entry, &mut writer.bytes);
+            writer.note(start);
         }
-        writer.finish()
-    }
-}
-
-/// Writes a tree: entries are appended to `bytes` in order, and each is noted.
-pub(in crate::tree) struct Writer {
-    pub(in crate::tree) bytes: Vec<u8>,
-    offsets: Vec<u32>,
-    semantic: blake3::Hasher,
-    /// Hashed in large pieces: that takes a quarter of the time of small ones.
-    timeless: Vec<u8>,
-}
-
-impl Writer {
-    /// Makes room for entries, and for the bytes of their encodings.
-    pub(in crate::tree) fn new(entries: usize, size: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEADER + size + entries * 4);
-        bytes.extend_from_slice(MAGIC);
-        bytes.resize(HEADER, 0);
-        let timeless = Vec::with_capacity(2 * HASHED_AT_ONCE);
-        Self { bytes, offsets: Vec::with_capacity(entries), semantic: blake3::Hasher::new(), timeless }
-    }
-
-    /// The entry that begins at `start` and ends with the bytes has its times there.
-    fn note(&mut self, start: usize, times: Range<usize>) {
-        self.note_within(start..self.bytes.len(), times);
-    }
-
-    /// The same for an entry that others follow already.
-    pub(in crate::tree) fn note_within(&mut self, entry: Range<usize>, times: Range<usize>) {
-        self.offsets.push(u32::try_from(entry.start).expect("a tree is smaller than 4 GiB"));
-        self.timeless.extend_from_slice(&self.bytes[entry.start..times.start]);
-        self.timeless.extend_from_slice(&self.bytes[times.end..entry.end]);
-        if self.timeless.len() >= HASHED_AT_ONCE {
-            self.semantic.update(&self.timeless);
-            self.timeless.clear();
-        }
-    }
-
-    pub(in crate::tree) fn finish(self) -> Tree {
-        let Self { mut bytes, offsets, mut semantic, timeless } = self;
-        semantic.update(&timeless);
-        let table = bytes.len();
-        for offset in &offsets {
-            bytes.extend_from_slice(&offset.to_le_bytes());
-        }
-        bytes[8..40].copy_from_slice(semantic.finalize().as_bytes());
-        let count = u32::try_from(offsets.len()).expect("fewer than 2^32 paths");
-        bytes[40..HEADER].copy_from_slice(&count.to_le_bytes());
-        Tree { bytes: Arc::new(bytes), count: offsets.len(), table, id: Arc::default(), facts: Arc::default() }
+        Self::of_pieces(writer.finish())
     }
 }
 
@@ -140,8 +87,8 @@ fn normalise<T>(items: &mut [T], entry: &impl Fn(&mut T) -> &mut Entry) {
     }
 }
 
-/// Appends the encoding of an entry; returns where its times are.
-fn encode(entry: &Entry, bytes: &mut Vec<u8>) -> Range<usize> {
+/// Appends the encoding of an entry.
+fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
     let short = |length: usize| u16::try_from(length).expect("bounded by PATH_MAX and the xattr limits").to_le_bytes();
     bytes.extend_from_slice(&short(entry.path.as_bytes().len()));
     bytes.extend_from_slice(entry.path.as_bytes());
@@ -157,7 +104,6 @@ fn encode(entry: &Entry, bytes: &mut Vec<u8>) -> Range<usize> {
     for number in [entry.mode, entry.uid, entry.gid] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    let times = bytes.len()..bytes.len() + 12;
     bytes.extend_from_slice(&entry.mtime.seconds.to_le_bytes());
     bytes.extend_from_slice(&entry.mtime.nanoseconds.to_le_bytes());
     match &entry.node {
@@ -185,5 +131,4 @@ fn encode(entry: &Entry, bytes: &mut Vec<u8>) -> Range<usize> {
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&xattr.value);
     }
-    times
 }
