@@ -17,6 +17,9 @@ const STEP: u64 = 1 << 20;
 /// In large trees states are farther apart: one part in so many of what is before them.
 const SHARE: u64 = 256;
 
+/// A run of entries that weighs more has states within, too.
+const LARGE_RUN: u64 = 2 << 20;
+
 /// What an entry weighs besides the bytes of its file: about what it takes to open one.
 const ENTRY: u64 = 2048;
 
@@ -80,24 +83,29 @@ impl Resume<'_> {
         keys.update(format!("tar {} {:?} pieces\n", self.format, options.source_date_epoch).as_bytes());
         let mut stops = Vec::new();
         let (mut weight, mut next) = (0_u64, STEP);
+        let step = |weight: u64| weight.saturating_add(STEP.max(weight / SHARE));
         for run in tree.runs() {
             let entries = run.entries();
-            let whole = weight.saturating_add(run.sizes()).saturating_add(ENTRY * entries.len() as u64);
-            if whole < next {
-                weight = whole;
-            } else {
-                for index in entries {
+            let end = weight.saturating_add(run.sizes()).saturating_add(ENTRY * entries.len() as u64);
+            // Within a run only large files are worth a stop.
+            if end - weight > LARGE_RUN {
+                for index in entries.clone() {
                     let size = tree.file_size(index).map_or(0, |(size, _)| size);
                     weight = weight.saturating_add(size).saturating_add(ENTRY);
-                    if weight >= next {
+                    if weight >= next && index + 1 < entries.end {
                         let mut key = keys.clone();
                         key.update(b"then").update(blake3::hash(run.encoded_until(index + 1)).as_bytes());
                         stops.push((index + 1, *key.finalize().as_bytes()));
-                        next = weight.saturating_add(STEP.max(weight / SHARE));
+                        next = step(weight);
                     }
                 }
             }
             keys.update(run.digest());
+            weight = end;
+            if weight >= next {
+                stops.push((entries.end, *keys.finalize().as_bytes()));
+                next = step(weight);
+            }
         }
         stops
     }
@@ -168,18 +176,18 @@ mod tests {
         let all = 2700..2701;
         let base = folder.tree(3000, &[]);
         check("new", "1", plain, &base, all.clone());
-        check("again", "1", plain, &base, 0..600);
+        check("again", "1", plain, &base, 0..900);
         check("other bytes", "2", plain, &base, all.clone());
         check("other times", "1", dated, &base, all.clone());
-        check("last changed", "1", plain, &folder.tree(3000, &[(2999, Some("other"))]), 1..600);
+        check("last changed", "1", plain, &folder.tree(3000, &[(2999, Some("other"))]), 1..900);
         check("first changed", "1", plain, &folder.tree(3000, &[(0, Some("other"))]), all.clone());
-        check("back", "1", plain, &folder.tree(3000, &[]), 0..600);
-        check("middle changed", "1", plain, &folder.tree(3000, &[(1502, Some("other"))]), 1300..2000);
-        check("one gone", "1", plain, &folder.tree(3000, &[(2002, None)]), 800..1500);
-        check("the other name of a file gone", "1", plain, &folder.tree(3000, &[(1501, None)]), 1300..2000);
-        check("the first name of a file gone", "1", plain, &folder.tree(3000, &[(1500, None)]), 1300..2000);
-        check("some more", "1", plain, &folder.tree(3100, &[]), 90..700);
-        check("shorter", "1", plain, &folder.tree(1200, &[]), 0..600);
+        check("back", "1", plain, &folder.tree(3000, &[]), 0..900);
+        check("middle changed", "1", plain, &folder.tree(3000, &[(1502, Some("other"))]), 1300..2300);
+        check("one gone", "1", plain, &folder.tree(3000, &[(2002, None)]), 800..1800);
+        check("the other name of a file gone", "1", plain, &folder.tree(3000, &[(1501, None)]), 1300..2300);
+        check("the first name of a file gone", "1", plain, &folder.tree(3000, &[(1500, None)]), 1300..2300);
+        check("some more", "1", plain, &folder.tree(3100, &[]), 90..1000);
+        check("shorter", "1", plain, &folder.tree(1200, &[]), 0..900);
         check("small", "1", plain, &folder.tree(100, &[]), 90..91);
     }
 }

@@ -41,7 +41,7 @@ impl Tree {
                 next += 1;
             }
         }
-        Some(Self::of_pieces(pieces))
+        Some(Self::of_pieces(pieces, Some(self.id())))
     }
 
     /// Which pieces do not stay: what comes into a piece or goes does not say where the next one begins.

@@ -220,7 +220,9 @@ impl Engine {
             }
             let path = self.trees.path(&id);
             let mut item = found(CacheItem::of(id.to_string(), CacheKind::Step), &path, Place::Tree(id, Vec::new()));
-            item.facts = std::mem::take(&mut item.files);
+            // Trees share files, and each has its part of them.
+            item.facts = share(&path) + share(&self.trees.rest(&id));
+            item.files = 0;
             item.shared = of_images.contains(&id);
             if snapshots.contains(&id) {
                 item.files = self.snapshots.usage(&id).map_err(ExportError::from)?;
@@ -349,6 +351,12 @@ pub(in crate::build) fn size(path: &Path) -> u64 {
         found.blocks() * 512 + below
     }
     add(path, &mut HashSet::new())
+}
+
+/// Bytes on disk of a file that has several names, for one of them.
+fn share(path: &Path) -> u64 {
+    fs::symlink_metadata(path)
+        .map_or(0, |found| if found.is_file() { found.blocks() * 512 / found.nlink() } else { size(path) })
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, ImageError> {

@@ -14,7 +14,7 @@ use crate::export::ExportError;
 use crate::oci::{Digest, Hasher};
 use crate::progress::{Silent, TaskId};
 use crate::small_file;
-use crate::tree::{Tree, TreeId};
+use crate::tree::{TreeId, TreeStoreError};
 
 /// Size of the pieces in which files are read.
 const PIECE: usize = 256 * 1024;
@@ -117,15 +117,14 @@ impl Engine {
             verified.trees += 1;
             verified.bytes += size(&path);
             // What a build has found damaged and removed in the meantime is not there any more.
-            let Some(bytes) = small_file::read(&path).map_err(|source| cannot("read", &path, source))? else {
-                if path.exists() {
+            let tree = match self.trees.check(&id) {
+                Ok(Some(tree)) => tree,
+                Ok(None) if !path.exists() => continue,
+                Ok(None) | Err(TreeStoreError::Damaged(_)) => {
                     verified.damaged.push(damage("tree", id.to_string(), path));
+                    continue;
                 }
-                continue;
-            };
-            let Ok(tree) = Tree::open(bytes, &id) else {
-                verified.damaged.push(damage("tree", id.to_string(), path));
-                continue;
+                Err(error) => return Err(ExportError::from(error).into()),
             };
             if snapshots.contains(&id) {
                 verified.snapshots += 1;

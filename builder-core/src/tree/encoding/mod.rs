@@ -23,7 +23,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -56,6 +56,8 @@ struct Inner {
     id: TreeId,
     semantic: SemanticDigest,
     content_size: OnceLock<u64>,
+    /// The tree that it was patched from.
+    origin: Option<TreeId>,
 }
 
 impl PartialEq for Tree {
@@ -100,8 +102,22 @@ impl Tree {
         if tree.is_sound() { Ok(tree) } else { Err(TreeError::Malformed("a piece has another digest")) }
     }
 
+    /// The same of bytes that lack the pieces that `rest` has.
+    pub(super) fn open_part(bytes: Vec<u8>, id: &TreeId, rest: &Self) -> Result<Self, TreeError> {
+        let known = rest.pieces().iter().map(|piece| (piece.row.digest, piece)).collect();
+        let tree = Self::from_parts(bytes, &known)?;
+        if tree.id() != *id {
+            return Err(TreeError::DigestMismatch { expected: *id, actual: tree.id() });
+        }
+        if tree.is_sound() { Ok(tree) } else { Err(TreeError::Malformed("a piece has another digest")) }
+    }
+
     /// Reads bytes; the pieces are not looked at.
-    fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
+        Self::from_parts(bytes, &HashMap::new())
+    }
+
+    fn from_parts(bytes: Vec<u8>, known: &HashMap<[u8; 32], &Piece>) -> Result<Self, TreeError> {
         let short = || TreeError::Malformed("it is too short");
         let mut reader = Reader { bytes: &bytes };
         if reader.array() != Some(*MAGIC) {
@@ -114,16 +130,21 @@ impl Tree {
         let mut pieces = Vec::with_capacity(count);
         let mut start = HEADER + count * ROW;
         for row in rows {
-            pieces.push(Piece::new(row, &bytes, start).ok_or_else(short)?);
-            start += row.length();
+            if let Some(known) = known.get(&row.digest).filter(|known| known.row == row) {
+                pieces.push(Piece::clone(known));
+            } else {
+                pieces.push(Piece::new(row, &bytes, start).ok_or_else(short)?);
+                start += row.length();
+            }
         }
         if start != bytes.len() {
             return Err(TreeError::Malformed("it is too long"));
         }
-        Ok(Self::of_pieces(pieces))
+        Ok(Self::of_pieces(pieces, None))
     }
 
-    pub(super) fn of_pieces(pieces: Vec<Piece>) -> Self {
+    /// `origin` is the tree that most of the pieces are from.
+    pub(super) fn of_pieces(pieces: Vec<Piece>, origin: Option<TreeId>) -> Self {
         let mut semantic = blake3::Hasher::new();
         let mut ends = Vec::with_capacity(pieces.len());
         for piece in &pieces {
@@ -132,7 +153,7 @@ impl Tree {
         }
         let id = TreeId::new(*blake3::hash(&head(&pieces)).as_bytes());
         let semantic = SemanticDigest::new(*semantic.finalize().as_bytes());
-        Self { inner: Arc::new(Inner { pieces, ends, id, semantic, content_size: OnceLock::new() }) }
+        Self { inner: Arc::new(Inner { pieces, ends, id, semantic, content_size: OnceLock::new(), origin }) }
     }
 
     /// Whether every piece has its digest.
@@ -170,17 +191,16 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The encoding, in parts.
-    pub(super) fn encoded_parts(&self) -> (Vec<u8>, impl Iterator<Item = &[u8]>) {
-        (head(self.pieces()), self.pieces().iter().map(Piece::encoded))
+    /// The encoding up to the first piece.
+    pub(super) fn head(&self) -> Vec<u8> {
+        head(self.pieces())
     }
 
     /// The encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
-        let (head, pieces) = self.encoded_parts();
-        bytes.extend_from_slice(&head);
-        pieces.for_each(|piece| bytes.extend_from_slice(piece));
+        bytes.extend_from_slice(&self.head());
+        self.pieces().iter().for_each(|piece| bytes.extend_from_slice(piece.encoded()));
         bytes
     }
 
@@ -197,6 +217,11 @@ impl Tree {
     /// Digest of everything but times.
     pub fn semantic(&self) -> SemanticDigest {
         self.inner.semantic
+    }
+
+    /// The tree that it was patched from.
+    pub(super) fn origin(&self) -> Option<TreeId> {
+        self.inner.origin
     }
 
     pub(super) fn pieces(&self) -> &[Piece] {

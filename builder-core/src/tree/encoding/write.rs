@@ -58,7 +58,7 @@ impl Tree {
             encode(entry, &mut writer.bytes);
             writer.note(start);
         }
-        Self::of_pieces(writer.finish())
+        Self::of_pieces(writer.finish(), None)
     }
 }
 
