@@ -18,6 +18,9 @@ use crate::tree::{Time, Xattr};
 /// Raised whenever fingerprints get another meaning.
 const VERSION: &[u8] = b"survey 2";
 
+/// Entries whose memory a thread of its own gives back.
+const MANY: usize = 4000;
+
 /// What a [`Request`](super::Request) stands for, seen and not read.
 #[derive(Debug)]
 pub struct Survey {
@@ -84,6 +87,17 @@ impl Fingerprint {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl Drop for Survey {
+    /// Giving back the memory of many entries takes milliseconds, which nobody has to wait for.
+    fn drop(&mut self) {
+        if self.count() > MANY {
+            let matches = std::mem::take(&mut self.matches);
+            // Without a thread it is given back here.
+            let _ = std::thread::Builder::new().name("survey".to_owned()).spawn(move || drop(matches));
+        }
     }
 }
 
