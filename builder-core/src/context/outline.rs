@@ -7,8 +7,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rustix::fs::FileType;
-
 use super::survey::{Directory, Seen, Survey};
 use super::{BuildContext, ContextError, Match};
 use crate::rootfs::RootPath;
@@ -40,13 +38,11 @@ impl Survey {
     pub fn outline(&self) -> Option<Outline> {
         let [seen] = self.matches.as_slice() else { return None };
         let directories = seen.directories.get(1..).filter(|directories| !directories.is_empty())?;
-        let is_linked = |directory: &Directory| {
-            directory.entries.iter().any(|entry| entry.stat.kind == FileType::RegularFile && entry.stat.links > 1)
-        };
-        if !seen.is_plain() || directories.iter().any(is_linked) {
+        if !seen.is_plain() || directories.iter().any(|directory| directory.sealed.has_links) {
             return None;
         }
-        let directories = directories.iter().map(|directory| (directory.path.clone(), directory.digest_with_times()));
+        let directories =
+            directories.iter().map(|directory| (directory.path.clone(), directory.sealed.digest_with_times));
         Some(Outline { directories: directories.collect() })
     }
 
@@ -60,20 +56,6 @@ impl Survey {
         let one = |seen: &Seen| format!("{} {}", seen.name.escape_ascii(), seen.root.as_bytes().escape_ascii());
         let matches: Vec<String> = self.matches.iter().map(one).collect();
         format!("{} {matches:?}", self.mode)
-    }
-}
-
-impl Directory {
-    /// The digest, and the times that it leaves out.
-    fn digest_with_times(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.digest);
-        for entry in self.entries.iter().filter(|entry| entry.stat.kind != FileType::RegularFile) {
-            let time = entry.stat.stamp.modified;
-            hasher.update(&time.seconds.to_le_bytes());
-            hasher.update(&time.nanoseconds.to_le_bytes());
-        }
-        *hasher.finalize().as_bytes()
     }
 }
 
@@ -92,12 +74,8 @@ impl BuildContext {
         let [seen] = survey.matches.as_slice() else { return Ok(None) };
         let differs = |path: &RootPath| base.directories.get(path) != now.directories.get(path);
         // The one above the match has only the match.
-        let renewed: Vec<bool> = seen.directories.iter().map(|directory| differs(&directory.path)).collect();
-        let is_anew = |(slot, number): &(usize, usize)| {
-            let entry = &seen.directories[*slot].entries[*number];
-            *slot == 0 || renewed[*slot] || entry.child.is_some_and(|child| renewed[child])
-        };
-        let order: Vec<(usize, usize)> = seen.order().into_iter().filter(is_anew).collect();
+        let is_anew = |(slot, directory): (usize, &Directory)| slot == 0 || differs(&directory.path);
+        let order = seen.order_of(&seen.directories.iter().enumerate().map(is_anew).collect::<Vec<_>>());
         if order.len() > survey.count() / 2 {
             return Ok(None);
         }

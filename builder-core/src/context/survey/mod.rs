@@ -57,7 +57,22 @@ pub(super) struct Directory {
     pub(super) newest: Time,
     /// Something in it is not ignored, although the filter may not want it.
     pub(super) visible: bool,
+    pub(super) sealed: Sealed,
+}
+
+/// What is asked of the entries of a directory all together, worked out while they are at hand.
+#[derive(Debug, Default)]
+pub(super) struct Sealed {
+    /// Of everything but times of what is no regular file.
     pub(super) digest: [u8; 32],
+    /// Of these too.
+    pub(super) digest_with_times: [u8; 32],
+    /// Not every entry is wanted for itself.
+    pub(super) is_partial: bool,
+    /// A regular file has several names.
+    pub(super) has_links: bool,
+    /// Numbers of the entries that have a directory.
+    pub(super) parents: Vec<usize>,
 }
 
 /// One entry.
@@ -116,8 +131,8 @@ impl Survey {
             let mut open = vec![0];
             while let Some(slot) = open.pop() {
                 let directory = &found.directories[slot];
-                hasher.update(&directory.digest);
-                open.extend(directory.entries.iter().rev().filter_map(|entry| entry.child));
+                hasher.update(&directory.sealed.digest);
+                open.extend(directory.children().rev().map(|(_, child)| child));
             }
         }
         Fingerprint(*hasher.finalize().as_bytes())
@@ -155,7 +170,47 @@ impl Seen {
 
     /// Whether every entry is wanted for itself.
     pub(super) fn is_plain(&self) -> bool {
-        self.directories.iter().flat_map(|directory| &directory.entries).all(|entry| entry.visible && entry.included)
+        !self.directories.iter().any(|directory| directory.sealed.is_partial)
+    }
+
+    /// Of all entries in order, where each is wanted for itself, those of some directories, and the entries of these
+    /// directories themselves.
+    pub(super) fn order_of(&self, wanted: &[bool]) -> Vec<(usize, usize)> {
+        // A directory is gone into if it is wanted, or one below it.
+        let mut leads = wanted.to_vec();
+        let mut open = vec![(0, false)];
+        while let Some((slot, is_done)) = open.pop() {
+            let mut children = self.directories[slot].children().map(|(_, child)| child);
+            if is_done {
+                leads[slot] = leads[slot] || children.any(|child| leads[child]);
+            } else {
+                open.push((slot, true));
+                open.extend(children.map(|child| (child, false)));
+            }
+        }
+        let mut order = Vec::new();
+        let mut open = vec![(0, 0)];
+        while let Some((slot, next)) = open.last_mut() {
+            let (slot, number) = (*slot, *next);
+            let directory = &self.directories[slot];
+            // What is not wanted is not even looked at.
+            let number = if wanted[slot] {
+                number
+            } else {
+                let at = directory.sealed.parents.partition_point(|parent| *parent < number);
+                directory.sealed.parents.get(at).copied().unwrap_or(directory.entries.len())
+            };
+            let Some(entry) = directory.entries.get(number) else {
+                open.pop();
+                continue;
+            };
+            *next = number + 1;
+            if wanted[slot] || entry.child.is_some_and(|child| wanted[child]) {
+                order.push((slot, number));
+            }
+            open.extend(entry.child.filter(|child| leads[*child]).map(|child| (child, 0)));
+        }
+        order
     }
 
     fn drop_empty(&self, order: &mut Vec<(usize, usize)>, parents: &[usize]) {
@@ -200,11 +255,16 @@ impl Directory {
         }
     }
 
+    /// The entries that have a directory, by their numbers, and the numbers of these.
+    pub(super) fn children(&self) -> impl DoubleEndedIterator<Item = (usize, usize)> {
+        self.sealed.parents.iter().filter_map(|number| Some((*number, self.entries[*number].child?)))
+    }
+
     pub(super) fn name_of(&self, entry: &SeenEntry) -> &[u8] {
         self.names.get(entry.name).0
     }
 
-    /// Computes the digest; nothing may change afterwards but the numbers of directories.
+    /// Looks at all entries; nothing may change afterwards but the numbers of directories.
     pub(super) fn seal(&mut self, buffer: &mut Vec<u8>) {
         buffer.clear();
         buffer.push(u8::from(self.visible));
@@ -217,8 +277,12 @@ impl Directory {
             bytes(&xattr.name, buffer);
             bytes(&xattr.value, buffer);
         }
-        for entry in &self.entries {
+        let mut sealed = Sealed::default();
+        let mut times = blake3::Hasher::new();
+        for (number, entry) in self.entries.iter().enumerate() {
             let SeenEntry { stat, target, included, visible, child, .. } = entry;
+            sealed.is_partial |= !(*included && *visible);
+            sealed.parents.extend(child.map(|_| number));
             bytes(self.names.get(entry.name).0, buffer);
             buffer.push(u8::from(*included) | u8::from(*visible) << 1 | u8::from(child.is_some()) << 2);
             for number in [stat.kind.as_raw_mode(), stat.mode, stat.device_number.0, stat.device_number.1] {
@@ -226,6 +290,7 @@ impl Directory {
             }
             bytes(target.as_deref().unwrap_or_default(), buffer);
             if stat.kind == rustix::fs::FileType::RegularFile {
+                sealed.has_links |= stat.links > 1;
                 let Stamp { device, inode, size, modified, changed } = stat.stamp;
                 for number in [device, inode, size, u64::from(stat.links)] {
                     buffer.extend_from_slice(&number.to_le_bytes());
@@ -234,8 +299,15 @@ impl Directory {
                     buffer.extend_from_slice(&time.seconds.to_le_bytes());
                     buffer.extend_from_slice(&time.nanoseconds.to_le_bytes());
                 }
+            } else {
+                let time = stat.stamp.modified;
+                times.update(&time.seconds.to_le_bytes());
+                times.update(&time.nanoseconds.to_le_bytes());
             }
         }
-        self.digest = *blake3::hash(buffer).as_bytes();
+        sealed.digest = *blake3::hash(buffer).as_bytes();
+        times.update(&sealed.digest);
+        sealed.digest_with_times = *times.finalize().as_bytes();
+        self.sealed = sealed;
     }
 }

@@ -237,6 +237,31 @@ fn what_changed_replaces_what_was() {
 }
 
 #[test]
+fn entries_of_some_directories_come_in_the_order_of_all() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    for path in ["a/b/c", "a/b-", "d", "e/f/g/h", "e/f/i"] {
+        fs::create_dir_all(folder.path().join(path)).expect("made");
+        fs::write(folder.path().join(path).join("0"), "").expect("written");
+        fs::write(folder.path().join(path).join("z"), "").expect("written");
+    }
+    fs::write(folder.path().join("e/last"), "").expect("written");
+    let state = tempfile::tempdir().expect("temporary directory");
+    let context = BuildContext::open(folder.path(), &IgnoreSource::Nothing, state.path()).expect("opened");
+    let survey = context.survey(&ALL).expect("surveyed");
+    let [seen] = survey.matches.as_slice() else { panic!("one match") };
+    let count = seen.directories.len();
+    assert_eq!(count, 12, "with the one above the match");
+    for mask in 0..1_u32 << count {
+        let wanted: Vec<bool> = (0..count).map(|slot| mask >> slot & 1 == 1).collect();
+        let mut expected = seen.order();
+        expected.retain(|(slot, number)| {
+            wanted[*slot] || seen.directories[*slot].entries[*number].child.is_some_and(|child| wanted[child])
+        });
+        assert_eq!(seen.order_of(&wanted), expected, "{wanted:?}");
+    }
+}
+
+#[test]
 fn what_is_asked_for_shows_in_the_fingerprint() {
     let folder = plant();
     let state = tempfile::tempdir().expect("temporary directory");
