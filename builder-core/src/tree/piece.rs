@@ -66,11 +66,6 @@ impl Piece {
         (is_whole && row.count > 0).then(|| Self { row, bytes: Arc::clone(bytes), start })
     }
 
-    /// Whether the bytes are those that the row says.
-    pub(super) fn is_sound(&self) -> bool {
-        *blake3::hash(self.encoded()).as_bytes() == self.row.digest
-    }
-
     /// All bytes.
     pub(super) fn encoded(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.row.length as usize]

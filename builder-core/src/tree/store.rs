@@ -11,8 +11,9 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
@@ -127,16 +128,16 @@ impl TreeStore {
     }
 
     fn read(&self, id: &TreeId) -> Result<Read, TreeStoreError> {
-        let read = |path: PathBuf| small_file::read(&path).map_err(|source| TreeStoreError::Read { path, source });
-        let Some(bytes) = read(self.path(id))? else { return Ok(Read::Missing) };
-        let Some(part) = bytes.strip_prefix(PART_MAGIC) else {
-            return Ok(Tree::open(bytes, id).map_or_else(Read::Damaged, |tree| Read::Found(tree, Stored::Whole)));
-        };
-        let Some(rest) = read(self.rest(id))? else {
-            return Ok(Read::Damaged(TreeError::Malformed("the file with its other pieces is gone")));
-        };
-        let opened = Tree::from_bytes(rest).and_then(|rest| Ok((Tree::open_part(part.to_vec(), id, &rest)?, rest)));
-        Ok(opened.map_or_else(Read::Damaged, |(tree, rest)| Read::Found(tree, Stored::Part(rest))))
+        let path = self.path(id);
+        match read(&path, &self.rest(id)) {
+            Ok(Ok((tree, _))) if tree.id() != *id => {
+                Ok(Read::Damaged(TreeError::DigestMismatch { expected: *id, actual: tree.id() }))
+            }
+            Ok(Ok((tree, stored))) => Ok(Read::Found(tree, stored)),
+            Ok(Err(error)) => Ok(Read::Damaged(error)),
+            Err(error) if small_file::is_missing(&error) => Ok(Read::Missing),
+            Err(source) => Err(TreeStoreError::Read { path, source }),
+        }
     }
 
     /// Stores a tree under its id.
@@ -272,6 +273,26 @@ impl TreeStore {
         let name = id.to_string();
         self.directory.join(&name[..2]).join(&name[2..])
     }
+}
+
+/// Reads a tree from its file, and `rest` if that says that it is a part.
+fn read(path: &Path, rest: &Path) -> io::Result<Result<(Tree, Stored), TreeError>> {
+    let file = File::open(path)?;
+    let mut magic = [0; 8];
+    let is_part = file.read_at(&mut magic, 0)? == magic.len() && magic == *PART_MAGIC;
+    if !is_part {
+        return Ok(Tree::load(&file, 0, None)?.map(|tree| (tree, Stored::Whole)));
+    }
+    let rest = match File::open(rest).and_then(|file| Tree::load(&file, 0, None)) {
+        Ok(Ok(rest)) => rest,
+        Ok(Err(error)) => return Ok(Err(error)),
+        Err(error) if small_file::is_missing(&error) => {
+            return Ok(Err(TreeError::Malformed("the file with its other pieces is gone")));
+        }
+        Err(error) => return Err(error),
+    };
+    let tree = Tree::load(&file, magic.len() as u64, Some(&rest))?;
+    Ok(tree.map(|tree| (tree, Stored::Part(rest))))
 }
 
 #[cfg(test)]

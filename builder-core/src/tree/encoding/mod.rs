@@ -18,12 +18,13 @@
 //! A piece begins with the first entry, and with each whose path says so ([`begins`](super::piece::begins)). The id of the
 //! tree is the digest of everything before the first piece, its semantic digest that of the digests without times.
 
+mod load;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -39,9 +40,6 @@ const HEADER: usize = 8 + 4;
 
 /// What an entry takes in a file system besides the bytes of its file.
 const BLOCK: u64 = 4096;
-
-/// Bytes of pieces from which on several threads check them.
-const WORTH_THREADS: usize = 256 << 10;
 
 /// What one layer changes: its entries, sorted by path. Cloning is cheap.
 #[derive(Clone)]
@@ -90,34 +88,8 @@ impl Tree {
         TreeBuilder::new().finish()
     }
 
-    /// Reads a stored tree and checks it against its name.
-    ///
-    /// # Errors
-    /// [`TreeError::DigestMismatch`] for damaged bytes.
-    pub fn open(bytes: Vec<u8>, id: &TreeId) -> Result<Self, TreeError> {
-        let tree = Self::from_bytes(bytes)?;
-        if tree.id() != *id {
-            return Err(TreeError::DigestMismatch { expected: *id, actual: tree.id() });
-        }
-        if tree.is_sound() { Ok(tree) } else { Err(TreeError::Malformed("a piece has another digest")) }
-    }
-
-    /// The same of bytes that lack the pieces that `rest` has.
-    pub(super) fn open_part(bytes: Vec<u8>, id: &TreeId, rest: &Self) -> Result<Self, TreeError> {
-        let known = rest.pieces().iter().map(|piece| (piece.row.digest, piece)).collect();
-        let tree = Self::from_parts(bytes, &known)?;
-        if tree.id() != *id {
-            return Err(TreeError::DigestMismatch { expected: *id, actual: tree.id() });
-        }
-        if tree.is_sound() { Ok(tree) } else { Err(TreeError::Malformed("a piece has another digest")) }
-    }
-
     /// Reads bytes; the pieces are not looked at.
-    pub(super) fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
-        Self::from_parts(bytes, &HashMap::new())
-    }
-
-    fn from_parts(bytes: Vec<u8>, known: &HashMap<[u8; 32], &Piece>) -> Result<Self, TreeError> {
+    fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
         let short = || TreeError::Malformed("it is too short");
         let mut reader = Reader { bytes: &bytes };
         if reader.array() != Some(*MAGIC) {
@@ -130,12 +102,8 @@ impl Tree {
         let mut pieces = Vec::with_capacity(count);
         let mut start = HEADER + count * ROW;
         for row in rows {
-            if let Some(known) = known.get(&row.digest).filter(|known| known.row == row) {
-                pieces.push(Piece::clone(known));
-            } else {
-                pieces.push(Piece::new(row, &bytes, start).ok_or_else(short)?);
-                start += row.length();
-            }
+            pieces.push(Piece::new(row, &bytes, start).ok_or_else(short)?);
+            start += row.length();
         }
         if start != bytes.len() {
             return Err(TreeError::Malformed("it is too long"));
@@ -154,20 +122,6 @@ impl Tree {
         let id = TreeId::new(*blake3::hash(&head(&pieces)).as_bytes());
         let semantic = SemanticDigest::new(*semantic.finalize().as_bytes());
         Self { inner: Arc::new(Inner { pieces, ends, id, semantic, content_size: OnceLock::new(), origin }) }
-    }
-
-    /// Whether every piece has its digest.
-    fn is_sound(&self) -> bool {
-        let are_sound = |pieces: &[Piece]| pieces.iter().all(Piece::is_sound);
-        let pieces = self.pieces();
-        if pieces.iter().map(|piece| piece.row.length()).sum::<usize>() < WORTH_THREADS {
-            return are_sound(pieces);
-        }
-        let (one, other) = pieces.split_at(pieces.len() / 2);
-        std::thread::scope(|scope| {
-            let one = scope.spawn(|| are_sound(one));
-            are_sound(other) && one.join().expect("it does not panic")
-        })
     }
 
     /// Reads bytes from outside: every entry is decoded, the order and all digests are checked.
