@@ -348,7 +348,9 @@ mod tests {
     fn patched(from: &Tree, changed: &[usize]) -> Tree {
         let mut builder = TreeBuilder::new();
         let whole = large(changed);
-        changed.iter().for_each(|number| builder.push(whole.entry(*number)));
+        for number in changed {
+            builder.push(whole.entry(*number));
+        }
         from.patched([], &builder.finish()).expect("no hard links")
     }
 

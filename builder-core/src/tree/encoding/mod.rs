@@ -154,7 +154,9 @@ impl Tree {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
         bytes.extend_from_slice(&self.head());
-        self.pieces().iter().for_each(|piece| bytes.extend_from_slice(piece.encoded()));
+        for piece in self.pieces() {
+            bytes.extend_from_slice(piece.encoded());
+        }
         bytes
     }
 
@@ -366,7 +368,9 @@ fn head(pieces: &[Piece]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + pieces.len() * ROW);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&u32::try_from(pieces.len()).expect("fewer than 2^32 paths").to_le_bytes());
-    pieces.iter().for_each(|piece| piece.row.encode(&mut bytes));
+    for piece in pieces {
+        piece.row.encode(&mut bytes);
+    }
     bytes
 }
 
