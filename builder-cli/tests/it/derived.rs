@@ -111,6 +111,25 @@ fn commands_see_the_tree_whatever_lies_below() {
     assert!(env.ok("cache verify").stdout.ends_with("Nothing is damaged\n"));
 }
 
+/// Bytes of the store, as `du` of the machine counts them.
+fn on_disk(env: &TestEnv) -> f64 {
+    let real = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(env.path("state")).output();
+    let real = String::from_utf8(real.expect("ran").stdout).expect("text");
+    real.split_whitespace().next().and_then(|bytes| bytes.parse::<f64>().ok()).expect("bytes")
+}
+
+/// `rbuild du` says the same.
+fn check_du(env: &TestEnv) {
+    let bytes = |size: &str| match (size.strip_suffix("kB"), size.strip_suffix("MB")) {
+        (Some(size), _) => size.parse::<f64>().expect("a number") * 1000.0,
+        (_, Some(size)) => size.parse::<f64>().expect("a number") * 1_000_000.0,
+        _ => size.trim_end_matches('B').parse().expect("a number"),
+    };
+    let told: f64 = env.ok("du --format {{.Size}}").stdout.lines().map(bytes).sum();
+    let real = on_disk(env);
+    assert!((told - real).abs() < real / 100.0, "{told} {real}");
+}
+
 #[test]
 fn a_base_stays_as_long_as_it_is_needed_and_is_counted_once() {
     let env = TestEnv::new();
@@ -119,23 +138,7 @@ fn a_base_stays_as_long_as_it_is_needed_and_is_counted_once() {
     env.ok("build -q -t app .");
     change(&env);
     env.ok("build -q -t app .");
-    let kilobytes = |line: &str| -> f64 {
-        let unit = |size: &str| match (size.strip_suffix("kB"), size.strip_suffix("MB")) {
-            (Some(size), _) => size.parse::<f64>().expect("a number") * 1000.0,
-            (_, Some(size)) => size.parse::<f64>().expect("a number") * 1_000_000.0,
-            _ => size.trim_end_matches('B').parse().expect("a number"),
-        };
-        env.ok(line).stdout.lines().map(unit).sum()
-    };
-    let real = || {
-        let real = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(env.path("state")).output();
-        let real = String::from_utf8(real.expect("ran").stdout).expect("text");
-        real.split_whitespace().next().and_then(|bytes| bytes.parse::<f64>().ok()).expect("bytes")
-    };
-    let check = || {
-        let (told, real) = (kilobytes("du --format {{.Size}}"), real());
-        assert!((told - real).abs() < real / 100.0, "{told} {real}");
-    };
+    let (real, check) = (|| on_disk(&env), || check_du(&env));
     check();
     let before = real();
     // The first image has no name any more, and its record goes; its files are those of the second one too.
@@ -214,4 +217,66 @@ fn a_build_that_is_killed_leaves_a_store_that_works() {
         fs::read_dir(env.path("state/snapshots")).expect("listed").map(|entry| entry.expect("listed").file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("tmp-")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Files of the store that hold trees, and links to those that hold the rest of one.
+fn trees(env: &TestEnv) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let entries = |path: PathBuf| fs::read_dir(path).expect("listed").map(|entry| entry.expect("listed").path());
+    let all = entries(env.path("state/trees")).flat_map(entries);
+    all.partition(|path| path.extension().is_none_or(|extension| extension != "rest"))
+}
+
+#[test]
+fn what_is_known_of_a_large_copy_is_stored_once_and_each_image_stays_whole() {
+    let env = TestEnv::new();
+    env.write("Dockerfile", "FROM scratch\nCOPY src /app\n");
+    for number in 0..3000 {
+        env.write(&format!("src/d{}/f{number}", number % 100), number.to_string());
+    }
+    let size = |path: &PathBuf| fs::metadata(path).expect("there").len();
+    env.ok("build -q -t first .");
+    let (whole, _) = trees(&env);
+    let base = whole.iter().max_by_key(|path| size(path)).expect("a tree").clone();
+    assert!(trees(&env).1.is_empty() && size(&base) > 200_000, "{whole:?}");
+    let change = |content: &str, name: &str| {
+        std::thread::sleep(Duration::from_millis(20));
+        env.write("src/d7/f7", content);
+        env.ok(&format!("build -q -t {name} ."));
+    };
+    change("second", "second");
+    change("third", "third");
+    let (whole, rest) = trees(&env);
+    assert_eq!(rest.len(), 2);
+    for rest in &rest {
+        assert!(size(&rest.with_extension("")) < size(&base) / 4, "{whole:?}");
+    }
+    check_du(&env);
+
+    // What the others share with the tree of the first image stays without it.
+    env.ok("rmi first");
+    env.ok("prune -a -f");
+    fs::remove_file(&base).expect("removed");
+    check_du(&env);
+    env.ok("cache verify");
+    for (image, content) in [("second", "second"), ("third", "third")] {
+        env.write("Copy", format!("FROM {image}\n"));
+        env.ok(&format!("build -q -f Copy -o type=local,dest=../{image} ."));
+        assert_eq!(files_below(&env.path(image)), 3000);
+        assert_eq!(fs::read_to_string(env.path(image).join("app/d7/f7")).expect("there"), content);
+    }
+
+    // What they share is damaged: it is said, dropped, and made again.
+    let (_, rest) = trees(&env);
+    let mut bytes = fs::read(&rest[0]).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&rest[0], bytes).expect("written");
+    let found = env.rbuild("cache verify").stdout;
+    assert!(found.contains("damaged") && !found.contains("Nothing is damaged"), "{found}");
+    change("fourth", "fourth");
+    env.write("Copy", "FROM fourth\n");
+    env.ok("build -q -f Copy -o type=local,dest=../fourth .");
+    assert_eq!(files_below(&env.path("fourth")), 3000);
+    env.ok("cache verify --repair");
+    assert!(env.ok("cache verify").stdout.ends_with("Nothing is damaged\n"));
 }

@@ -256,6 +256,10 @@ fn a_directory_that_is_no_store_is_left_alone() {
     for line in ["history ls", "history rm --all", "cache ls", "prune -a -f", "cache verify --repair"] {
         assert_eq!(env.fails(line), refused, "{line}");
     }
+    std::fs::write(env.path("state/version"), "2\n").expect("written");
+    let refused = env.fails("images");
+    assert!(refused.contains("has format 2; this program knows formats from 3 on"), "{refused}");
+    assert_eq!(std::fs::read_to_string(env.path("state/version")).expect("there"), "2\n");
 }
 
 #[test]
