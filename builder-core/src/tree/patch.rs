@@ -153,26 +153,38 @@ mod tests {
 
     #[test]
     fn pieces_begin_where_they_do_in_a_tree_that_is_made_at_once() {
-        let names: Vec<String> = (0..2000).map(|number| format!("{number:04}")).collect();
-        let of = |numbers: &dyn Fn(usize) -> Option<i64>| {
-            tree(names.iter().enumerate().filter_map(|(at, name)| Some((name.as_str(), numbers(at)?))))
-        };
-        let firsts: Vec<usize> = (0..2000).filter(|at| piece::begins(names[*at].as_bytes())).collect();
-        assert!(firsts.len() > 3, "{firsts:?}");
-        let around = firsts.iter().flat_map(|first| [first.saturating_sub(1), *first, (first + 1).min(1999)]);
-        let around: Vec<usize> = around.chain([0, 1, 1998, 1999]).collect();
-        for (at, other) in around.iter().copied().zip(around.iter().copied().skip(1).chain([0])) {
-            // One comes, one is another.
-            let earlier = of(&|number| (number != at).then_some(1));
-            let with = of(&|number| (number == at || number == other).then_some(2));
-            let found = earlier.patched([], &with).expect("no hard links");
-            assert_eq!(found, of(&|number| Some(if number == at || number == other { 2 } else { 1 })), "{at} {other}");
-            assert_eq!(Tree::parse_untrusted(found.encode()), Ok(found.clone()));
-            // One goes.
-            let root = RootPath::root();
-            let all = of(&|number| (number != other).then_some(3));
-            let rest = of(&|number| (number != other && number != at).then_some(3));
-            assert_eq!(all.patched([&root], &rest).expect("no hard links"), rest, "{at} {other}");
+        let names: Vec<String> = (0..2400).map(|number| format!("{:03}/{}", number / 2, number % 2)).collect();
+        let begins = |at: &usize| piece::begins(names[*at].as_bytes());
+        let firsts: Vec<usize> = (0..2400).filter(begins).collect();
+        assert!(firsts.len() > 4, "{firsts:?}");
+        // Beginnings, what is beside them, and both ends: there, gone, another one, and come.
+        let around = firsts.iter().flat_map(|first| first.saturating_sub(3)..(first + 4).min(2400));
+        for at in around.chain([0, 1, 2, 2397, 2398, 2399]) {
+            let of = |changed: Option<i64>| {
+                let number = |number| if number == at { changed } else { Some(1) };
+                let entries =
+                    names.iter().enumerate().filter_map(|(place, name)| Some((name.as_str(), number(place)?)));
+                tree(entries)
+            };
+            let directory = RootPath::clean(parent(&names[at])).expect("clean");
+            let its = |tree: &Tree| {
+                let mut builder = TreeBuilder::new();
+                tree.children(&directory).for_each(|entry| builder.push(entry));
+                builder.finish()
+            };
+            for (before, after) in
+                [(Some(1), None), (Some(1), Some(2)), (None, Some(1)), (Some(1), Some(1)), (None, None)]
+            {
+                let (before, after) = (of(before), of(after));
+                let found = before.patched([&directory], &its(&after)).expect("no hard links");
+                assert_eq!(found, after, "{at}");
+                let only_new = after.get(&RootPath::clean(&names[at]).expect("clean")).map(|entry| {
+                    let mut builder = TreeBuilder::new();
+                    builder.push(entry);
+                    before.patched([], &builder.finish()).expect("no hard links")
+                });
+                assert!(only_new.is_none_or(|found| found == after), "{at}");
+            }
         }
     }
 
