@@ -72,14 +72,16 @@ pub(super) fn plant_heavy(root: &Path) {
 
 /// So many files that what was made of them before is worth to begin with.
 pub(super) fn plant_many(root: &Path, dice: &mut Dice) {
-    let count = [300, 700, 1500][dice.below(3)];
+    let count = [300, 1500, 3000][dice.below(3)];
+    // With hard links nothing is made of an earlier tree.
+    let has_links = dice.chance(30);
     for number in 0..count {
         let place = format!("src/{MANY}/{}/{}/{number}", number % 7, number % 40);
         write(&root.join(&place), &content(dice));
         if number % 90 == 0 {
             let _ = symlink("../0", root.join(format!("{place}.link")));
         }
-        if number % 110 == 0 {
+        if has_links && number % 110 == 0 {
             let _ = fs::hard_link(root.join(&place), root.join(format!("src/{MANY}/{number}.hard")));
         }
     }
