@@ -66,8 +66,8 @@ fn main() {
         for time in &mut *times {
             *time = time.saturating_sub(hashing);
         }
-        let megabytes = rest as f64 / 1e6;
-        report(&format!("  but for hashing {megabytes:4.1} MB of tar"), times, Some(walk));
+        let kilobytes = rest / 1000;
+        report(&format!("  but for hashing {kilobytes} kB of tar"), times, Some(walk));
     }
 }
 
