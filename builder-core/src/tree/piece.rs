@@ -94,9 +94,9 @@ impl Piece {
         &self.encoded()[self.offset(range.start)..self.offset(range.end)]
     }
 
-    /// The entry with this number here, and what follows it; `None` if it does not begin inside.
-    pub(super) fn from(&self, index: usize) -> Option<&[u8]> {
-        self.encoded().get(self.offset(index)..self.table())
+    /// The encodings of all entries.
+    pub(super) fn entries(&self) -> &[u8] {
+        &self.encoded()[..self.table()]
     }
 
     pub(super) fn path(&self, index: usize) -> &[u8] {

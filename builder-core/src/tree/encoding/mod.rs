@@ -132,9 +132,10 @@ impl Tree {
         let tree = Self::from_bytes(bytes)?;
         let mut builder = TreeBuilder::new();
         for piece in tree.pieces() {
-            for index in 0..piece.count() {
-                let bytes = piece.from(index).ok_or(TreeError::Malformed("an entry lies outside"))?;
-                builder.push(Reader { bytes }.entry().ok_or(TreeError::Malformed("an entry is cut off"))?);
+            // One after the other, whatever is said of where they begin: so no byte becomes part of two entries.
+            let mut reader = Reader { bytes: piece.entries() };
+            for _ in 0..piece.count() {
+                builder.push(reader.entry().ok_or(TreeError::Malformed("an entry is cut off"))?);
             }
         }
         let normal = builder.finish();
