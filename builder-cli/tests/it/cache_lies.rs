@@ -260,3 +260,28 @@ fn the_cache_in_an_image_is_read_from_a_layout_in_a_directory() {
     env.write("Dockerfile", format!("FROM {}\nRUN echo first > /first\nRUN cat /first > /third\n", base()));
     env.ok("prune -a -f");
 }
+
+#[test]
+fn what_is_missing_in_a_directory_is_there_again_after_the_next_export() {
+    if !require_sandbox("what_is_missing_in_a_directory_is_there_again_after_the_next_export") {
+        return;
+    }
+    let (env, cache, id) = cached();
+    let blobs =
+        || std::fs::read_dir(cache.0.join("blobs/sha256")).expect("listed").map(|blob| blob.expect("one").path());
+    let before: Vec<PathBuf> = blobs().collect();
+    assert!(before.len() > 4, "{before:?}");
+    for (number, blob) in before.iter().enumerate() {
+        let bytes = std::fs::read(blob).expect("readable");
+        if number % 2 == 0 {
+            std::fs::remove_file(blob).expect("removed");
+        } else {
+            std::fs::write(blob, &bytes[..bytes.len() / 2]).expect("written");
+        }
+        let output = "--output=type=oci,dest=../b.tar";
+        build(&env, &format!("{output} --cache-to type=local,dest={}", cache.0.display()));
+        assert!(blob.exists() && std::fs::read(blob).expect("readable") == bytes, "{}", blob.display());
+        let (ran, again, warnings) = build(&project(), &format!("{output} {}", cache.from()));
+        assert_eq!((ran, again, warnings), (vec![], id.clone(), vec![]), "{}", blob.display());
+    }
+}

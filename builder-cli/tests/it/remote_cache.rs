@@ -5,7 +5,7 @@ use std::path::Path;
 use base64::Engine as _;
 
 use crate::actions::Actions;
-use crate::env::{TestEnv, require_sandbox};
+use crate::env::{TestEnv, end, require_sandbox};
 use crate::moto::Moto;
 use crate::recorder::{Recorder, answering, behind_tokens};
 use crate::registry::{Registry, base};
@@ -146,16 +146,22 @@ fn a_cache_travels_through_github_actions() {
     build(&env, &format!("--cache-from {place} --cache-to {place}"));
     service.take();
     let listed = format!("{place},repository=me/app,ghtoken=t0ken");
-    for place in [&place, &listed] {
-        let (_, _, warnings) = build(&env, &format!("--cache-to {place}"));
+    for (place, asks) in [(&place, "GetCacheEntryDownloadURL"), (&listed, "/repos/me/app/actions/caches")] {
+        let mut command = env.command(["build", "--progress=plain", "--cache-to", place, "."]);
+        let ended = end(command.env("GITHUB_API_URL", &service.url));
         let requests = service.take();
-        assert_eq!(warnings, NOTHING);
+        assert!(ended.code == 0 && !ended.stderr.contains("warning"), "{}", ended.stderr);
         assert!(requests.iter().all(|line| !line.contains("CreateCacheEntry")), "{requests:#?}");
+        assert!(requests.iter().any(|line| line.contains(asks)), "{requests:#?}");
     }
     // GitHub removes entries as it likes.
     service.forget("rbuild-blob-");
     let (ran, _, warnings) = build(&project(), &format!("--cache-from {place}"));
     assert_eq!((ran.len(), warnings.len()), (5, 1), "{warnings:?}");
+    // The next export brings them back, although nothing is new.
+    build(&env, &format!("--cache-to {place}"));
+    let (ran, _, warnings) = build(&project(), &format!("--cache-from {place}"));
+    assert_eq!((ran, warnings), (vec![], vec![]));
     let (_, _, warnings) = build(&env, &format!("--cache-to {}", place.replace("t0ken", "wrong")));
     assert!(warnings[0].contains("CreateCacheEntry") || warnings[0].contains("status 401"), "{warnings:?}");
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use super::backend::{self, Backend, Backends, BlobToPut};
 use super::deadline::{Activity, Limits};
-use super::format::{self, Contents, Index, LayerFact};
+use super::format::{self, Contents, Encoded, Index, LayerFact};
 use super::import::{MOST, index_of};
 use super::mounts::{MountIdentity, chunks, pack};
 use super::options::PATIENCE;
@@ -168,7 +168,7 @@ impl<'a> Exporter<'a> {
         };
         let parsed = old.as_ref().and_then(|bytes| Manifest::parse(bytes, &MediaType::OCI_MANIFEST).ok());
         let named = parsed.iter().flat_map(|manifest| manifest.layers.iter().chain([&manifest.config]));
-        let present = named.filter(|_| backend.keeps_what_is_named()).map(|blob| blob.digest.clone()).collect();
+        let present = named.filter(|blob| backend.keeps(blob)).map(|blob| blob.digest.clone()).collect();
         let compression = destination.compression.unwrap_or(self.compression);
         Ok((Job { context, backend, destination, compression, present, moved: Arc::default() }, old))
     }
@@ -209,11 +209,17 @@ impl Job<'_> {
             layers: facts.iter().flatten().count(),
             left_out: left_out.load(Ordering::Relaxed),
         };
-        if facts.iter().all(Option::is_some)
-            && let encoded = complete(&facts)
-            && old.is_some_and(|old| encoded.manifest == old)
-        {
-            return Ok(exported(&Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?, &facts));
+        // Nothing has to be asked or sent where nothing that is named gets lost.
+        let is_all_there = |encoded: &Encoded, manifest: &Manifest| {
+            let mut named = manifest.layers.iter().chain([&manifest.config]);
+            old.is_some_and(|old| encoded.manifest == old) && named.all(|blob| self.present.contains(&blob.digest))
+        };
+        if facts.iter().all(Option::is_some) {
+            let encoded = complete(&facts);
+            let manifest = Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?;
+            if is_all_there(&encoded, &manifest) {
+                return Ok(exported(&manifest, &facts));
+            }
         }
         self.ask_destination(layers, &mut facts, old);
         let facts = Mutex::new(facts);
@@ -233,7 +239,7 @@ impl Job<'_> {
         let facts = unlocked(facts);
         let encoded = complete(&facts);
         let manifest = Manifest::parse(&encoded.manifest, &MediaType::OCI_MANIFEST)?;
-        if old.is_some_and(|old| encoded.manifest == old) {
+        if is_all_there(&encoded, &manifest) {
             return Ok(exported(&manifest, &facts));
         }
         self.in_parallel(encoded.documents.len(), &|number, stop| {
@@ -241,7 +247,9 @@ impl Job<'_> {
             let source = || Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
             self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, sent, stop)
         })?;
-        self.backend.put_manifest(&manifest, &encoded.manifest, self.context.cancel)?;
+        if self.backend.forgets() || old.is_none_or(|old| encoded.manifest != old) {
+            self.backend.put_manifest(&manifest, &encoded.manifest, self.context.cancel)?;
+        }
         Ok(exported(&manifest, &facts))
     }
 

@@ -226,7 +226,7 @@ impl Backend for GhaBackend {
     }
 
     /// GitHub removes entries, whoever names them.
-    fn keeps_what_is_named(&self) -> bool {
+    fn keeps(&self, _: &Descriptor) -> bool {
         false
     }
 }

@@ -193,7 +193,12 @@ impl Backend for LocalBackend {
     }
 
     fn has(&self, blob: &Descriptor, _: &CancelToken) -> Result<bool, RemoteError> {
-        Ok(fs::metadata(self.blob(&blob.digest)).is_ok_and(|found| found.is_file() && found.len() == blob.size))
+        Ok(self.keeps(blob))
+    }
+
+    /// Anybody may have removed a file.
+    fn keeps(&self, named: &Descriptor) -> bool {
+        fs::metadata(self.blob(&named.digest)).is_ok_and(|found| found.is_file() && found.len() == named.size)
     }
 
     fn put(&self, blob: &BlobToPut<'_>, cancel: &CancelToken) -> Result<(), RemoteError> {

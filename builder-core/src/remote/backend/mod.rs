@@ -57,9 +57,14 @@ pub(super) trait Backend: Send + Sync + Debug {
     /// Takes the manifest, after everything that it names.
     fn put_manifest(&self, manifest: &Manifest, bytes: &[u8], cancel: &CancelToken) -> Result<(), RemoteError>;
 
-    /// Whether everything that the manifest names is surely there.
-    fn keeps_what_is_named(&self) -> bool {
+    /// Whether a blob that the manifest names is surely there.
+    fn keeps(&self, _named: &Descriptor) -> bool {
         true
+    }
+
+    /// Whether a manifest that is not written again gets lost.
+    fn forgets(&self) -> bool {
+        false
     }
 
     /// Blobs that are sent at the same time.

@@ -63,8 +63,12 @@ impl Backend for Watched {
         self.inner.put_manifest(manifest, bytes, cancel)
     }
 
-    fn keeps_what_is_named(&self) -> bool {
-        self.inner.keeps_what_is_named()
+    fn keeps(&self, named: &Descriptor) -> bool {
+        self.inner.keeps(named)
+    }
+
+    fn forgets(&self) -> bool {
+        self.inner.forgets()
     }
 
     fn workers(&self) -> usize {

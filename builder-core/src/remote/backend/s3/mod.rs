@@ -184,8 +184,12 @@ impl Backend for S3Backend {
     }
 
     /// Rules of buckets remove objects, whoever names them.
-    fn keeps_what_is_named(&self) -> bool {
+    fn keeps(&self, _: &Descriptor) -> bool {
         false
+    }
+
+    fn forgets(&self) -> bool {
+        true
     }
 
     fn workers(&self) -> usize {
