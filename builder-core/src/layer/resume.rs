@@ -17,8 +17,8 @@ const STEP: u64 = 1 << 20;
 /// In large trees states are farther apart: one part in so many of what is before them.
 const SHARE: u64 = 256;
 
-/// A run of entries that weighs more has states within, too.
-const LARGE_RUN: u64 = 2 << 20;
+/// A piece of a tree that weighs more has states within, too.
+const LARGE_PIECE: u64 = 2 << 20;
 
 /// What an entry weighs besides the bytes of its file: about what it takes to open one.
 const ENTRY: u64 = 2048;
@@ -84,23 +84,26 @@ impl Resume<'_> {
         let mut stops = Vec::new();
         let (mut weight, mut next) = (0_u64, STEP);
         let step = |weight: u64| weight.saturating_add(STEP.max(weight / SHARE));
-        for run in tree.runs() {
-            let entries = run.entries();
-            let end = weight.saturating_add(run.sizes()).saturating_add(ENTRY * entries.len() as u64);
-            // Within a run only large files are worth a stop.
-            if end - weight > LARGE_RUN {
+        for piece in tree.piece_views() {
+            let entries = piece.entries();
+            let end = weight.saturating_add(piece.sizes()).saturating_add(ENTRY * entries.len() as u64);
+            // Within a piece only large files are worth a stop.
+            if end - weight > LARGE_PIECE {
+                let (mut within, mut hashed) = (blake3::Hasher::new(), entries.start);
                 for index in entries.clone() {
                     let size = tree.file_size(index).map_or(0, |(size, _)| size);
                     weight = weight.saturating_add(size).saturating_add(ENTRY);
                     if weight >= next && index + 1 < entries.end {
+                        within.update(piece.encoded(hashed..index + 1));
+                        hashed = index + 1;
                         let mut key = keys.clone();
-                        key.update(b"then").update(blake3::hash(run.encoded_until(index + 1)).as_bytes());
+                        key.update(b"then").update(within.finalize().as_bytes());
                         stops.push((index + 1, *key.finalize().as_bytes()));
                         next = step(weight);
                     }
                 }
             }
-            keys.update(run.digest());
+            keys.update(piece.digest());
             weight = end;
             if weight >= next {
                 stops.push((entries.end, *keys.finalize().as_bytes()));

@@ -22,7 +22,7 @@ mod store;
 
 pub use difference::{Difference, differences};
 pub use digest::{ContentDigest, ContentHasher, ParseTreeDigestError, SemanticDigest, StateDigest, TreeId};
-pub use encoding::{Run, Tree, TreeBuilder, TreeError, sort_keeping_last};
+pub use encoding::{PieceView, Tree, TreeBuilder, TreeError, sort_keeping_last};
 pub use entry::{Entry, Node, Time, Xattr};
 pub use stack::{Found, ResolveError, Stack};
 pub use store::{TreeStore, TreeStoreError};

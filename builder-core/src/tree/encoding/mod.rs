@@ -326,20 +326,20 @@ impl Tree {
         Reader { bytes: self.encoded(index) }.entry().expect("the digest of the tree was checked")
     }
 
-    /// Runs of entries, together all of them in order, each with a digest.
-    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        self.pieces().iter().enumerate().map(|(number, piece)| Run { first: self.start_of(number), piece })
+    /// The pieces that it is kept in, in order: together they have all entries.
+    pub fn piece_views(&self) -> impl Iterator<Item = PieceView<'_>> {
+        self.pieces().iter().enumerate().map(|(number, piece)| PieceView { first: self.start_of(number), piece })
     }
 }
 
-/// Entries of a tree that follow each other.
+/// Entries of a tree that follow each other, with a digest of their own.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct PieceView<'a> {
     first: usize,
     piece: &'a Piece,
 }
 
-impl Run<'_> {
+impl PieceView<'_> {
     /// Numbers of the entries.
     pub fn entries(&self) -> Range<usize> {
         self.first..self.first + self.piece.count()
@@ -355,12 +355,12 @@ impl Run<'_> {
         self.piece.row.sizes
     }
 
-    /// The encodings of the first entries, up to the one with this number in the tree.
+    /// The encodings of some of them, by their numbers in the tree.
     ///
     /// # Panics
-    /// If that is not one of them, or the one after the last.
-    pub fn encoded_until(&self, end: usize) -> &[u8] {
-        self.piece.range(0..end - self.first)
+    /// If one is not among them.
+    pub fn encoded(&self, entries: Range<usize>) -> &[u8] {
+        self.piece.range(entries.start - self.first..entries.end - self.first)
     }
 }
 

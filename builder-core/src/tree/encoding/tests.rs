@@ -159,16 +159,16 @@ fn damaged_bytes_are_noticed() {
 #[test]
 fn a_large_tree_has_pieces_whose_damage_is_noticed() {
     let tree = tree((0..5000).map(|number| file(&format!("d/{number:04}"), b"x", 0, 1)));
-    let runs: Vec<_> = tree.runs().map(|run| run.entries()).collect();
-    assert!((10..40).contains(&runs.len()), "{runs:?}");
-    assert_eq!((runs[0].start, runs[runs.len() - 1].end), (0, 5000));
-    assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start));
+    let pieces: Vec<_> = tree.piece_views().map(|piece| piece.entries()).collect();
+    assert!((10..40).contains(&pieces.len()), "{pieces:?}");
+    assert_eq!((pieces[0].start, pieces[pieces.len() - 1].end), (0, 5000));
+    assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
     let good = tree.encode();
     assert_eq!(open(&good), Ok(tree.clone()));
     for at in (0..good.len()).step_by(997) {
         let mut bad = good.clone();
         bad[at] ^= 0x40;
-        assert!(open(&bad).map_or(true, |found| at < HEADER + ROW * runs.len() && found != tree), "byte {at}");
+        assert!(open(&bad).map_or(true, |found| at < HEADER + ROW * pieces.len() && found != tree), "byte {at}");
     }
     for number in [0, 1, 4999, 2500] {
         let wanted = path(&format!("d/{number:04}"));
