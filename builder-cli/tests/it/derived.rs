@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::env::{TestEnv, require_sandbox};
 use crate::registry::base;
+use crate::store::{check_du, on_disk};
 
 /// Files of a context that is large enough.
 const FILES: usize = 100;
@@ -111,25 +112,6 @@ fn commands_see_the_tree_whatever_lies_below() {
     assert!(env.ok("cache verify").stdout.ends_with("Nothing is damaged\n"));
 }
 
-/// Bytes of the store, as `du` of the machine counts them.
-fn on_disk(env: &TestEnv) -> f64 {
-    let real = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(env.path("state")).output();
-    let real = String::from_utf8(real.expect("ran").stdout).expect("text");
-    real.split_whitespace().next().and_then(|bytes| bytes.parse::<f64>().ok()).expect("bytes")
-}
-
-/// `rbuild du` says the same.
-fn check_du(env: &TestEnv) {
-    let bytes = |size: &str| match (size.strip_suffix("kB"), size.strip_suffix("MB")) {
-        (Some(size), _) => size.parse::<f64>().expect("a number") * 1000.0,
-        (_, Some(size)) => size.parse::<f64>().expect("a number") * 1_000_000.0,
-        _ => size.trim_end_matches('B').parse().expect("a number"),
-    };
-    let told: f64 = env.ok("du --format {{.Size}}").stdout.lines().map(bytes).sum();
-    let real = on_disk(env);
-    assert!((told - real).abs() < real / 100.0, "{told} {real}");
-}
-
 #[test]
 fn a_base_stays_as_long_as_it_is_needed_and_is_counted_once() {
     let env = TestEnv::new();
@@ -138,7 +120,7 @@ fn a_base_stays_as_long_as_it_is_needed_and_is_counted_once() {
     env.ok("build -q -t app .");
     change(&env);
     env.ok("build -q -t app .");
-    let (real, check) = (|| on_disk(&env), || check_du(&env));
+    let (real, check) = (|| on_disk(&env), || check_du(&env, ""));
     check();
     let before = real();
     // The first image has no name any more, and its record goes; its files are those of the second one too.
@@ -250,13 +232,13 @@ fn what_is_known_of_a_large_copy_is_stored_once_and_each_image_stays_whole() {
     for rest in &rest {
         assert!(size(&rest.with_extension("")) < size(&base) / 4, "{whole:?}");
     }
-    check_du(&env);
+    check_du(&env, "");
 
     // What the others share with the tree of the first image stays without it.
     env.ok("rmi first");
     env.ok("prune -a -f");
     fs::remove_file(&base).expect("removed");
-    check_du(&env);
+    check_du(&env, "");
     env.ok("cache verify");
     for (image, content) in [("second", "second"), ("third", "third")] {
         env.write("Copy", format!("FROM {image}\n"));

@@ -1,6 +1,8 @@
 //! `prune` and `du`, and stores that are not ours.
 
-use crate::env::{TestEnv, require_sandbox};
+use std::process::Command;
+
+use crate::env::{TestEnv, end, require_sandbox};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, base};
 use crate::remote_cache::publish_base;
@@ -60,6 +62,31 @@ fn the_build_cache_is_listed_and_goes_by_item() {
     assert_eq!(again.matches("CACHED").count(), 0, "{again}");
 }
 
+/// Bytes of the store, as `du` of the machine counts them.
+pub(crate) fn on_disk(env: &TestEnv) -> f64 {
+    let real = end(Command::new("du").args(["-s", "--block-size=1"]).arg(env.path("state"))).stdout;
+    real.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("bytes")
+}
+
+/// `rbuild du` says the same.
+pub(crate) fn check_du(env: &TestEnv, what: &str) {
+    let told: f64 = env.ok("du --format {{.Size}}").stdout.lines().map(bytes).sum();
+    let real = on_disk(env);
+    assert!((told - real).abs() < real / 100.0, "{what}: {told} {real}");
+}
+
+/// `3.38MB` as bytes.
+fn bytes(size: &str) -> f64 {
+    let digits = size.trim_end_matches(char::is_alphabetic);
+    let unit = match &size[digits.len()..] {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        _ => 1e9,
+    };
+    digits.parse::<f64>().expect("a number") * unit
+}
+
 /// What `du` says is what is there.
 #[test]
 fn du_is_what_the_disk_says() {
@@ -68,16 +95,7 @@ fn du_is_what_the_disk_says() {
     env.ok("build -q -t app .");
     env.write("file", "other ".repeat(10_000));
     env.ok("build -q -o type=cacheonly .");
-    let told: f64 = env
-        .ok("du --format {{.Size}}")
-        .stdout
-        .lines()
-        .map(|size| size.trim_end_matches("kB").parse::<f64>().expect("some kB") * 1000.0)
-        .sum();
-    let real = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(env.path("state")).output();
-    let real = String::from_utf8(real.expect("ran").stdout).expect("text");
-    let real: f64 = real.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("bytes");
-    assert!((told - real).abs() < real / 100.0, "{told} {real}");
+    check_du(&env, "");
 }
 
 #[test]

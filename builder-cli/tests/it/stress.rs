@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::env::{Ended, TestEnv, end, require_sandbox};
+use crate::env::{Ended, TestEnv, require_sandbox};
 use crate::registry::{Registry, base};
+use crate::store::check_du;
 
 const WORKERS: u64 = 6;
 
@@ -293,20 +294,5 @@ fn after(env: &TestEnv, seed: u64) {
     age(&state);
     env.ok("prune -f");
     assert_eq!(leftovers(&state), Vec::<String>::new(), "seed {seed}");
-    let told: f64 = env.ok("du --format {{.Size}}").stdout.lines().map(bytes).sum();
-    let real = end(Command::new("du").args(["-s", "--block-size=1"]).arg(&state)).stdout;
-    let real: f64 = real.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("bytes");
-    assert!((told - real).abs() < real / 100.0, "seed {seed}: {told} {real}");
-}
-
-/// `3.38MB` as bytes.
-fn bytes(size: &str) -> f64 {
-    let digits = size.trim_end_matches(char::is_alphabetic);
-    let unit = match &size[digits.len()..] {
-        "B" => 1.0,
-        "kB" => 1e3,
-        "MB" => 1e6,
-        _ => 1e9,
-    };
-    digits.parse::<f64>().expect("a number") * unit
+    check_du(env, &format!("seed {seed}"));
 }

@@ -93,8 +93,8 @@ impl ContentStore {
     /// setuid files of images.
     ///
     /// # Errors
-    /// [`ContentError::NewerFormat`] and [`ContentError::OlderFormat`] for a store of another program, [`ContentError::NotAStore`] for a directory with
-    /// other things in it, and what the filesystem says.
+    /// [`ContentError::NewerFormat`] and [`ContentError::OlderFormat`] for a store of another program,
+    /// [`ContentError::NotAStore`] for a directory with other things in it, and what the filesystem says.
     pub fn open(state: &Path) -> Result<Self, ContentError> {
         let root = open_root(state)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

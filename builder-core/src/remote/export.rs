@@ -210,9 +210,10 @@ impl Job<'_> {
             left_out: left_out.load(Ordering::Relaxed),
         };
         // Nothing has to be asked or sent where nothing that is named gets lost.
+        let is_known = |encoded: &Encoded| old.is_some_and(|old| encoded.manifest == old);
         let is_all_there = |encoded: &Encoded, manifest: &Manifest| {
             let mut named = manifest.layers.iter().chain([&manifest.config]);
-            old.is_some_and(|old| encoded.manifest == old) && named.all(|blob| self.present.contains(&blob.digest))
+            is_known(encoded) && named.all(|blob| self.present.contains(&blob.digest))
         };
         if facts.iter().all(Option::is_some) {
             let encoded = complete(&facts);
@@ -247,7 +248,7 @@ impl Job<'_> {
             let source = || Ok(Box::new(io::Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
             self.send(&BlobToPut { descriptor, source: &source, mount_from: Vec::new() }, sent, stop)
         })?;
-        if self.backend.forgets() || old.is_none_or(|old| encoded.manifest != old) {
+        if self.backend.forgets() || !is_known(&encoded) {
             self.backend.put_manifest(&manifest, &encoded.manifest, self.context.cancel)?;
         }
         Ok(exported(&manifest, &facts))

@@ -100,9 +100,7 @@ impl Piece {
     }
 
     pub(super) fn path(&self, index: usize) -> &[u8] {
-        let rest = &self.encoded()[self.offset(index)..];
-        let length = usize::from(u16::from_le_bytes([rest[0], rest[1]]));
-        &rest[2..2 + length]
+        encoded_path(&self.encoded()[self.offset(index)..])
     }
 
     /// Number of the first entry whose path is not before `path`.
@@ -239,6 +237,7 @@ impl PieceWriter {
     }
 }
 
+/// The path that the encoding of an entry begins with.
 fn encoded_path(encoded: &[u8]) -> &[u8] {
     let length = usize::from(u16::from_le_bytes([encoded[0], encoded[1]]));
     &encoded[2..2 + length]

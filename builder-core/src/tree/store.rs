@@ -177,14 +177,13 @@ impl TreeStore {
 
     fn write(&self, tree: &Tree) -> io::Result<Stored> {
         let path = self.path(&tree.id());
-        let head = tree.head();
-        if let Some((rest, own)) = self.part(tree) {
-            let own = own.into_iter().map(Piece::encoded);
-            small_file::write_parts(&path, [PART_MAGIC, head.as_slice()].into_iter().chain(own))?;
-            return Ok(Stored::Part(rest));
-        }
-        small_file::write_parts(&path, [head.as_slice()].into_iter().chain(tree.pieces().iter().map(Piece::encoded)))?;
-        Ok(Stored::Whole)
+        let (magic, pieces, stored) = match self.part(tree) {
+            Some((rest, own)) => (PART_MAGIC.as_slice(), own, Stored::Part(rest)),
+            None => (&[][..], tree.pieces().iter().collect(), Stored::Whole),
+        };
+        let pieces = pieces.into_iter().map(Piece::encoded);
+        small_file::write_parts(&path, [magic, &tree.head()].into_iter().chain(pieces))?;
+        Ok(stored)
     }
 
     /// The tree that another file has, linked to this one, and the pieces that it has not; `None` if there is no such file,
@@ -346,18 +345,15 @@ mod tests {
 
     /// The same as [`large`], made of the tree with nothing changed.
     fn patched(from: &Tree, changed: &[usize]) -> Tree {
-        let mut builder = TreeBuilder::new();
-        let whole = large(changed);
-        for number in changed {
-            builder.push(whole.entry(*number));
-        }
-        from.patched([], &builder.finish()).expect("no hard links")
+        from.patched([], &some(&large(changed), changed)).expect("no hard links")
     }
 
-    /// A tree with one entry of another one.
-    fn one(of: &Tree, number: usize) -> Tree {
+    /// A tree with some entries of another one.
+    fn some(of: &Tree, numbers: &[usize]) -> Tree {
         let mut builder = TreeBuilder::new();
-        builder.push(of.entry(number));
+        for number in numbers {
+            builder.push(of.entry(*number));
+        }
         builder.finish()
     }
 
@@ -379,7 +375,7 @@ mod tests {
         // The next one is made of one that is in parts.
         let other = open();
         let known = other.get(&next.id()).expect("readable").expect("there");
-        let made = known.patched([], &one(&third, 8)).expect("no hard links");
+        let made = known.patched([], &some(&third, &[8])).expect("no hard links");
         other.put(&made).expect("stored");
         assert!(length(&store.path(&third.id())) < length(&store.path(&id)) / 8);
 

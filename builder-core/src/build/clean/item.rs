@@ -219,10 +219,13 @@ impl Engine {
                 continue;
             }
             let path = self.trees.path(&id);
-            let mut item = found(CacheItem::of(id.to_string(), CacheKind::Step), &path, Place::Tree(id, Vec::new()));
-            // Trees share files, and each has its part of them.
-            item.facts = share(&path) + share(&self.trees.rest(&id));
-            item.files = 0;
+            let mut item = CacheItem {
+                place: Place::Tree(id, Vec::new()),
+                // Trees share files, and each has its part of them.
+                facts: share(&path) + share(&self.trees.rest(&id)),
+                ..CacheItem::of(id.to_string(), CacheKind::Step)
+            };
+            (item.created, item.last_used) = times(&path);
             item.shared = of_images.contains(&id);
             if snapshots.contains(&id) {
                 item.files = self.snapshots.usage(&id).map_err(ExportError::from)?;

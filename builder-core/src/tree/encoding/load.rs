@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 
-use super::{HEADER, MAGIC, Tree, TreeError};
+use super::{HEADER, Tree, TreeError};
 use crate::tree::piece::{Piece, ROW, Row};
 
 /// Bytes of pieces from which on several threads read them.
@@ -14,8 +13,6 @@ const WORTH_THREADS: u64 = 256 << 10;
 
 /// What came of reading: an error of the file system is not one of what is in the file.
 type Loaded<T> = io::Result<Result<T, TreeError>>;
-
-const SHORT: TreeError = TreeError::Malformed("it is too short");
 
 impl Tree {
     /// Reads the encoding from `start` to the end of a file. The pieces that `rest` has are not in it.
@@ -27,29 +24,21 @@ impl Tree {
         };
         let known = rest.into_iter().flat_map(Self::pieces).map(|piece| (piece.row.digest, piece));
         let known: HashMap<[u8; 32], &Piece> = known.collect();
-        let known = |row: &Row| known.get(&row.digest).copied().filter(|piece| piece.row == *row);
-        let own: Vec<Row> = rows.iter().filter(|row| known(row).is_none()).copied().collect();
+        let known =
+            |row: &Row| known.get(&row.digest).filter(|piece| piece.row == *row).map(|piece| Piece::clone(piece));
+        let known: Vec<Option<Piece>> = rows.iter().map(known).collect();
+        let own = rows.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let own: Vec<Row> = own.map(|(row, _)| *row).collect();
         let start = start + (HEADER + rows.len() * ROW) as u64;
         let length: u64 = own.iter().map(|row| row.length() as u64).sum();
         if start + length != end {
-            return Ok(Err(if start + length > end { SHORT } else { TreeError::Malformed("it is too long") }));
+            return Ok(Err(if start + length > end { TreeError::SHORT } else { TreeError::LONG }));
         }
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         if !read_all(file, start, &own, &mut bytes)? {
             return Ok(Err(TreeError::Malformed("a piece has another digest")));
         }
-        let (bytes, mut at) = (Arc::new(bytes), 0);
-        let mut pieces = Vec::with_capacity(rows.len());
-        for row in rows {
-            if let Some(known) = known(&row) {
-                pieces.push(known.clone());
-            } else {
-                let Some(piece) = Piece::new(row, &bytes, at) else { return Ok(Err(SHORT)) };
-                at += row.length();
-                pieces.push(piece);
-            }
-        }
-        Ok(Ok(Self::of_pieces(pieces, None)))
+        Ok(Self::assembled(&rows, known, bytes, 0))
     }
 }
 
@@ -57,20 +46,19 @@ impl Tree {
 fn rows(file: &File, start: u64, end: u64) -> Loaded<Vec<Row>> {
     let mut head = [0; HEADER];
     if end < start + HEADER as u64 {
-        return Ok(Err(SHORT));
+        return Ok(Err(TreeError::SHORT));
     }
     file.read_exact_at(&mut head, start)?;
-    let Some(count) = head.strip_prefix(MAGIC) else {
-        return Ok(Err(TreeError::Malformed("it has no known version")));
+    let length = match super::count(&head) {
+        Ok(count) => count as u64 * ROW as u64,
+        Err(error) => return Ok(Err(error)),
     };
-    let count = u64::from(u32::from_le_bytes(count.try_into().expect("four bytes")));
-    let length = count * ROW as u64;
     if end - start - (HEADER as u64) < length {
-        return Ok(Err(SHORT));
+        return Ok(Err(TreeError::SHORT));
     }
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, start + HEADER as u64)?;
-    Ok(Ok(bytes.as_chunks::<ROW>().0.iter().map(Row::parse).collect()))
+    Ok(Ok(super::rows(&bytes)))
 }
 
 /// Reads pieces that follow each other; says whether each has its digest.

@@ -82,6 +82,11 @@ pub enum TreeError {
     Malformed(&'static str),
 }
 
+impl TreeError {
+    const SHORT: Self = Self::Malformed("it is too short");
+    const LONG: Self = Self::Malformed("it is too long");
+}
+
 impl Tree {
     /// The tree of a layer that changes nothing.
     pub fn empty() -> Self {
@@ -90,25 +95,27 @@ impl Tree {
 
     /// Reads bytes; the pieces are not looked at.
     fn from_bytes(bytes: Vec<u8>) -> Result<Self, TreeError> {
-        let short = || TreeError::Malformed("it is too short");
-        let mut reader = Reader { bytes: &bytes };
-        if reader.array() != Some(*MAGIC) {
-            return Err(TreeError::Malformed("it has no known version"));
+        let (head, rest) = bytes.split_first_chunk().ok_or(TreeError::SHORT)?;
+        let length = count(head)?.checked_mul(ROW).ok_or(TreeError::SHORT)?;
+        let rows = rows(rest.get(..length).ok_or(TreeError::SHORT)?);
+        let known = vec![None; rows.len()];
+        Self::assembled(&rows, known, bytes, HEADER + length)
+    }
+
+    /// The tree with these pieces: those that are known, and the others from `start` to the end of the bytes.
+    fn assembled(rows: &[Row], known: Vec<Option<Piece>>, bytes: Vec<u8>, start: usize) -> Result<Self, TreeError> {
+        let (bytes, mut at) = (Arc::new(bytes), start);
+        let mut pieces = Vec::with_capacity(rows.len());
+        for (row, known) in rows.iter().zip(known) {
+            pieces.push(if let Some(known) = known {
+                known
+            } else {
+                let piece = Piece::new(*row, &bytes, at).ok_or(TreeError::SHORT)?;
+                at += row.length();
+                piece
+            });
         }
-        let count = u32::from_le_bytes(reader.array().ok_or_else(short)?) as usize;
-        let rows = count.checked_mul(ROW).and_then(|length| reader.take(length)).ok_or_else(short)?;
-        let rows: Vec<Row> = rows.as_chunks::<ROW>().0.iter().map(Row::parse).collect();
-        let bytes = Arc::new(bytes);
-        let mut pieces = Vec::with_capacity(count);
-        let mut start = HEADER + count * ROW;
-        for row in rows {
-            pieces.push(Piece::new(row, &bytes, start).ok_or_else(short)?);
-            start += row.length();
-        }
-        if start != bytes.len() {
-            return Err(TreeError::Malformed("it is too long"));
-        }
-        Ok(Self::of_pieces(pieces, None))
+        if at == bytes.len() { Ok(Self::of_pieces(pieces, None)) } else { Err(TreeError::LONG) }
     }
 
     /// `origin` is the tree that most of the pieces are from.
@@ -362,6 +369,17 @@ impl PieceView<'_> {
     pub fn encoded(&self, entries: Range<usize>) -> &[u8] {
         self.piece.range(entries.start - self.first..entries.end - self.first)
     }
+}
+
+/// The number of pieces that the beginning of an encoding says.
+fn count(head: &[u8; HEADER]) -> Result<usize, TreeError> {
+    let count = head.strip_prefix(MAGIC).ok_or(TreeError::Malformed("it has no known version"))?;
+    Ok(u32::from_le_bytes(count.try_into().expect("four bytes")) as usize)
+}
+
+/// What is said of each piece.
+fn rows(bytes: &[u8]) -> Vec<Row> {
+    bytes.as_chunks::<ROW>().0.iter().map(Row::parse).collect()
 }
 
 /// What is before the pieces.
